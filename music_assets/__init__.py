@@ -1,0 +1,1 @@
+"""music-assets: turns Last.fm CSV drops into ranked tables, a query service and embeddings."""

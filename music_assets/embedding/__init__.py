@@ -1,0 +1,1 @@
+"""word2vec embeddings of artists and users: training and evaluation."""

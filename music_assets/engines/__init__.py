@@ -1,0 +1,1 @@
+"""The Engine protocol and the engines: the only modules that know DuckDB or Spark."""

@@ -1,0 +1,1 @@
+"""The Delta tables, the drops, and the published snapshot: everything that touches storage."""

@@ -1,0 +1,189 @@
+"""The published snapshot `music_db`: a read-only DuckDB file under a new name each time, and the pointer to the newest.
+
+Built aside, then named by replacing `current.json`: a reader sees one version from start to end, and the next one the
+newest. DuckDB is the file's format here, whichever engine computed the tables.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+
+from music_assets.lake.delta import Snapshot
+from music_assets.tables import Table
+
+KEPT_VERSIONS = 2
+POINTER = "current.json"
+
+
+class NothingPublishedError(Exception):
+    """No snapshot has been published below this data root yet."""
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """A table in the snapshot: the Delta version it shows, and the parquet files it is a view over (none: native)."""
+
+    version: int
+    rows: int
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published snapshot: its file, its version (a UTC time, so later ones sort after), and what is in it."""
+
+    path: Path
+    data_version: str
+    tables: Mapping[str, PublishedTable]
+
+
+def published(root: Path) -> Published:
+    """Return the newest published snapshot below the data root.
+
+    Raises NothingPublishedError where there is none.
+    """
+    folder = root / "music_db"
+    try:
+        pointer = json.loads((folder / POINTER).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise NothingPublishedError(
+            f"Nothing is published below {root} yet. Drop the two CSV files and run the job refresh_rankings."
+        ) from None
+    tables = {
+        name: PublishedTable(entry["version"], entry["rows"], tuple(entry["files"]))
+        for name, entry in pointer["tables"].items()
+    }
+    return Published(folder / pointer["file"], pointer["data_version"], tables)
+
+
+@contextmanager
+def connect(root: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open the newest snapshot read-only, for a query or a few."""
+    connection = duckdb.connect(str(published(root).path), read_only=True)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def publish(root: Path, snapshots: Mapping[Table, Snapshot], memory_limit: str, threads: int | None) -> Published:
+    """Build a snapshot of these versions of the tables, make it the newest, and remove old ones that nobody reads.
+
+    Raw tables and rejects become views over their parquet files; the others are copied in, in their sort order.
+    """
+    folder = root / "music_db"
+    folder.mkdir(parents=True, exist_ok=True)
+    data_version = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    building = folder / f".building-{data_version}.duckdb"
+    _build(building, snapshots, memory_limit, threads)
+    final = folder / f"music_db-{data_version}.duckdb"
+    building.rename(final)
+    result = Published(
+        final,
+        data_version,
+        {
+            table.full_name: PublishedTable(
+                snapshot.version, snapshot.rows, snapshot.files if _is_view(table, snapshot) else ()
+            )
+            for table, snapshot in snapshots.items()
+        },
+    )
+    _point_to(folder, result)
+    _remove_old(folder)
+    return result
+
+
+def _is_view(table: Table, snapshot: Snapshot) -> bool:
+    return not table.sort_by and bool(snapshot.files)
+
+
+def _build(path: Path, snapshots: Mapping[Table, Snapshot], memory_limit: str, threads: int | None) -> None:
+    config: dict[str, str | bool | int | float | list[str]] = {"memory_limit": memory_limit}
+    if threads:
+        config["threads"] = threads
+    connection = duckdb.connect(str(path), config=config)
+    try:
+        for table, snapshot in snapshots.items():
+            connection.execute(_definition(table, snapshot))
+            connection.execute(f"COMMENT ON {_kind(table, snapshot)} {table.full_name} IS {_text(table.description)}")
+        connection.execute("CHECKPOINT")
+    finally:
+        connection.close()
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _definition(table: Table, snapshot: Snapshot) -> str:
+    if not snapshot.files:
+        columns = ", ".join(f"{name} {_DUCKDB_TYPES[column.type]}" for name, column in _columns(table))
+        return f"CREATE TABLE {table.full_name} ({columns})"
+    names = ", ".join(name for name, _ in _columns(table))
+    files = ", ".join(_text(file) for file in snapshot.files)
+    order = f" ORDER BY {', '.join(table.sort_by)}" if table.sort_by else ""
+    return (
+        f"CREATE {_kind(table, snapshot)} {table.full_name} AS SELECT {names} FROM read_parquet([{files}]){order}"
+    )
+
+
+_DUCKDB_TYPES = {
+    "int32": "INTEGER",
+    "int64": "BIGINT",
+    "float64": "DOUBLE",
+    "string": "VARCHAR",
+    "timestamp(6)": "TIMESTAMP",
+}
+
+
+def _columns(table: Table) -> list[tuple[str, object]]:
+    return [(f'"{column.name}"', column) for column in table.columns]
+
+
+def _kind(table: Table, snapshot: Snapshot) -> str:
+    return "VIEW" if _is_view(table, snapshot) else "TABLE"
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _point_to(folder: Path, result: Published) -> None:
+    content = {
+        "file": result.path.name,
+        "data_version": result.data_version,
+        "tables": {name: asdict(table) for name, table in result.tables.items()},
+    }
+    aside = folder / f".{POINTER}.tmp"
+    with aside.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(folder / POINTER)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_old(folder: Path) -> None:
+    for path in sorted(folder.glob("music_db-*.duckdb"))[:-KEPT_VERSIONS]:
+        if not _in_use(path):
+            path.unlink()
+
+
+def _in_use(path: Path) -> bool:
+    """Tell whether a process has the file open: DuckDB holds a POSIX lock on it for as long."""
+    with path.open("r+b") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        fcntl.lockf(file, fcntl.LOCK_UN)
+        return False

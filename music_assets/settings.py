@@ -1,0 +1,69 @@
+"""Every environment variable the project reads, checked once. Nothing else reads the environment."""
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, HttpUrl, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "MUSIC_ASSETS_"
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+class SettingsError(Exception):
+    """A setting has a value that cannot be used. The message names it, and says what fits."""
+
+
+class Settings(BaseSettings):
+    """The settings. Each is read from the environment variable `MUSIC_ASSETS_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore")
+
+    data: Annotated[Path, AfterValidator(_absolute)] = Field(
+        Path("data"), description="The data root: the folder that holds drops, tables and snapshots."
+    )
+    memory_limit: str = Field(
+        "800MB",
+        pattern=r"(?i)^\d+(\.\d+)?\s*(KB|MB|GB|TB|KiB|MiB|GiB|TiB)$",
+        description="The memory DuckDB may use in a run before it spills to disk, such as `800MB` or `4GiB`.",
+    )
+    threads: int | None = Field(None, ge=1, description="Threads DuckDB may use in a run. Empty: one per core.")
+    sensor_interval: int = Field(5, ge=1, description="Seconds between two looks of `csv_drop_sensor`.")
+    settle_seconds: float = Field(
+        2.0, ge=0, description="Seconds for which a dropped file must not have changed before it counts as complete."
+    )
+    max_attempts: int = Field(5, ge=1, description="How often the sensor starts a refresh for the same files at most.")
+    retry_pause: float = Field(
+        30.0, ge=0, description="Seconds before the second attempt; each further pause is twice the one before."
+    )
+    reject_warn_share: float = Field(
+        0.01, ge=0, le=1, description="Share of rejected rows above which the check `reject_share` warns."
+    )
+    reject_fail_share: float = Field(
+        0.20, ge=0, le=1, description="Share of rejected rows above which `reject_share` fails and nothing is published."
+    )
+    retention_hours: float = Field(
+        168.0, ge=0, description="Hours for which parquet files that no table refers to any more are kept."
+    )
+    alert_webhook: HttpUrl | None = Field(
+        None, description="Address that gets a JSON POST when a run fails. Empty: the log only."
+    )
+
+
+@cache
+def settings() -> Settings:
+    """Return the settings of this process.
+
+    Raises SettingsError naming each variable that does not fit.
+    """
+    try:
+        return Settings()  # type: ignore[call-arg]
+    except ValidationError as error:
+        lines = [
+            f"{PREFIX}{str(part['loc'][0]).upper()}={part['input']!r}: {part['msg']}" for part in error.errors()
+        ]
+        raise SettingsError("Mend these environment variables:\n" + "\n".join(lines)) from None

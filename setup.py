@@ -1,0 +1,71 @@
+"""Packaging of music-assets. Each dependency stands with the reason why it is there."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="music-assets",
+    version="0.1.0",
+    description="Turns Last.fm CSV drops into ranked tables, a query service and embeddings",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["music_assets", "music_assets.*"]),
+    install_requires=[
+        # Orchestration: assets, jobs, sensors, the daemon and the web UI.
+        "dagster>=1.13,<1.14",
+        "dagster-webserver>=1.13,<1.14",
+        # The distributed engine. Imported only where Spark is chosen.
+        "dagster-pyspark>=0.29,<0.30",
+        "pyspark>=4.0,<4.1",
+        # The embedded engine, and the file format of the published snapshot.
+        "duckdb>=2.0,<2.1",
+        # One expression language over both engines.
+        "ibis-framework[duckdb]>=12.0,<13",
+        # Transactions over folders of parquet files, without a JVM.
+        "deltalake>=1.6,<2",
+        # Columns in memory, parquet footers, fast CSV writing.
+        "pyarrow>=21,<27",
+        # word2vec.
+        "gensim>=4.4,<5",
+        # Tables handed to people: previews, notebooks, the oracle in the tests.
+        "pandas>=2.2,<4",
+        "numpy>=2.0,<3",
+        # Settings from the environment, checked once.
+        "pydantic>=2.10,<3",
+        "pydantic-settings>=2.7,<3",
+        # The command line.
+        "typer>=0.16,<1",
+        "rich>=13.9,<16",
+        # The pictures shown with the rankings in the web UI.
+        "matplotlib>=3.9,<4",
+        # One ingest at a time per data root.
+        "filelock>=3.16,<4",
+        # The webhook of the failure alert.
+        "requests>=2.32,<3",
+    ],
+    extras_require={
+        "dev": [
+            # Tests.
+            "pytest>=9,<10",
+            "pytest-cov>=6,<8",
+            "pytest-xdist>=3.6,<4",
+            "hypothesis>=6.130,<7",
+            # Lint, format, types.
+            "ruff>=0.17,<0.18",
+            "mypy>=2.4,<3",
+            "types-requests>=2.32,<3",
+            "pandas-stubs>=2.2,<4",
+            # `dg check defs`.
+            "dagster-dg-cli>=1.13,<1.14",
+        ]
+    },
+    entry_points={"console_scripts": ["music-assets=music_assets.cli:app"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+    ],
+)
