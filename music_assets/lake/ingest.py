@@ -130,11 +130,14 @@ class Ingest:
         csv_file = CsvFile(file.path, table, header, file.name, ingested_at)
         log.info(f"{file.name}: reading {file.size:,} bytes for {table.name}")
         try:
-            return _Parsed(file, identity, self.engine.parse(csv_file, folder, reject_folder), header.unknown)
-        except BadFileError:
+            result = self.engine.parse(csv_file, folder, reject_folder)
+        except BaseException:
             shutil.rmtree(folder)
             shutil.rmtree(reject_folder)
             raise
+        if not result.reject_files:
+            reject_folder.rmdir()
+        return _Parsed(file, identity, result, header.unknown)
 
     def _commit(self, table: Table, parsed: list[_Parsed]) -> None:
         """Commit the rejects, then the rows. Both carry the identities, so that a repetition commits neither twice."""
