@@ -10,6 +10,7 @@ users from the seed and the chunk's number alone, so a larger set begins with th
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -53,14 +54,24 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Generated:
-    """What `generate` wrote. Rows count the good ones, without the header; bad rows come on top of them."""
+    """What `generate` wrote: good rows of each file, and on top of them bad rows, by the reason to reject them for."""
 
     users_csv: Path
     user_top_artists_csv: Path
     users: int
     user_top_artists: int
-    bad_users: int
-    bad_user_top_artists: int
+    user_reasons: dict[str, int]
+    user_top_artist_reasons: dict[str, int]
+
+    @property
+    def bad_users(self) -> int:
+        """Number of bad rows in `users.csv`."""
+        return sum(self.user_reasons.values())
+
+    @property
+    def bad_user_top_artists(self) -> int:
+        """Number of bad rows in `user_top_artists.csv`."""
+        return sum(self.user_top_artist_reasons.values())
 
 
 def generate(
@@ -93,7 +104,7 @@ def generate(
                 progress(size)
     for part, path in zip(parts, paths, strict=True):
         part.replace(path)
-    return Generated(*paths, users, users * ARTISTS_PER_USER, user_dirt.written, artist_dirt.written)
+    return Generated(*paths, users, users * ARTISTS_PER_USER, dict(user_dirt.reasons), dict(artist_dirt.reasons))
 
 
 def user_clusters(users: int, seed: int = 0) -> dict[int, int]:
@@ -451,25 +462,28 @@ _BAD_TOP_ARTISTS: tuple[tuple[str, Spoil], ...] = (
 
 
 class _Dirt:
-    """Writes the lines of one file, and between them the bad rows that are due. Counts those."""
+    """Writes the lines of one file, and between them the bad rows that are due. Counts those by reason."""
 
     def __init__(self, kinds: Sequence[tuple[str, Spoil]], share: float) -> None:
         self.kinds = kinds
         self.per_good_row = share / (1 - share)
         self.good = 0
-        self.written = 0
+        self.reasons = Counter[str]()
 
     def write(self, file: BinaryIO, lines: Any, rng: np.random.Generator) -> None:
         """Write the Arrow array of lines."""
         _, offset_buffer, text = lines.buffers()
         offsets = np.frombuffer(offset_buffer, np.int32)
         self.good += len(lines)
-        due = round(self.good * self.per_good_row) - self.written
+        written = self.reasons.total()
+        due = round(self.good * self.per_good_row) - written
         done = 0
-        for place in np.sort(rng.integers(len(lines), size=due)).tolist():
+        places = np.sort(rng.integers(len(lines), size=due)).tolist()
+        for number, place in enumerate(places, start=written):
             file.write(text[done : offsets[place]])
             done = offsets[place]
             fields = next(csv.reader(io.StringIO(lines[place].as_py())))
-            file.write(self.kinds[self.written % len(self.kinds)][1](fields) + b"\n")
-            self.written += 1
+            reason, spoil = self.kinds[number % len(self.kinds)]
+            file.write(spoil(fields) + b"\n")
+            self.reasons[reason] += 1
         file.write(text[done : offsets[len(lines)]])

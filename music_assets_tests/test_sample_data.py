@@ -335,6 +335,7 @@ def test_bad_rows_come_on_top_of_the_clean_file(sample: Sample, dirty: Generated
         else:
             reasons[reason_against(line, columns)] += 1
     assert good == len(clean) == getattr(dirty, file) + 1
+    assert reasons == getattr(dirty, f"{file[:-1]}_reasons")
     assert reasons.total() == getattr(dirty, f"bad_{file}")
     assert reasons.total() / len(lines) == pytest.approx(0.02, abs=0.001)
     only_here = {"rank outside 1 to 50", "missing artist_name"} if file == "user_top_artists" else set()
