@@ -120,7 +120,7 @@ def user_clusters(users: int, seed: int = 0) -> dict[int, int]:
 def artist_cluster(name: str) -> int:
     """Return the number of the cluster the artist of that generated name belongs to.
 
-    Raises ValueError where no generated artist can bear the name.
+    Raises ValueError where the name is neither well known nor holds a word of any cluster.
     """
     known = _CLUSTER_OF_KNOWN.get(name)
     if known is not None:
