@@ -42,7 +42,7 @@ setup(
         # The pictures shown with the rankings in the web UI.
         "matplotlib>=3.9,<4",
         # One ingest at a time per data root.
-        "filelock>=3.16,<4",
+        "filelock>=3.16,<5",
         # The webhook of the failure alert.
         "requests>=2.32,<3",
     ],

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -70,7 +71,7 @@ def generate(
 
     with _progress("users", users) as advance:
         made = write(out_dir, users, seed=seed, dirty=dirty, progress=advance)
-    for path in (made.users_csv, made.top_artists_csv):
+    for path in (made.users_csv, made.user_top_artists_csv):
         out.print(f"{path}  {path.stat().st_size:,} bytes", highlight=False, soft_wrap=True)
 
 
@@ -101,7 +102,7 @@ def query(
     """Ask the published music_db. Every row is printed unless limited; json is a bare array of objects."""
     try:
         with connect(_settings().data) as connection:
-            _print_rows(connection.sql(sql), output, limit)
+            _print_rows(connection.execute(sql), output, limit)
     except NothingPublishedError as error:
         raise _fail(str(error)) from None
     except duckdb.Error as error:
@@ -125,9 +126,9 @@ def tables() -> None:
 
 @app.command()
 def home() -> None:
-    """Print the DAGSTER_HOME of this project, made ready: export DAGSTER_HOME="$(music-assets home)"."""
+    """Print the DAGSTER_HOME of the data root, made ready: export DAGSTER_HOME="$(music-assets home)"."""
     try:
-        out.print(str(local.dagster_home()), highlight=False, soft_wrap=True)
+        out.print(str(local.dagster_home(_settings().data)), highlight=False, soft_wrap=True)
     except local.ProjectNotFoundError as error:
         raise _fail(str(error)) from None
 
@@ -142,7 +143,7 @@ def up(
     Landing(root).prepare()
     err.print(f"data root  [bold]{_escaped(root)}[/]\nweb UI     [bold]http://{host}:{port}[/]\nstop       Ctrl-C")
     try:
-        code = local.run_dagster(host, port)
+        code = local.run_dagster(root, host, port)
     except local.ProjectNotFoundError as error:
         raise _fail(str(error)) from None
     raise typer.Exit(code)
@@ -178,13 +179,14 @@ def _byte_progress(file: Path) -> Iterator[Any]:
         yield lambda done: progress.advance(task, done)
 
 
-def _print_rows(result: duckdb.DuckDBPyRelation | None, output: OutputFormat, limit: int | None) -> None:
-    if result is None:
-        return
-    limited = result if limit is None else result.limit(limit)
-    batches = iter(lambda: limited.fetchmany(ROWS_AT_ONCE), [])
+def _print_rows(cursor: duckdb.DuckDBPyConnection, output: OutputFormat, limit: int | None) -> None:
     printer = {OutputFormat.TABLE: _print_table, OutputFormat.JSON: _print_json, OutputFormat.CSV: _print_csv}[output]
-    printer(limited.columns, (row for batch in batches for row in batch))
+    printer([column[0] for column in cursor.description or ()], islice(_fetched(cursor), limit))
+
+
+def _fetched(cursor: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
+    while batch := cursor.fetchmany(ROWS_AT_ONCE):
+        yield from batch
 
 
 def _print_table(columns: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
@@ -217,4 +219,3 @@ def _print_csv(columns: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
 
 def _plain(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)
-

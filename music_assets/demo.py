@@ -14,7 +14,7 @@ from rich.table import Table as RichTable
 from music_assets.jobs import REFRESH_RANKINGS
 from music_assets.lake.landing import Landing
 from music_assets.lake.music_db import connect, published
-from music_assets.local import dagster_home, project_folder
+from music_assets.local import HOME, project_folder
 from music_assets.sample_data import generate
 from music_assets.settings import PREFIX
 
@@ -52,7 +52,7 @@ def run(root: Path, users: int, console: Console) -> None:
     made = generate(root / "generated", users, dirty=DIRTY)
     console.print("[bold]2.[/] Dropping both files")
     landing = Landing(root)
-    for path in (made.users_csv, made.top_artists_csv):
+    for path in (made.users_csv, made.user_top_artists_csv):
         console.print(f"   {escape(str(landing.place(path).relative_to(root)))}", highlight=False)
     console.print(f"[bold]3.[/] Running the job {REFRESH_RANKINGS} through Dagster")
     _run_job(root)
@@ -73,8 +73,10 @@ def _run_job(root: Path) -> None:
         **os.environ,
         f"{PREFIX}DATA": str(root),
         f"{PREFIX}SETTLE_SECONDS": "0",
-        "DAGSTER_HOME": str(dagster_home()),
+        "DAGSTER_HOME": str(root / HOME),
     }
+    (root / HOME).mkdir()
+    shutil.copyfile(project_folder() / "dagster.yaml", root / HOME / "dagster.yaml")
     log = root / "job.log"
     with log.open("wb") as sink:
         ended = subprocess.run(  # noqa: S603
@@ -86,7 +88,7 @@ def _run_job(root: Path) -> None:
             check=False,
         )
     if ended.returncode:
-        raise DemoError(f"The job failed; its log is {log}, and ends:\\n" + log.read_text(errors="replace")[-2_000:])
+        raise DemoError(f"The job failed; its log is {log}, and ends:\n" + log.read_text(errors="replace")[-2_000:])
 
 
 def _show(root: Path, console: Console) -> None:
@@ -99,10 +101,10 @@ def _show(root: Path, console: Console) -> None:
         _print(console, f"The countries that love {ARTIST} most", connection.execute(TOP_COUNTRIES, [ARTIST]))
         _print(console, "What was rejected, and why", connection.execute(REJECTS))
     console.print(
-        "[bold]Next[/]\\n"
-        "  ask:    music-assets query \\"SELECT country, count(*) FROM raw_parquet_user_data GROUP BY ALL\\"\\n"
-        "  watch:  music-assets up       (the web UI, and the sensor that takes what you drop)\\n"
-        "  drop:   music-assets drop users.csv user_top_artists.csv\\n"
+        "[bold]Next[/]\n"
+        '  ask:    music-assets query "SELECT country, count(*) FROM raw_parquet_user_data GROUP BY ALL"\n'
+        "  watch:  music-assets up       (the web UI, and the sensor that takes what you drop)\n"
+        "  drop:   music-assets drop users.csv user_top_artists.csv\n"
         f"  over the demo's tables: export {PREFIX}DATA={escape(str(root))}",
         highlight=False,
         soft_wrap=True,

@@ -32,24 +32,26 @@ def project_folder() -> Path:
     )
 
 
-def dagster_home() -> Path:
-    """Return DAGSTER_HOME, by default `.dagster_home` in the project's folder, with the project's dagster.yaml in it."""
-    project = project_folder()
+def dagster_home(root: Path) -> Path:
+    """Return the folder of Dagster's history of runs for a data root, made ready with the project's dagster.yaml.
+
+    It is DAGSTER_HOME where that is set, whose own dagster.yaml is left alone, and a folder in the data root otherwise.
+    """
     configured = os.environ.get("DAGSTER_HOME")
-    folder = Path(configured).absolute() if configured else project / HOME
+    folder = Path(configured).absolute() if configured else root / HOME
     folder.mkdir(parents=True, exist_ok=True)
     if not (configured and (folder / "dagster.yaml").exists()):
-        shutil.copyfile(project / "dagster.yaml", folder / "dagster.yaml")
+        shutil.copyfile(project_folder() / "dagster.yaml", folder / "dagster.yaml")
     return folder
 
 
-def run_dagster(host: str, port: int) -> int:
+def run_dagster(root: Path, host: str, port: int) -> int:
     """Run web UI, daemon and code server until they end, or until SIGINT or SIGTERM asks to stop; return the exit code.
 
     They are a process group of their own, so that nothing of them stays behind.
     """
     command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", host, "-p", str(port)]
-    environment = {**os.environ, "DAGSTER_HOME": str(dagster_home())}
+    environment = {**os.environ, "DAGSTER_HOME": str(dagster_home(root))}
     signal.signal(signal.SIGTERM, _interrupt)
     process = subprocess.Popen(command, cwd=project_folder(), env=environment, start_new_session=True)  # noqa: S603
     try:

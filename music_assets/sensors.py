@@ -105,8 +105,9 @@ def decide(
         return dg.SkipReason(f"Run {unfinished_run} of {REFRESH_RANKINGS} has not ended yet.")
     if len(failures) >= policy.max_attempts:
         return dg.SkipReason(
-            f"{REFRESH_RANKINGS} failed {len(failures)} times for {work.names}; it is not tried again by itself. See run "
-            f"{failures[0].run_id} for the cause, mend it, then launch {REFRESH_RANKINGS} by hand, or drop a mended file."
+            f"{REFRESH_RANKINGS} failed {len(failures)} times for {work.names}; it is not tried again by itself. "
+            f"See run {failures[0].run_id} for the cause, mend it, then launch {REFRESH_RANKINGS} by hand, "
+            "or drop a mended file."
         )
     if failures:
         wait = failures[0].ended + policy.pause(len(failures)) - now
@@ -165,9 +166,7 @@ def _unfinished_run(instance: dg.DagsterInstance) -> str | None:
 
 def _failures(instance: dg.DagsterInstance, digest: str) -> list[Failure]:
     records = instance.get_run_records(
-        dg.RunsFilter(
-            tags={WORK_TAG: digest}, statuses=[dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
-        )
+        dg.RunsFilter(tags={WORK_TAG: digest}, statuses=[dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED])
     )
     failures = [Failure(record.dagster_run.run_id, record.end_time or 0.0) for record in records]
     return sorted(failures, key=lambda failure: failure.ended, reverse=True)

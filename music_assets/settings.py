@@ -44,7 +44,10 @@ class Settings(BaseSettings):
         0.01, ge=0, le=1, description="Share of rejected rows above which the check `reject_share` warns."
     )
     reject_fail_share: float = Field(
-        0.20, ge=0, le=1, description="Share of rejected rows above which `reject_share` fails and nothing is published."
+        0.20,
+        ge=0,
+        le=1,
+        description="Share of rejected rows above which `reject_share` fails and nothing is published.",
     )
     retention_hours: float = Field(
         168.0, ge=0, description="Hours for which parquet files that no table refers to any more are kept."
@@ -63,7 +66,5 @@ def settings() -> Settings:
     try:
         return Settings()  # type: ignore[call-arg]
     except ValidationError as error:
-        lines = [
-            f"{PREFIX}{str(part['loc'][0]).upper()}={part['input']!r}: {part['msg']}" for part in error.errors()
-        ]
+        lines = [f"{PREFIX}{str(part['loc'][0]).upper()}={part['input']!r}: {part['msg']}" for part in error.errors()]
         raise SettingsError("Mend these environment variables:\n" + "\n".join(lines)) from None

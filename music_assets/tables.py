@@ -13,8 +13,8 @@ import ibis
 class Column:
     """A column: its Ibis type, what it means, and which values it may hold.
 
-    `delivered` columns stand in the dropped CSV; the others are added here. A delivered value outside
-    `minimum`..`maximum` is rejected with `range_reason`; an empty one, where `nullable` is false, with `missing_reason`.
+    `delivered` columns stand in the dropped CSV; the others are added here. A delivered value outside `minimum` to
+    `maximum` is rejected with `range_reason`; an empty one, where `nullable` is false, with `missing_reason`.
     """
 
     name: str

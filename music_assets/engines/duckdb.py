@@ -16,8 +16,23 @@ from music_assets.tables import REJECTED_ROWS, Table
 from music_assets.transforms.cleaning import clean
 from music_assets.transforms.current import repeated_keys
 
-PARQUET = "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1"
+PARQUET = {"compression": "zstd", "compression_level": 1}
+"""Level 1 writes a third faster than DuckDB's default of 3, into files a seventh larger."""
+STRICT_CSV = {
+    "header": True,
+    "delim": ",",
+    "quote": '"',
+    "escape": '"',
+    "auto_detect": False,
+    "strict_mode": True,
+    "null_padding": False,
+}
 UNKNOWN_COLUMN = "unknown_{}"
+
+
+@ibis.udf.scalar.builtin
+def error(message: str) -> bool:
+    """Stop the query with this message."""
 
 
 class DuckDBEngine:
@@ -67,20 +82,16 @@ class DuckDBEngine:
 
     def _parse_flawless(self, csv_file: CsvFile, target: Path) -> None:
         names = [name or UNKNOWN_COLUMN.format(place) for place, name in enumerate(csv_file.header.columns)]
-        columns = ", ".join(f"'{name}': 'VARCHAR'" for name in names)
-        compression = "gzip" if is_compressed(csv_file.path) else "none"
         wanted = [column.name for column in csv_file.table.delivered]
-        raw = self.backend.sql(
-            f"SELECT {', '.join(wanted)} FROM read_csv({_text(str(csv_file.path))}, columns={{{columns}}}, header=true, "
-            f"""delim=',', quote='"', escape='"', auto_detect=false, strict_mode=true, null_padding=false, """
-            f"compression='{compression}')",
-            schema={name: "string" for name in wanted},
-        )
-        cleaned = self.backend.compile(clean(raw, csv_file.table, csv_file.source_file, csv_file.ingested_at))
-        self._run(
-            f"COPY (SELECT * EXCLUDE (column_name, reason) FROM ({cleaned}) "
-            f"WHERE CASE WHEN reason IS NULL THEN true ELSE error(reason) END) TO {_text(str(target))} ({PARQUET})"
-        )
+        raw = self.backend.read_csv(
+            str(csv_file.path),
+            columns=dict.fromkeys(names, "VARCHAR"),
+            compression="gzip" if is_compressed(csv_file.path) else "none",
+            **STRICT_CSV,
+        ).select(wanted)
+        cleaned = clean(raw, csv_file.table, csv_file.source_file, csv_file.ingested_at)
+        flawless = cleaned.filter(ibis.ifelse(cleaned["reason"].isnull(), True, error(cleaned["reason"])))
+        self._copy(flawless.drop("column_name", "reason"), target)
 
     def _parse_exactly(self, csv_file: CsvFile, target: Path, reject_folder: Path) -> ParsedFile:
         texts = self.scratch / f"{target.parent.name}.parquet"
@@ -122,11 +133,4 @@ class DuckDBEngine:
         )
 
     def _copy(self, rows: ir.Table, target: Path) -> None:
-        self._run(f"COPY ({self.backend.compile(rows)}) TO {_text(str(target))} ({PARQUET})")
-
-    def _run(self, statement: str) -> None:
-        self.backend.con.execute(statement)
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
+        self.backend.to_parquet(rows, target, **PARQUET)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -117,7 +117,7 @@ def read_exactly(path: Path, header: Header, target: Path) -> None:
             next(rows, None)
             while batch := list(islice(rows, BATCH_ROWS)):
                 fields = [row.fields if row.reason is None else nothing for row in batch]
-                columns = [[row[place] for row in fields] for place in places]
+                columns: list[list[Any]] = [[row[place] for row in fields] for place in places]
                 columns += [[row.line for row in batch], [row.raw_line for row in batch], [row.reason for row in batch]]
                 writer.write_table(
                     pa.Table.from_arrays(
@@ -209,14 +209,13 @@ def _printable(text: str) -> str:
 
 
 def _open_bytes(path: Path) -> IO[bytes]:
-    return gzip.open(path, "rb") if is_compressed(path) else path.open("rb")
+    return cast(IO[bytes], gzip.open(path, "rb") if is_compressed(path) else path.open("rb"))
 
 
 def _open_text(path: Path) -> IO[str]:
-    options = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
     if is_compressed(path):
-        return gzip.open(path, "rt", **options)
-    return path.open("r", **options)  # type: ignore[call-overload]
+        return gzip.open(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="")
+    return path.open("r", encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
 def _plain(error: Exception) -> str:

@@ -140,7 +140,7 @@ class DeltaStore:
                     commit_properties=properties,
                 )
             else:
-                delta.create_write_transaction(adds, mode, schema, commit_properties=properties)
+                delta.create_write_transaction([*adds], mode, schema, commit_properties=properties)
         except CommitFailedError as error:
             raise ConcurrentCommitError(f"{table.full_name}: {error}") from error
         committed = DeltaTable(str(folder)).version()

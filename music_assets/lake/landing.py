@@ -191,4 +191,3 @@ def _move_beside(source: Path, target: Path) -> Path:
         except FileExistsError:
             number += 1
             target = target.with_name(f"{stem}-{number}.{suffix}")
-

@@ -150,9 +150,7 @@ def _definition(table: Table, snapshot: Snapshot) -> str:
     names = ", ".join(f'"{column.name}"' for column in table.columns)
     files = ", ".join(_text(file) for file in snapshot.files)
     order = f" ORDER BY {', '.join(table.sort_by)}" if table.sort_by else ""
-    return (
-        f"CREATE {_kind(table, snapshot)} {table.full_name} AS SELECT {names} FROM read_parquet([{files}]){order}"
-    )
+    return f"CREATE {_kind(table, snapshot)} {table.full_name} AS SELECT {names} FROM read_parquet([{files}]){order}"
 
 
 _DUCKDB_TYPES = {

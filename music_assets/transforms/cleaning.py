@@ -1,4 +1,4 @@
-"""Cleaning: from the text of delivered rows to typed rows, each with the reason why it cannot be taken, if there is one.
+"""Cleaning: from the text of delivered rows to typed rows, each with the reason why it cannot be taken, if any.
 
 The rules stand in `tables.py`; this module applies them, column by column, the first defect of a row counting.
 """
@@ -10,16 +10,16 @@ import ibis.expr.types as ir
 
 from music_assets.tables import Column, Table
 
-INTEGER = r"^[+-]?[0-9]+$"
+INTEGER = r"^[ \t\r\n]*[+-]?[0-9]+[ \t\r\n]*$"
+VISIBLE = r"[^ \t\r\n]"
 NOT_AN_INTEGER = "not an integer"
-LIMITS = {"int32": 2**31, "int64": 2**63}
 
 
 def clean(raw: ir.Table, table: Table, source_file: str, ingested_at: datetime) -> ir.Table:
     """Return the rows typed, followed by `column_name` and `reason` of the first defect (both NULL: the row is good).
 
-    `raw` has the table's delivered columns as text, empty or NULL where nothing was delivered, and perhaps others, which
-    are kept behind them.
+    `raw` has the table's delivered columns as text, empty or NULL where nothing was delivered. Further columns are kept
+    behind them.
     """
     texts = {column.name: _text(raw[column.name], column) for column in table.delivered}
     values = {column.name: _value(texts[column.name], column) for column in table.delivered}
@@ -41,11 +41,9 @@ def clean(raw: ir.Table, table: Table, source_file: str, ingested_at: datetime) 
 
 def _text(delivered: ir.StringValue, column: Column) -> ir.StringValue:
     """Return the delivered text with what means unknown as NULL."""
-    if column.type == "string" and not column.unknown_words:
-        return delivered.nullif("") if column.nullable else delivered
-    trimmed = delivered.strip().nullif("")
     if not column.unknown_words:
-        return trimmed
+        return delivered.nullif("")
+    trimmed = delivered.strip().nullif("")
     return ibis.ifelse(trimmed.lower().isin(column.unknown_words), ibis.null("string"), trimmed)
 
 
@@ -53,16 +51,28 @@ def _value(text: ir.StringValue, column: Column) -> ir.Value:
     return text if column.type == "string" else text.try_cast(column.type)
 
 
-def _defects(text: ir.StringValue, value: ir.Value, column: Column) -> list[tuple[ir.BooleanValue, str]]:
-    missing = (text.isnull(), column.missing_reason)
+def _defects(text: ir.StringValue, value: ir.Value, column: Column) -> list[tuple[ir.BooleanValue, ir.StringValue]]:
+    """Return when a column is bad, and what is wrong with it then.
+
+    The condition looks at the text once, by a pattern: every row pays for it, and trimming every text would cost more
+    than reading the file.
+    """
     if column.type == "string":
-        blank = (text.strip() == "", column.missing_reason)
-        return [] if column.nullable else [missing, blank]
-    defects = [] if column.nullable else [missing]
-    defects.append((~text.re_search(INTEGER), NOT_AN_INTEGER))
-    defects.append((text.notnull() & value.isnull(), column.range_reason if column.maximum else "out of range"))
+        return [] if column.nullable else [(~text.re_search(VISIBLE).fill_null(False), column.missing_reason)]
+    number = text.re_search(INTEGER)
+    outside = ibis.literal(False)
     if column.minimum is not None:
-        defects.append((value < column.minimum, column.range_reason))
+        outside = outside | (value < column.minimum)
     if column.maximum is not None:
-        defects.append((value > column.maximum, column.range_reason))
-    return defects
+        outside = outside | (value > column.maximum)
+    wrong = ~number | value.isnull() | outside
+    bad = text.notnull() & wrong if column.nullable else text.isnull() | wrong
+    missing = ~text.re_search(VISIBLE).fill_null(False)
+    too_large = column.range_reason if column.maximum is not None else "out of range"
+    reason = ibis.cases(
+        (missing, NOT_AN_INTEGER if column.nullable else column.missing_reason),
+        (~number, NOT_AN_INTEGER),
+        (value.isnull(), too_large),
+        else_=column.range_reason,
+    )
+    return [(bad, reason)]

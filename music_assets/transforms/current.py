@@ -1,4 +1,4 @@
-"""Current rows: of all deliveries of a key, the one that counts. Later drops win; within one drop the tie-break decides."""
+"""Current rows: of all deliveries of a key, the one that counts. Later drops win; within one, the tie-break decides."""
 
 import ibis
 import ibis.expr.types as ir
@@ -23,7 +23,7 @@ def current_rows(history: ir.Table, table: Table) -> ir.Table:
 
     Only the users that have a key twice go through the ordering, so that a history without repeats costs one count.
     """
-    repeated = repeated_users(history, table)
+    repeated = ibis.memtable(repeated_users(history, table).to_pyarrow())
     once = history.anti_join(repeated, "user_id")
     again = history.semi_join(repeated, "user_id")
     order = [again["ingested_at"].desc()]
