@@ -9,8 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+from music_assets.settings import PREFIX
+
 HOME = ".dagster_home"
 STOP_SECONDS = 20
+QUIET = ("-W", "ignore")
+"""Options of Python that keep warnings meant for Dagster's developers off the screen."""
 
 
 class ProjectNotFoundError(Exception):
@@ -50,10 +54,12 @@ def run_dagster(root: Path, host: str, port: int) -> int:
 
     They are a process group of their own, so that nothing of them stays behind.
     """
-    command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", host, "-p", str(port)]
-    environment = {**os.environ, "DAGSTER_HOME": str(dagster_home(root))}
+    home = dagster_home(root)
+    workspace = str(project_folder() / "workspace.yaml")
+    command = [sys.executable, *QUIET, "-m", "dagster", "dev", "-w", workspace, "-h", host, "-p", str(port)]
+    environment = {**os.environ, f"{PREFIX}DATA": str(root), "DAGSTER_HOME": str(home)}
     signal.signal(signal.SIGTERM, _interrupt)
-    process = subprocess.Popen(command, cwd=project_folder(), env=environment, start_new_session=True)  # noqa: S603
+    process = subprocess.Popen(command, cwd=home, env=environment, start_new_session=True)  # noqa: S603
     try:
         return process.wait()
     except KeyboardInterrupt:
