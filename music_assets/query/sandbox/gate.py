@@ -102,10 +102,10 @@ class Gate:
 
     def _tree(self, select: str) -> Any:
         try:
-            row = self._connection.execute(
+            ((serialized,),) = self._connection.execute(
                 "SELECT json_serialize_sql(?::VARCHAR, skip_null := true, skip_empty := true)", [select]
-            ).fetchone()
-            tree = orjson.loads(row[0]) if row else {"error": True}
+            ).fetchall()
+            tree = orjson.loads(serialized)
         except duckdb.Error as error:
             raise _syntax(error) from None
         except orjson.JSONDecodeError:
