@@ -43,15 +43,26 @@ def _exactly(sock: socket.socket, size: int) -> bytes | None:
     return bytes(data)
 
 
-async def next_frame(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
-    """Return kind and payload of the next frame.
+class FrameReader:
+    """Reads frames from a stream. A read that was cancelled halfway is taken up where it stood, so none is torn."""
 
-    Raises EOFError where the other side has closed, or sends what is no frame.
-    """
-    try:
-        kind, length = PREFIX.unpack(await reader.readexactly(PREFIX.size))
-        if length > LONGEST:
-            raise EOFError("frame too long")
-        return kind, await reader.readexactly(length)
-    except (asyncio.IncompleteReadError, ConnectionError) as error:
-        raise EOFError("the worker is gone") from error
+    def __init__(self, stream: asyncio.StreamReader) -> None:
+        self._stream = stream
+        self._begun: tuple[bytes, int] | None = None
+
+    async def next(self) -> tuple[bytes, bytes]:
+        """Return kind and payload of the next frame.
+
+        Raises EOFError where the other side has closed, or sends what is no frame.
+        """
+        try:
+            if self._begun is None:
+                self._begun = PREFIX.unpack(await self._stream.readexactly(PREFIX.size))
+            kind, length = self._begun
+            if length > LONGEST:
+                raise EOFError("frame too long")
+            payload = await self._stream.readexactly(length)
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            raise EOFError("the worker is gone") from error
+        self._begun = None
+        return kind, payload
