@@ -1,45 +1,46 @@
-"""Who gets in: the host named, the key, and how often. A dependency of every route that touches data."""
+"""Who gets in: the host named, the key, and how often. Everything asks here, save the addresses in OPEN."""
 
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
 
-from fastapi import Depends, Request
-from fastapi.security import HTTPBearer
 from limits import parse
-from limits.storage import MemoryStorage
-from limits.strategies import SlidingWindowCounterRateLimiter
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from starlette.requests import HTTPConnection
 
 from music_assets.query.auth import holder, is_loopback
 from music_assets.query.problems import ProblemError
 
-_described = HTTPBearer(auto_error=False, description="An API key, where the service has any.")
+OPEN = frozenset({"/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
+OPEN_FOLDER = "/static-offline-docs/"
 
 
-def admission(keys: dict[str, str], rate_limit: str) -> Callable[..., Awaitable[None]]:
-    """Return the check that lets a request in, or raises ProblemError.
+def is_open(path: str) -> bool:
+    """Tell whether an address needs no key: it tells that the service is there and how it is used, nothing else."""
+    return path in OPEN or path.startswith(OPEN_FOLDER)
+
+
+class Admission:
+    """Lets requests in, or raises ProblemError.
 
     Without keys the service is for this machine alone: a request that names another host comes from a web page that
     plays tricks with names, and is refused.
     """
-    limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
-    rate = parse(rate_limit)
 
-    async def admit(request: Request, _: Any = Depends(_described)) -> None:
-        caller = holder(keys, request.headers.get("authorization", "")) if keys else None
-        address = request.client.host if request.client else "unknown"
-        who = caller or f"address {address}"
-        if not limiter.hit(rate, who):
-            reset = limiter.get_window_stats(rate, who).reset_time
-            raise ProblemError("rate-limited", f"At most {rate}.", {"Retry-After": str(_seconds_until(reset))})
-        if keys and caller is None:
+    def __init__(self, keys: dict[str, str], rate_limit: str) -> None:
+        self._keys = keys
+        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._rate = parse(rate_limit)
+
+    async def caller(self, connection: HTTPConnection) -> str:
+        """Return the name of the caller: the holder of the key, or `local` where no keys are in use."""
+        name = holder(self._keys, connection.headers.get("authorization", "")) if self._keys else None
+        who = name or f"address {connection.client.host if connection.client else 'unknown'}"
+        if not await self._limiter.hit(self._rate, who):
+            reset = (await self._limiter.get_window_stats(self._rate, who)).reset_time
+            wait = str(max(1, round(reset - time.time() + 0.5)))
+            raise ProblemError("rate-limited", f"At most {self._rate}.", {"Retry-After": wait})
+        if self._keys and name is None:
             raise ProblemError("unauthorized", "This needs a valid API key.", {"WWW-Authenticate": "Bearer"})
-        if not keys and not is_loopback(request.url.hostname or ""):
+        if not self._keys and not is_loopback(connection.url.hostname or ""):
             raise ProblemError("wrong-host", "Without API keys only this machine is served.")
-        request.state.notes["caller"] = caller or "local"
-
-    return admit
-
-
-def _seconds_until(moment: float) -> int:
-    return max(1, round(moment - time.time() + 0.5))
+        return name or "local"

@@ -8,13 +8,13 @@ from os import cpu_count
 from typing import Any, NoReturn
 
 import uvicorn
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from music_assets.lake.music_db import NothingPublishedError
-from music_assets.query.access import admission
+from music_assets.query.access import Admission, is_open
 from music_assets.query.answers import Answers
 from music_assets.query.auth import api_keys, is_loopback
 from music_assets.query.edge import ACCESS_LOG, Edge
@@ -60,13 +60,14 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
     )
-    admit = admission(api_keys(settings), settings.rate_limit)
-    app.include_router(data_routes(Answers(pool, snapshots, settings), snapshots, metrics), dependencies=[Depends(admit)])
+    admission = Admission(api_keys(settings), settings.rate_limit)
+    app.include_router(data_routes(Answers(pool, snapshots, settings), snapshots, metrics))
     app.include_router(open_routes(pool, snapshots))
+    app.openapi_schema = _with_key(app.openapi())
     app.add_exception_handler(HTTPException, _told)
     app.add_exception_handler(RequestValidationError, _told)
     app.add_exception_handler(NothingPublishedError, _told)
-    app.add_middleware(Edge, metrics=metrics)
+    app.add_middleware(Edge, admission=admission, pool=pool, metrics=metrics)
     return app
 
 
@@ -111,6 +112,15 @@ LOGGING: dict[str, Any] = {
     },
 }
 """One JSON line a request on standard output; everything else on standard error."""
+
+
+def _with_key(document: dict[str, Any]) -> dict[str, Any]:
+    """Say in the OpenAPI document which addresses take a key. Whether one is needed is the settings' matter."""
+    document.setdefault("components", {})["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for path, methods in document["paths"].items():
+        for operation in () if is_open(path) else methods.values():
+            operation["security"] = [{"key": []}, {}]
+    return document
 
 
 async def _follow(pool: Pool, snapshots: Snapshots, metrics: Metrics) -> None:

@@ -1,4 +1,4 @@
-"""Around every request: its id, the bound on its body, the access log, the metrics, and one shape for every error.
+"""Around every request: its id, admission, the bound on its body, the access log, the metrics, one shape for errors.
 
 A plain ASGI middleware: it must see the last byte of streamed answers, and cost next to nothing.
 """
@@ -13,13 +13,18 @@ from typing import Any
 
 import orjson
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from music_assets.query.access import Admission, is_open
 from music_assets.query.metrics import Metrics
 from music_assets.query.problems import ProblemError
+from music_assets.query.sandbox.pool import Pool
 
 MOST_BODY_BYTES = 256 * 1024
 BODY_SECONDS = 15.0
+BUSY_SECONDS = 0.5
+"""How long a caller who is turned away waits for the answer: whoever asks again at once must not crowd out the others."""
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 ACCESS_LOG = "music_assets.access"
 
@@ -30,8 +35,10 @@ access = logging.getLogger(ACCESS_LOG)
 class Edge:
     """Wraps the application. What handlers note in `request.state.notes` goes into the access log."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, admission: Admission, pool: Pool, metrics: Metrics) -> None:
         self._app = app
+        self._admission = admission
+        self._pool = pool
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,8 +49,13 @@ class Edge:
         exchange = _Exchange(scope, receive, send)
         try:
             exchange.check_length()
+            if not is_open(scope["path"]):
+                exchange.notes["caller"] = await self._admission.caller(HTTPConnection(scope))
+                self._pool.check_queue()
             await self._app(scope, exchange.receive, exchange.send)
         except ProblemError as problem:
+            if problem.kind == "busy":
+                await asyncio.sleep(BUSY_SECONDS)
             await exchange.fail(problem)
         except Exception:
             log.exception("Request %s failed", exchange.request_id)

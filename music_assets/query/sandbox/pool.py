@@ -81,6 +81,11 @@ class Pool:
         """Whether there is a worker."""
         return bool(self._workers)
 
+    def check_queue(self) -> None:
+        """Raise ProblemError where the queue is full: then nothing is gained by looking at the request first."""
+        if self.waiting > self._queue or (self.waiting == self._queue and self._idle.empty()):
+            raise ProblemError("busy", "Too many queries are waiting already.", {"Retry-After": "1"})
+
     async def start(self) -> None:
         """Start the workers and wait for the first."""
         starts = [self._background(self._add()) for _ in range(self._size)]
@@ -158,8 +163,7 @@ class Pool:
             return self._idle.get_nowait()
         except asyncio.QueueEmpty:
             pass
-        if self.waiting >= self._queue:
-            raise ProblemError("busy", "Too many queries are waiting already.", {"Retry-After": "1"})
+        self.check_queue()
         self.waiting += 1
         try:
             async with asyncio.timeout(QUEUE_SECONDS):
