@@ -35,7 +35,9 @@ from music_assets.tables import (
 TOP = 34
 ARTISTS = 400_000
 COUNTRIES = 240
-DRAKE = "SELECT country FROM processed_parquet_country_rank_per_artist WHERE artist_name = 'Drake' ORDER BY rank LIMIT 10;"
+DRAKE = (
+    "SELECT country FROM processed_parquet_country_rank_per_artist WHERE artist_name = 'Drake' ORDER BY rank LIMIT 10;"
+)
 
 
 def main() -> None:
@@ -79,8 +81,8 @@ def make_data(root: Path, users: int) -> None:
     artist = "CASE a WHEN 20 THEN 'Drake' ELSE 'Artist ' || md5(a::VARCHAR)[:4 + a % 12] || a END AS artist_name"
     connection.execute(
         f"""CREATE TABLE sums AS SELECT country, artist_name, sum(playcount)::DOUBLE AS total_playcount
-        FROM (SELECT user_id, {artist}, playcount FROM plays) JOIN (SELECT user_id, {country} FROM users) USING (user_id)
-        GROUP BY ALL"""
+        FROM (SELECT user_id, {artist}, playcount FROM plays)
+        JOIN (SELECT user_id, {country} FROM users) USING (user_id) GROUP BY ALL"""
     )
     tail = "'benchmark.csv' AS source_file, TIMESTAMP '2026-01-01' AS ingested_at"
     rows = {

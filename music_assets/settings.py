@@ -44,7 +44,10 @@ class Settings(BaseSettings):
         0.01, ge=0, le=1, description="Share of rejected rows above which the check `reject_share` warns."
     )
     reject_fail_share: float = Field(
-        0.20, ge=0, le=1, description="Share of rejected rows above which `reject_share` fails and nothing is published."
+        0.20,
+        ge=0,
+        le=1,
+        description="Share of rejected rows above which `reject_share` fails and nothing is published.",
     )
     retention_hours: float = Field(
         168.0, ge=0, description="Hours for which parquet files that no table refers to any more are kept."
@@ -59,7 +62,7 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port the query service listens on. 0: any free one.")
     api_keys: SecretStr = Field(
         SecretStr(""),
-        description="API keys of the query service as `NAME:DIGEST`, separated by commas or blanks. Empty: no key asked.",
+        description="API keys of the query service as `NAME:DIGEST`, separated by commas. Empty: no key asked.",
     )
     api_keys_file: Annotated[Path, AfterValidator(_absolute)] | None = Field(
         None, description="File with further API keys, one `NAME:DIGEST` a line; `#` starts a comment."
@@ -92,7 +95,5 @@ def settings() -> Settings:
     try:
         return Settings()  # type: ignore[call-arg]
     except ValidationError as error:
-        lines = [
-            f"{PREFIX}{str(part['loc'][0]).upper()}={part['input']!r}: {part['msg']}" for part in error.errors()
-        ]
+        lines = [f"{PREFIX}{str(part['loc'][0]).upper()}={part['input']!r}: {part['msg']}" for part in error.errors()]
         raise SettingsError("Mend these environment variables:\n" + "\n".join(lines)) from None

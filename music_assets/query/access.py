@@ -1,5 +1,6 @@
 """Who gets in: the host named, the key, and how often. Everything asks here, save the addresses in OPEN."""
 
+import re
 import time
 
 from limits import parse
@@ -12,6 +13,7 @@ from music_assets.query.problems import ProblemError
 
 OPEN = frozenset({"/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
 OPEN_FOLDER = "/static-offline-docs/"
+HOST = re.compile(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?", re.ASCII)
 
 
 def is_open(path: str) -> bool:
@@ -41,6 +43,12 @@ class Admission:
             raise ProblemError("rate-limited", f"At most {self._rate}.", {"Retry-After": wait})
         if self._keys and name is None:
             raise ProblemError("unauthorized", "This needs a valid API key.", {"WWW-Authenticate": "Bearer"})
-        if not self._keys and not is_loopback(connection.url.hostname or ""):
+        if not self._keys and not _names_this_machine(connection.headers.get("host", "")):
             raise ProblemError("wrong-host", "Without API keys only this machine is served.")
         return name or "local"
+
+
+def _names_this_machine(host: str) -> bool:
+    """Tell whether a Host header, with or without a port, is this machine's own; anything odd is not."""
+    found = HOST.fullmatch(host)
+    return found is not None and is_loopback(found[1].lower())

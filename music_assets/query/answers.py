@@ -80,7 +80,6 @@ class Answers:
         notes.update(rows=reply.head["row_count"], data_version=reply.head["data_version"])
         return reply
 
-
     async def whole(self, request: Request, question: Question, form: str) -> bytes:
         """Return the whole answer at once: for answers known to be small. Raises ProblemError."""
         reply = await self.ask(request, question, form)

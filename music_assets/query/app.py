@@ -100,7 +100,10 @@ def serve(settings: Settings) -> None:
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}, "bare": {"format": "%(message)s"}},
+    "formatters": {
+        "line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
+        "bare": {"format": "%(message)s"},
+    },
     "handlers": {
         "errors": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"},
         "access": {"class": "logging.StreamHandler", "formatter": "bare", "stream": "ext://sys.stdout"},

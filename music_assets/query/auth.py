@@ -1,7 +1,8 @@
 """Who may ask: API keys, kept as SHA-256 digests. `python -m music_assets.query.auth NAME` makes one.
 
 A key is 256 random bits, so a plain digest is enough: there is nothing to guess. The digest goes into
-`MUSIC_ASSETS_API_KEYS` or the file of `MUSIC_ASSETS_API_KEYS_FILE`, as `NAME:DIGEST`; the key itself goes to its holder.
+`MUSIC_ASSETS_API_KEYS` or the file of `MUSIC_ASSETS_API_KEYS_FILE`, as `NAME:DIGEST`; the key
+itself goes to its holder.
 """
 
 import hmac

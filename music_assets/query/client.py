@@ -53,7 +53,7 @@ def ask(
             )
     except requests.RequestException as error:
         raise ServiceError(
-            f"{url} cannot be asked ({type(error).__name__}). Is the service running there? Start it with music-assets serve."
+            f"{url} cannot be asked ({type(error).__name__}). Does a service run there? music-assets serve starts one."
         ) from None
 
 

@@ -24,7 +24,7 @@ from music_assets.query.sandbox.pool import Pool
 MOST_BODY_BYTES = 256 * 1024
 BODY_SECONDS = 15.0
 BUSY_SECONDS = 0.5
-"""How long a caller who is turned away waits for the answer: whoever asks again at once must not crowd out the others."""
+"""How long a caller who is turned away waits to hear it: asking again at once must not crowd out the others."""
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 ACCESS_LOG = "music_assets.access"
 
@@ -147,7 +147,9 @@ class _Exchange:
         if self.status:
             raise ConnectionAbortedError(problem.detail)
         response = problem.response(self.request_id)
-        await self.send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+        await self.send(
+            {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers}
+        )
         await self.send({"type": "http.response.body", "body": response.body})
 
     @property

@@ -1,10 +1,10 @@
 """The forms an answer comes in: which one a caller wants, and the bytes of each, batch by batch.
 
-How values are written. Arrow and Parquet carry the columns' own types. In JSON and NDJSON a number is a number while
-every reader gets it whole; integers beyond ±(2^53-1) and decimals with a scale are strings of digits, NaN and the infinities are the
-strings `NaN`, `Infinity`, `-Infinity`, times are ISO 8601 strings (`Z`: with time zone), intervals ISO 8601 durations,
-blobs Base64, maps lists of {"key", "value"}. Parquet, which knows no intervals, gets them as text. CSV writes the same text; there NULL is an empty field and an empty text
-is "", and nested values are JSON.
+How values are written. Arrow and Parquet carry the columns' own types (Parquet knows no intervals: they are text). In
+JSON and NDJSON a number is a number while every reader gets it whole; integers beyond ±(2^53-1) and decimals with a
+scale are strings of digits, NaN and the infinities are the strings `NaN`, `Infinity`, `-Infinity`, times are ISO 8601
+strings (`Z`: with time zone), intervals ISO 8601 durations, blobs Base64, maps lists of {"key", "value"}. CSV writes
+the same text; there NULL is an empty field and an empty text is "", and nested values are JSON.
 """
 
 import base64
@@ -165,7 +165,9 @@ def _unknown_to_parquet(kind: pa.DataType) -> bool:
 
 
 def _metadata(answer: Answer) -> dict[str, str]:
-    return {name: value if isinstance(value, str) else orjson.dumps(value).decode() for name, value in answer.told.items()}
+    return {
+        name: value if isinstance(value, str) else orjson.dumps(value).decode() for name, value in answer.told.items()
+    }
 
 
 class _Chunks(io.RawIOBase):
@@ -284,7 +286,7 @@ def _texts(column: pa.Array) -> list[Any]:
 
 
 def _dated(column: pa.Array, bits: pa.DataType, infinite: Any) -> list[str | None]:
-    unit = "D" if pa.types.is_date32(column.type) else column.type.unit
+    unit: Any = "D" if pa.types.is_date32(column.type) else column.type.unit
     zone = "Z" if getattr(column.type, "tz", None) else ""
     plain = column.cast(pa.timestamp(unit)) if zone else column
     texts = [None if text is None else text.replace(" ", "T") + zone for text in plain.cast(pa.string()).to_pylist()]

@@ -1,4 +1,4 @@
-"""The ready-made questions: their SQL. Each takes `$limit` and `$offset`; the row after the last tells of a next page."""
+"""The ready-made questions: their SQL. Each takes `$limit` and `$offset`; one row too many tells of a next page."""
 
 COUNTRIES = """
 SELECT country, count(*) AS artists, sum(total_playcount) AS total_playcount
@@ -30,7 +30,8 @@ WITH places AS (
 ), current_places AS (
     SELECT
         user_id,
-        first(artist_name ORDER BY ingested_at DESC, playcount DESC NULLS LAST, artist_name, mbid NULLS LAST) AS artist_name
+        first(artist_name ORDER BY ingested_at DESC, playcount DESC NULLS LAST, artist_name, mbid NULLS LAST)
+            AS artist_name
     FROM raw_parquet_user_top_artists SEMI JOIN places USING (user_id, rank)
     GROUP BY user_id, rank
 ), listeners AS (

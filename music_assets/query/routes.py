@@ -1,13 +1,24 @@
 """What each address answers. Every answer with rows goes through `Answers`; every refusal is a `ProblemError`."""
 
+from math import isfinite
 from typing import Annotated, Any, Literal
 
 import duckdb
 import orjson
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from ibis.backends.sql.datatypes import DuckDBType
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+)
 
 from music_assets.lake.music_db import NothingPublishedError
 from music_assets.query import questions
@@ -24,13 +35,17 @@ MOST_PARAMETERS = 1000
 PAGE = 100
 SAMPLE_ROWS = 5
 
-Scalar = (
-    Annotated[bool, Field(strict=True)]
-    | Annotated[int, Field(strict=True, ge=-(2**63), le=2**63 - 1)]
-    | Annotated[float, Field(strict=True, allow_inf_nan=False)]
-    | Annotated[str, Field(strict=True)]
-    | None
-)
+
+def _exact(value: bool | int | float | str | None) -> bool | int | float | str | None:
+    """Refuse numbers that would not arrive as they were sent."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("an integer has 64 bits here; send a larger one as text and cast it in the SQL")
+    if isinstance(value, float) and not isfinite(value):
+        raise ValueError("a number must be finite; send 'NaN' or 'Infinity' as text and cast it in the SQL")
+    return value
+
+
+Scalar = Annotated[StrictBool | StrictInt | StrictFloat | StrictStr | None, AfterValidator(_exact)]
 Format = Annotated[
     Literal["json", "ndjson", "csv", "arrow", "parquet"] | None,
     Query(alias="format", description="Format of the answer; without it the Accept header decides, else JSON."),
@@ -87,7 +102,7 @@ class Problem(BaseModel):
 
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "description": titles, "content": {MEDIA_TYPE: {}}}
+    status: {"description": titles, "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
     for status, titles in {
         status: "; ".join(title for other, title in KINDS.values() if other == status)
         for status, _ in sorted(KINDS.values())
@@ -236,7 +251,7 @@ def data_routes(answers: Answers, snapshots: Snapshots, metrics: Metrics) -> API
                 ge=1,
                 le=2**31,
                 description="Leave out countries with fewer listeners: users of the country, as last delivered, in "
-                "whose top artists, as last delivered, the artist stands. Counted for each request, which takes seconds.",
+                "whose top artists, as last delivered, the artist stands. Counting takes seconds.",
             ),
         ] = None,
         wanted: Format = None,

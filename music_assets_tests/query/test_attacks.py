@@ -57,7 +57,7 @@ READS = [
     "SELECT (SELECT content FROM read_text('{secret}'))",
     "SELECT 1 WHERE EXISTS (FROM read_text('{secret}'))",
     "WITH a AS (FROM read_text('{secret}')) FROM a",
-    "WITH \"{secret}\" AS (SELECT 1) SELECT * FROM \"{secret}\"",
+    'WITH "{secret}" AS (SELECT 1) SELECT * FROM "{secret}"',
     "WITH RECURSIVE a AS (SELECT 1 UNION ALL FROM read_text('{secret}')) FROM a",
     "SELECT 1 UNION ALL SELECT content FROM read_text('{secret}')",
     "SELECT * FROM raw_parquet_user_data JOIN read_text('{secret}') ON true",
@@ -114,7 +114,7 @@ WRITES = [
     "TRUNCATE processed_parquet_artist_rank_in_country",
     "MERGE INTO processed_parquet_artist_rank_in_country USING (SELECT 1 AS x) ON true WHEN MATCHED THEN DELETE",
     "WITH d AS (DELETE FROM processed_parquet_artist_rank_in_country RETURNING *) SELECT * FROM d",
-    "WITH i AS (INSERT INTO processed_parquet_artist_rank_in_country VALUES ('a', 'b', 1, 1) RETURNING *) SELECT * FROM i",
+    "WITH i AS (INSERT INTO processed_parquet_artist_rank_in_country VALUES ('a', 'b', 1, 1) RETURNING *) FROM i",
     "WITH u AS (UPDATE processed_parquet_artist_rank_in_country SET rank = 1 RETURNING *) SELECT * FROM u",
     "SELECT * FROM (DELETE FROM processed_parquet_artist_rank_in_country RETURNING *)",
     "COMMENT ON TABLE processed_parquet_artist_rank_in_country IS 'x'",
@@ -279,8 +279,8 @@ BOMBS = [
     "SELECT jaccard(repeat('ab', 100000000), repeat('b', 100000000))",
     "SELECT count(*) FROM range(1000000000000) t(i) WHERE hash(i) = 1",
     "SELECT sum(a.i * b.i) FROM range(10000000) a(i), range(10000000) b(i)",
-    "SELECT count(*) FROM raw_parquet_user_top_artists a, raw_parquet_user_top_artists b, raw_parquet_user_top_artists c, "
-    "raw_parquet_user_top_artists d WHERE a.playcount + b.playcount + c.playcount + d.playcount = -1",
+    "SELECT count(*) FROM raw_parquet_user_top_artists a, raw_parquet_user_top_artists b, "
+    "raw_parquet_user_top_artists c, raw_parquet_user_top_artists d WHERE a.playcount + b.playcount = c.rank * d.rank",
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n",
     "WITH RECURSIVE n(s) AS (SELECT 'x' UNION ALL SELECT s || s FROM n) SELECT max(length(s)) FROM n",
     "SELECT list(i) FROM range(1000000000) t(i)",
@@ -414,7 +414,9 @@ BODIES: list[tuple[str, bytes, dict[str, str], set[int]]] = [
 ]
 
 
-@pytest.mark.parametrize(("body", "headers", "statuses"), [case[1:] for case in BODIES], ids=[case[0] for case in BODIES])
+@pytest.mark.parametrize(
+    ("body", "headers", "statuses"), [case[1:] for case in BODIES], ids=[case[0] for case in BODIES]
+)
 def test_body_or_header_is_refused(
     fortress: tuple[Service, World], body: bytes, headers: dict[str, str], statuses: set[int]
 ) -> None:
@@ -479,7 +481,8 @@ def test_caller_who_hangs_up_leaves_no_work_behind(fortress: tuple[Service, Worl
 
 
 @pytest.mark.parametrize(
-    "statement", [one for one in READS + WRITES + ENGINE if "{scratch}" in one or "{secret}" in one or "{database}" in one]
+    "statement",
+    [one for one in READS + WRITES + ENGINE if "{scratch}" in one or "{secret}" in one or "{database}" in one],
 )
 def test_second_layer_holds_without_the_first(tmp_path: Path, world: World, statement: str) -> None:
     """The connection itself neither reads other files nor writes any (but for one hole, which the process closes)."""

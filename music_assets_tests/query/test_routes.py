@@ -93,7 +93,7 @@ def test_parameters_that_do_not_fit(service: Service, sql: str, params: object) 
         "SHOW TABLES",
         "FROM rejected_rows",
         "SELECT * FROM raw_parquet_user_data USING SAMPLE 5 ROWS",
-        "SELECT artist_name, rank() OVER (PARTITION BY country ORDER BY rank) FROM processed_parquet_artist_rank_in_country",
+        "SELECT rank() OVER (PARTITION BY country ORDER BY rank) FROM processed_parquet_artist_rank_in_country",
         "SELECT list_transform([1, 2], lambda x: x * 2), [x for x in [1, 2] if x > 1]",
         "SELECT u.user_id FROM raw_parquet_user_data u JOIN raw_parquet_user_top_artists t USING (user_id) LIMIT 1",
         "SELECT current_date, now(), random()",
@@ -145,7 +145,9 @@ def test_etag(service: Service) -> None:
     assert csv.status_code == 200
 
 
-@pytest.mark.parametrize("sql", ["SELECT random()", "SELECT now()", "SELECT current_date", "FROM range(9) USING SAMPLE 2"])
+@pytest.mark.parametrize(
+    "sql", ["SELECT random()", "SELECT now()", "SELECT current_date", "FROM range(9) USING SAMPLE 2"]
+)
 def test_answers_that_hang_on_more_than_the_data_are_not_cached(service: Service, sql: str) -> None:
     response = service.query(sql)
     assert "etag" not in response.headers
@@ -201,7 +203,9 @@ def test_tables_are_listed_as_declared(service: Service, world: World) -> None:
     for declared, told in zip(TABLES, listed, strict=True):
         engine = service.query(f"DESCRIBE {declared.full_name}").json()["rows"]
         assert [(column["name"], column["type"]) for column in told["columns"]] == [(row[0], row[1]) for row in engine]
-        assert [column["description"] for column in told["columns"]] == [column.description for column in declared.columns]
+        assert [column["description"] for column in told["columns"]] == [
+            column.description for column in declared.columns
+        ]
         (count,) = service.rows(f"SELECT count(*) FROM {declared.full_name}")[0]
         assert told["row_count"] == count
 

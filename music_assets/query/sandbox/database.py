@@ -26,13 +26,15 @@ _TOLD_AS_THEY_ARE = (
     duckdb.InvalidTypeException,
     duckdb.NotImplementedException,
 )
-_INSIDE = re.compile(r"\b(pg_\w+|duckdb_\w+|sqlite_\w+|information_schema|memory\.|system\.|read_parquet)", re.IGNORECASE)
+_INSIDE = re.compile(
+    r"\b(pg_\w+|duckdb_\w+|sqlite_\w+|information_schema|memory\.|system\.|read_parquet)", re.IGNORECASE
+)
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _UNSENDABLE = re.compile(r"\b(BIGNUM|BIT|GEOMETRY|TIME WITH TIME ZONE|UHUGEINT|UNION|VARIANT)\b")
 """Types that have no exact counterpart in Arrow."""
 
 
-class Rejected(Exception):
+class RejectedError(Exception):
     """The statement was refused or failed: `code` is the kind of problem, `position` where in the SQL."""
 
     def __init__(self, code: str, detail: str, position: dict[str, Any] | None = None) -> None:
@@ -48,7 +50,7 @@ class BrokenError(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """Rows of a statement: their columns as DuckDB names the types, their batches, and whether more rows were cut off."""
+    """Rows of a statement: their columns as DuckDB names the types, their batches, and whether more were cut off."""
 
     columns: list[dict[str, str]]
     schema: pa.Schema
@@ -71,7 +73,7 @@ class Database:
     def use(self, path: str, files: list[str], tables: list[str]) -> None:
         """Go over to the snapshot in this file; its views may read these parquet files, and nothing else is readable.
 
-        Raises Rejected with code `snapshot-gone` where the file cannot be opened.
+        Raises RejectedError with code `snapshot-gone` where the file cannot be opened.
         """
         connection = duckdb.connect(":memory:", config=self._config())
         try:
@@ -81,7 +83,7 @@ class Database:
                 connection.execute(f"SET {name} = {value}")
         except duckdb.Error:
             connection.close()
-            raise Rejected("snapshot-gone", "The snapshot is no longer there.") from None
+            raise RejectedError("snapshot-gone", "The snapshot is no longer there.") from None
         if self._connection is not None:
             self._connection.close()
         self._connection, self._timeout_ms = connection, 0
@@ -118,27 +120,27 @@ class Database:
     def run(self, sql: str, params: Any, limit: int, timeout_ms: int, most_bytes: int) -> Result:
         """Run one statement and return at most `limit` of its rows.
 
-        Raises Rejected, and BrokenError where the engine cannot go on.
+        Raises RejectedError, and BrokenError where the engine cannot go on.
         """
         if self._connection is None:
-            raise Rejected("snapshot-gone", "No snapshot is open.")
+            raise RejectedError("snapshot-gone", "No snapshot is open.")
         connection = self._connection
         self._bound_time(timeout_ms)
         try:
             verdict = self._verdict(sql)
             return self._rows(connection, verdict, params, limit, most_bytes)
         except GateError as error:
-            raise Rejected(error.code, error.detail, _position(sql, error.location)) from None
+            raise RejectedError(error.code, error.detail, _position(sql, error.location)) from None
         except (duckdb.InternalException, duckdb.FatalException) as error:
             raise BrokenError from error
         except (duckdb.OutOfMemoryException, MemoryError, pa.ArrowMemoryError):
-            raise Rejected("out-of-memory", "The query needs more memory than a query may use here.") from None
+            raise RejectedError("out-of-memory", "The query needs more memory than a query may use here.") from None
         except duckdb.InterruptException:
-            raise Rejected("timeout", f"The query was stopped after {timeout_ms} ms.") from None
+            raise RejectedError("timeout", f"The query was stopped after {timeout_ms} ms.") from None
         except _TOLD_AS_THEY_ARE as error:
             raise self._told(sql, params, error) from None
         except (duckdb.Error, pa.ArrowException, RuntimeError):
-            raise Rejected("sql", "The engine could not run this query.") from None
+            raise RejectedError("sql", "The engine could not run this query.") from None
 
     def _verdict(self, sql: str) -> Verdict:
         judge = self._judge if len(sql) <= REMEMBERED_LENGTH else self._judge.__wrapped__
@@ -154,13 +156,13 @@ class Database:
     ) -> Result:
         relation = connection.sql(verdict.sql, params=params or None)
         if relation is None:
-            raise Rejected("not-allowed", "The statement gives no rows.")
+            raise RejectedError("not-allowed", "The statement gives no rows.")
         columns = [
             {"name": name, "type": str(kind)} for name, kind in zip(relation.columns, relation.types, strict=True)
         ]
         for column in columns:
             if _UNSENDABLE.search(_QUOTED.sub("", column["type"])):
-                raise Rejected("sql", f"Column {column['name']!r} is {column['type']}: cast it to VARCHAR.")
+                raise RejectedError("sql", f"Column {column['name']!r} is {column['type']}: cast it to VARCHAR.")
         reader = relation.to_arrow_reader(min(ROWS_PER_BATCH, limit + 1))
         batches, rows, size = [], 0, 0
         try:
@@ -169,14 +171,14 @@ class Database:
                 size += batch.nbytes
                 rows += batch.num_rows
                 if size > most_bytes:
-                    raise Rejected("result-too-large", "The answer is too large: ask for fewer rows or columns.")
+                    raise RejectedError("result-too-large", "The answer is too large: ask for fewer rows or columns.")
                 if rows > limit:
                     break
         finally:
             reader.close()
         return Result(columns, reader.schema, batches, min(rows, limit), rows > limit, verdict.volatile)
 
-    def _told(self, sql: str, params: Any, error: duckdb.Error) -> Rejected:
+    def _told(self, sql: str, params: Any, error: duckdb.Error) -> RejectedError:
         message, location = explained(error)
         if isinstance(error, duckdb.BinderException) and location is None:
             location = self._binder_location(sql, params)
@@ -184,7 +186,7 @@ class Database:
         kept = " ".join([lines[0], *(line.strip() for line in lines[1:] if line.startswith("Candidate bindings"))])
         if _INSIDE.search(kept) or self._root in kept:
             kept = "The engine could not run this query."
-        return Rejected("sql", kept, _position(sql, location))
+        return RejectedError("sql", kept, _position(sql, location))
 
     def _binder_location(self, sql: str, params: Any) -> int | None:
         """Ask again for the place of a binder's error: it is told for statements only, not for relations."""

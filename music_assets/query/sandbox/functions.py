@@ -1,17 +1,23 @@
 """The functions a query may call: the reviewed lists the gate goes by. What is not listed is refused.
 
-Left out on purpose: whatever reads files or the environment, sleeps, writes logs, reveals settings, the catalogue or the
-version, sets state (`setseed`, `nextval`), or reaches into the engine (`__internal_*`, `stats`, `vector_type`).
+Left out on purpose: whatever reads files or the environment, sleeps, writes logs, reveals settings, the catalogue or
+the version, sets state (`setseed`, `nextval`), or reaches into the engine (`__internal_*`, `stats`, `vector_type`).
 """
 
-OPERATORS = frozenset(
+
+def words(text: str) -> frozenset[str]:
+    """Return the words of a text: these lists are long, and read better as text."""
+    return frozenset(text.split())
+
+
+OPERATORS = words(
     """
     != !__postfix !~~ !~~* % & && * ** + - -> ->> / // < <-> << <= <=> <@ = > >= >> @ @> ^ ^@ | || ~ ~~ ~~* ~~~
-    """.split()
+    """
 )
 """Operators, by the names under which the parser calls them."""
 
-SCALAR = frozenset(
+SCALAR = words(
     """
     abs acos acosh add age aggregate alias apply array_aggr array_aggregate array_apply array_cat array_concat
     array_contains array_cosine_distance array_cosine_similarity array_cross_product array_distance array_distinct
@@ -61,11 +67,11 @@ SCALAR = frozenset(
     list_product list_reverse list_sem list_skewness list_stddev_pop list_stddev_samp list_string_agg list_sum
     list_var_pop list_var_samp map_contains_entry map_contains_value md5_number_lower md5_number_upper nullif
     grouping regexp_split_to_table split_part unnest wavg weighted_avg
-    """.split()
+    """
 )
 """Functions from values to a value, and macros over them."""
 
-AGGREGATE = frozenset(
+AGGREGATE = words(
     """
     any_value approx_count_distinct approx_quantile approx_top_k arbitrary arg_max arg_max_null arg_max_nulls_last
     arg_min arg_min_null arg_min_nulls_last argmax argmin array_agg avg bit_and bit_or bit_xor bitstring_agg bool_and
@@ -74,37 +80,35 @@ AGGREGATE = frozenset(
     product quantile quantile_cont quantile_disc regr_avgx regr_avgy regr_count regr_intercept regr_r2 regr_slope
     regr_sxx regr_sxy regr_syy reservoir_quantile sem skewness stddev stddev_pop stddev_samp string_agg sum
     sum_no_overflow sumkahan var_pop var_samp variance
-    """.split()
+    """
 )
 """Functions from many rows to a value."""
 
-WINDOW = frozenset(
+WINDOW = words(
     """
     cume_dist dense_rank fill first_value lag last_value lead nth_value ntile percent_rank rank rank_dense row_number
-    """.split()
+    """
 )
 """Functions over a window of rows."""
 
-TABLE = frozenset("generate_series json_each json_tree range unnest".split())
+TABLE = words("generate_series json_each json_tree range unnest")
 """Functions that stand in FROM."""
 
-VALUES = frozenset("current_date current_time current_timestamp localtime localtimestamp".split())
+VALUES = words("current_date current_time current_timestamp localtime localtimestamp")
 """Names that look like columns and are functions called without parentheses."""
 
-HIDDEN_VALUES = frozenset(
-    "current_catalog current_database current_role current_schema current_user session_user user".split()
-)
+HIDDEN_VALUES = words("current_catalog current_database current_role current_schema current_user session_user user")
 """Names of the same kind that would reveal the engine's inside."""
 
-VOLATILE = VALUES | frozenset(
+VOLATILE = VALUES | words(
     """
     ago age gen_random_uuid get_current_time get_current_timestamp now random reservoir_quantile today uuid uuidv4
     uuidv7
-    """.split()
+    """
 )
 """Functions whose answer may differ although the data does not: such answers carry no ETag."""
 
-TYPES = frozenset(
+TYPES = words(
     """
     array bigint bignum binary bit bitstring blob bool boolean bpchar bytea char date datetime dec decimal double
     double_precision enum float float4 float8 hugeint int int1 int128 int16 int2 int32 int4 int64 int8 integer
@@ -112,9 +116,9 @@ TYPES = frozenset(
     time time_with_time_zone timestamp timestamp_ms timestamp_ns timestamp_s timestamp_us timestamptz timetz tinyint
     ubigint uhugeint uint128 uint16 uint32 uint64 uint8 uinteger union usmallint utinyint uuid varbinary varchar
     variant
-    """.split()
+    """
 )
 """Types a value may be cast to."""
 
-COLLATIONS = frozenset("binary c de en nfc noaccent nocase posix".split())
+COLLATIONS = words("binary c de en nfc noaccent nocase posix")
 """Orders of text, alone or joined by dots."""

@@ -1,4 +1,4 @@
-"""Layer 1: the gate. It looks at the parsed statement and lets exactly one harmless SELECT through; all else is refused.
+"""Layer 1: the gate. It looks at the parsed statement and lets exactly one harmless SELECT through.
 
 The engine's own parser takes the statement apart, so that what is looked at is what would run. Every node of the tree
 must be of a kind listed here, every table of the catalogue, every function in `functions`: an unknown kind is refused.
@@ -19,19 +19,19 @@ CATALOG = "music_db"
 NO_LOCATION = 2**63
 """Locations from here on mean: the node does not stand in the text."""
 
-EXPRESSIONS = frozenset(
+EXPRESSIONS = functions.words(
     """
     BETWEEN CASE CAST COLLATE COLUMN_REF COMPARISON CONJUNCTION CONSTANT FUNCTION LAMBDA OPERATOR PARAMETER
     POSITIONAL_REFERENCE STAR SUBQUERY TYPE WINDOW
-    """.split()
+    """
 )
-NODES = frozenset(
+NODES = functions.words(
     """
     SELECT_NODE SET_OPERATION_NODE RECURSIVE_CTE_NODE CTE_NODE
     BASE_TABLE SUBQUERY JOIN TABLE_FUNCTION EXPRESSION_LIST EMPTY PIVOT SHOW_REF
     LIMIT_MODIFIER LIMIT_PERCENT_MODIFIER ORDER_MODIFIER DISTINCT_MODIFIER
     ORDER_DEFAULT ASCENDING DESCENDING
-    """.split()
+    """
 )
 PLAIN_NAME = re.compile(r"[\w ]+")
 EXPLAIN = re.compile(r"\s*explain\b", re.IGNORECASE)
@@ -195,7 +195,9 @@ class _Walk:
         names = {str(node.get("function_name")).lower()} | {node["qualified_name"]["path"][-1].lower()}
         if not names <= allowed:
             name = node.get("function_name")
-            raise GateError("not-allowed", f"The function {name!r} may not be called here.", location or _location(node))
+            raise GateError(
+                "not-allowed", f"The function {name!r} may not be called here.", location or _location(node)
+            )
         self.volatile |= not names.isdisjoint(functions.VOLATILE)
 
     def _check_column(self, node: dict[str, Any]) -> None:
@@ -232,7 +234,7 @@ def _syntax(error: duckdb.Error) -> GateError:
 
 
 def explained(error: duckdb.Error) -> tuple[str, int | None]:
-    """Take apart the text of an error from a connection with `errors_as_json`: the message, and the byte it points at."""
+    """Return the message of an error from a connection with `errors_as_json`, and the byte it points at."""
     text = str(error)
     start = text.find("{")
     try:

@@ -1,7 +1,7 @@
 """A worker process: one locked connection (layer 2) in one limited process (layer 3), answering one query at a time.
 
-Started by `pool`, which hands it a socket. It opens the snapshot named in the request, runs the statement, and sends the
-answer already in the format the caller wants.
+Started by `pool`, which hands it a socket. It opens the snapshot named in the request, runs the statement, and sends
+the answer already in the format the caller wants.
 """
 
 import signal
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def _serve(sock: socket.socket, database: Any, request: dict[str, Any]) -> None:
-    from music_assets.query.sandbox.database import BrokenError, Rejected
+    from music_assets.query.sandbox.database import BrokenError, RejectedError
 
     try:
         if "snapshot" in request:
@@ -47,7 +47,7 @@ def _serve(sock: socket.socket, database: Any, request: dict[str, Any]) -> None:
             _answer(sock, database, request)
         else:
             sock.sendall(frames.packed_json(frames.READY, {}))
-    except Rejected as rejected:
+    except RejectedError as rejected:
         told = {"code": rejected.code, "detail": rejected.detail, "position": rejected.position}
         sock.sendall(frames.packed_json(frames.ERROR, told))
     except BrokenError:
