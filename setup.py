@@ -42,7 +42,7 @@ setup(
         # The pictures shown with the rankings in the web UI.
         "matplotlib>=3.9,<4",
         # One ingest at a time per data root.
-        "filelock>=3.16,<4",
+        "filelock>=3.16,<5",
         # The webhook of the failure alert, and the client of the query service.
         "requests>=2.32,<3",
         # The query service: routes, the server with its fast loop and parser, API documentation without a CDN.

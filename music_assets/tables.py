@@ -4,7 +4,7 @@ CSV parsing, checks, Dagster column schemas, engine schemas, the listing of tabl
 A fact about a column belongs here; what is done with it belongs elsewhere.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ibis
 
@@ -13,8 +13,8 @@ import ibis
 class Column:
     """A column: its Ibis type, what it means, and which values it may hold.
 
-    `delivered` columns stand in the dropped CSV; the others are added here. A delivered value outside
-    `minimum`..`maximum` is rejected with `range_reason`; an empty one, where `nullable` is false, with `missing_reason`.
+    `delivered` columns stand in the dropped CSV; the others are added here. A delivered value outside `minimum` to
+    `maximum` is rejected with `range_reason`; an empty one, where `nullable` is false, with `missing_reason`.
     """
 
     name: str
@@ -27,6 +27,8 @@ class Column:
     range_reason: str = "out of range"
     missing_reason: str = "not an integer"
     unknown_words: tuple[str, ...] = ()
+    made_from: tuple[str, ...] = ()
+    """Columns of other tables that the values come from, as `table.column`."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +91,6 @@ USER_ID = Column(
     nullable=False,
     delivered=True,
     missing_reason="missing user_id",
-)
-COUNTRY = Column("country", "string", "Country, as long English ISO 3166 name.", nullable=False)
-ARTIST_NAME = Column("artist_name", "string", "Artist, spelled as delivered.", nullable=False)
-TOTAL_PLAYCOUNT = Column(
-    "total_playcount", "float64", "Plays of the artist by the country's users, summed.", nullable=False
 )
 
 USER_DATA = Table(
@@ -169,30 +166,61 @@ ARTIST_RANK_IN_COUNTRY = Table(
     folder="processed_parquet/artist_rank_in_country",
     description="Artists of each country, the most played first.",
     columns=(
-        COUNTRY,
-        ARTIST_NAME,
-        TOTAL_PLAYCOUNT,
-        Column("rank", "int32", "1, 2, 3 … in the country by total_playcount, ties by artist_name.", nullable=False),
+        Column(
+            "country",
+            "string",
+            "Country, as long English ISO 3166 name.",
+            nullable=False,
+            made_from=("user_data.country",),
+        ),
+        Column(
+            "artist_name",
+            "string",
+            "Artist, spelled as delivered.",
+            nullable=False,
+            made_from=("user_top_artists.artist_name",),
+        ),
+        Column(
+            "total_playcount",
+            "float64",
+            "Plays of the artist by the country's users, summed.",
+            nullable=False,
+            made_from=("user_top_artists.playcount", "user_data.country"),
+        ),
+        Column(
+            "rank",
+            "int32",
+            "1, 2, 3 … in the country by total_playcount, ties by artist_name.",
+            nullable=False,
+            made_from=("user_top_artists.playcount", "user_top_artists.artist_name", "user_data.country"),
+        ),
     ),
     key=("country", "artist_name"),
     sort_by=("country", "rank"),
 )
+
+_RANKED = ARTIST_RANK_IN_COUNTRY.columns[:3]
 
 COUNTRY_RANK_PER_ARTIST = Table(
     name="country_rank_per_artist",
     folder="processed_parquet/country_rank_per_artist",
     description="Countries of each artist, the one that loves the artist most first.",
     columns=(
-        COUNTRY,
-        ARTIST_NAME,
-        TOTAL_PLAYCOUNT,
+        *(replace(column, made_from=(f"artist_rank_in_country.{column.name}",)) for column in _RANKED),
         Column(
             "normalized_popularity",
             "float64",
             "The artist's share of all plays in the country, 0 to 1; 0 where the country has no plays.",
             nullable=False,
+            made_from=("artist_rank_in_country.total_playcount", "artist_rank_in_country.country"),
         ),
-        Column("rank", "int32", "1, 2, 3 … for the artist by normalized_popularity, ties by country.", nullable=False),
+        Column(
+            "rank",
+            "int32",
+            "1, 2, 3 … for the artist by normalized_popularity, ties by country.",
+            nullable=False,
+            made_from=("artist_rank_in_country.total_playcount", "artist_rank_in_country.country"),
+        ),
     ),
     key=("artist_name", "country"),
     sort_by=("artist_name", "rank"),

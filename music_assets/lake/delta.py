@@ -46,9 +46,9 @@ class DeltaStore:
         """Return the folder of the table."""
         return self.root / table.folder
 
-    def snapshot(self, table: Table) -> Snapshot:
-        """Return the newest version of the table."""
-        delta = self._open(table)
+    def snapshot(self, table: Table, version: int | None = None) -> Snapshot:
+        """Return that version of the table, or the newest."""
+        delta = self._open(table, version)
         if delta is None:
             return Snapshot(-1, (), 0, 0)
         adds = delta.get_add_actions(flatten=True)
@@ -88,10 +88,16 @@ class DeltaStore:
         """
         return self._commit(table, "overwrite", files, (), metadata or {})
 
-    def commits(self, table: Table) -> list[dict[str, Any]]:
-        """Return what the table's log keeps of each commit, newest first: version, timestamp, and our metadata."""
-        delta = self._open(table)
-        return [] if delta is None else delta.history()
+    def metadata(self, table: Table, key: str, since: int = -1, upto: int | None = None) -> list[Any]:
+        """Return what the commits after version `since`, up to `upto` or the newest, carried under this key.
+
+        The newest stands first.
+        """
+        delta = self._open(table, upto)
+        newer = 0 if delta is None else delta.version() - since
+        if delta is None or newer <= 0:
+            return []
+        return [json.loads(commit[key]) for commit in delta.history(limit=newer) if key in commit]
 
     def vacuum(self, table: Table, retention_hours: float) -> list[str]:
         """Delete parquet files that no version younger than the retention refers to; return their paths."""
@@ -104,9 +110,9 @@ class DeltaStore:
                 folder.rmdir()
         return removed
 
-    def _open(self, table: Table) -> DeltaTable | None:
+    def _open(self, table: Table, version: int | None = None) -> DeltaTable | None:
         folder = str(self.folder(table))
-        return DeltaTable(folder) if DeltaTable.is_deltatable(folder) else None
+        return DeltaTable(folder, version=version) if DeltaTable.is_deltatable(folder) else None
 
     def _commit(
         self, table: Table, mode: Any, files: Sequence[Path], identities: Iterable[str], metadata: Mapping[str, Any]
@@ -134,7 +140,7 @@ class DeltaStore:
                     commit_properties=properties,
                 )
             else:
-                delta.create_write_transaction(adds, mode, schema, commit_properties=properties)
+                delta.create_write_transaction([*adds], mode, schema, commit_properties=properties)
         except CommitFailedError as error:
             raise ConcurrentCommitError(f"{table.full_name}: {error}") from error
         committed = DeltaTable(str(folder)).version()

@@ -15,11 +15,13 @@ from pathlib import Path
 
 import duckdb
 
-from music_assets.lake.delta import Snapshot
-from music_assets.tables import Table
+from music_assets.lake.delta import DeltaStore, Snapshot
+from music_assets.tables import TABLES, Table
 
 KEPT_VERSIONS = 2
 POINTER = "current.json"
+INPUTS = "inputs"
+"""Key of a commit's metadata under which stands which version of which table it was computed from."""
 
 
 class NothingPublishedError(Exception):
@@ -100,6 +102,27 @@ def publish(root: Path, snapshots: Mapping[Table, Snapshot], memory_limit: str, 
     return result
 
 
+@dataclass(frozen=True)
+class Publisher:
+    """Publishes the tables of a data root, with DuckDB held to a memory limit and a number of threads (None: all)."""
+
+    store: DeltaStore
+    memory_limit: str
+    threads: int | None = None
+
+    def publish(self) -> Published:
+        """Publish the newest tables, each computed table beside the very versions it was computed from."""
+        return publish(self.store.root, self._consistent(), self.memory_limit, self.threads)
+
+    def _consistent(self) -> dict[Table, Snapshot]:
+        """Choose versions that fit: going from the last computed table to the first, each names its inputs."""
+        versions: dict[str, int] = {}
+        for table in reversed(TABLES):
+            inputs = self.store.metadata(table, INPUTS, upto=versions.get(table.name))
+            versions |= inputs[0] if inputs else {}
+        return {table: self.store.snapshot(table, versions.get(table.name)) for table in TABLES}
+
+
 def _is_view(table: Table, snapshot: Snapshot) -> bool:
     return not table.sort_by and bool(snapshot.files)
 
@@ -122,14 +145,12 @@ def _build(path: Path, snapshots: Mapping[Table, Snapshot], memory_limit: str, t
 
 def _definition(table: Table, snapshot: Snapshot) -> str:
     if not snapshot.files:
-        columns = ", ".join(f"{name} {_DUCKDB_TYPES[column.type]}" for name, column in _columns(table))
+        columns = ", ".join(f'"{column.name}" {_DUCKDB_TYPES[column.type]}' for column in table.columns)
         return f"CREATE TABLE {table.full_name} ({columns})"
-    names = ", ".join(name for name, _ in _columns(table))
+    names = ", ".join(f'"{column.name}"' for column in table.columns)
     files = ", ".join(_text(file) for file in snapshot.files)
     order = f" ORDER BY {', '.join(table.sort_by)}" if table.sort_by else ""
-    return (
-        f"CREATE {_kind(table, snapshot)} {table.full_name} AS SELECT {names} FROM read_parquet([{files}]){order}"
-    )
+    return f"CREATE {_kind(table, snapshot)} {table.full_name} AS SELECT {names} FROM read_parquet([{files}]){order}"
 
 
 _DUCKDB_TYPES = {
@@ -139,10 +160,6 @@ _DUCKDB_TYPES = {
     "string": "VARCHAR",
     "timestamp(6)": "TIMESTAMP",
 }
-
-
-def _columns(table: Table) -> list[tuple[str, object]]:
-    return [(f'"{column.name}"', column) for column in table.columns]
 
 
 def _kind(table: Table, snapshot: Snapshot) -> str:

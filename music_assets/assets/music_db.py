@@ -1,0 +1,39 @@
+"""The asset `music_db`: the published snapshot that queries are answered from."""
+
+import time
+
+import dagster as dg
+import pandas as pd
+
+from music_assets.assets import OWNERS
+from music_assets.lake.music_db import Publisher
+from music_assets.metadata import markdown_table
+from music_assets.tables import RANKING_TABLES, RAW_TABLES
+
+
+@dg.asset(
+    deps=[dg.AssetKey(table.asset_key) for table in (*RAW_TABLES, *RANKING_TABLES)],
+    description="The published snapshot: one read-only DuckDB file that holds every table under its full name.",
+    group_name="published",
+    owners=OWNERS,
+    kinds={"duckdb"},
+    pool="music_db",
+)
+def music_db(publisher: dg.ResourceParam[Publisher]) -> dg.MaterializeResult:
+    """Publish the tables as they stand."""
+    begun = time.monotonic()
+    published = publisher.publish()
+    tables = pd.DataFrame(
+        [{"table": name, "version": table.version, "rows": table.rows} for name, table in published.tables.items()]
+    )
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": sum(table.rows for table in published.tables.values()),
+            "data version": published.data_version,
+            "tables": markdown_table(tables),
+            "path": dg.MetadataValue.path(str(published.path)),
+            "size (bytes)": published.path.stat().st_size,
+            "duration (s)": round(time.monotonic() - begun, 3),
+        },
+        data_version=dg.DataVersion(published.data_version),
+    )

@@ -1,0 +1,39 @@
+"""The ranking assets: which artists lead in a country, and which countries love an artist most."""
+
+import dagster as dg
+import ibis.expr.types as ir
+
+from music_assets.assets import OWNERS
+from music_assets.tables import ARTIST_RANK_IN_COUNTRY, COUNTRY_RANK_PER_ARTIST, USER_DATA, USER_TOP_ARTISTS
+from music_assets.transforms import rankings
+from music_assets.transforms.current import current_rows
+
+
+@dg.asset(
+    key=dg.AssetKey(ARTIST_RANK_IN_COUNTRY.asset_key),
+    description=ARTIST_RANK_IN_COUNTRY.description,
+    ins={
+        "user_data": dg.AssetIn(dg.AssetKey(USER_DATA.asset_key)),
+        "user_top_artists": dg.AssetIn(dg.AssetKey(USER_TOP_ARTISTS.asset_key)),
+    },
+    group_name="rankings",
+    owners=OWNERS,
+    kinds={"ibis", "parquet", "deltalake"},
+)
+def artist_rank_in_country(user_data: ir.Table, user_top_artists: ir.Table) -> ir.Table:
+    """Rank the artists of each country over the current rows of the raw tables."""
+    return rankings.artist_rank_in_country(
+        current_rows(user_data, USER_DATA), current_rows(user_top_artists, USER_TOP_ARTISTS)
+    )
+
+
+@dg.asset(
+    key=dg.AssetKey(COUNTRY_RANK_PER_ARTIST.asset_key),
+    description=COUNTRY_RANK_PER_ARTIST.description,
+    group_name="rankings",
+    owners=OWNERS,
+    kinds={"ibis", "parquet", "deltalake"},
+)
+def country_rank_per_artist(artist_rank_in_country: ir.Table) -> ir.Table:
+    """Rank the countries of each artist."""
+    return rankings.country_rank_per_artist(artist_rank_in_country)

@@ -1,0 +1,59 @@
+"""All wiring: from settings to Dagster definitions. Every part can be replaced, so that tests assemble variants."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+
+from music_assets.assets import music_db, rankings, raw_parquet
+from music_assets.checks import CHECKS, Check, Thresholds, asset_checks
+from music_assets.engines.base import Engine
+from music_assets.engines.duckdb import DuckDBEngine
+from music_assets.jobs import refresh_rankings
+from music_assets.lake.delta import DeltaStore
+from music_assets.lake.ingest import Ingest
+from music_assets.lake.io_manager import DeltaIOManager
+from music_assets.lake.landing import Landing
+from music_assets.lake.music_db import Publisher
+from music_assets.metadata import DESCRIPTIONS
+from music_assets.sensors import RetryPolicy, csv_drop_sensor, run_failure_alert
+from music_assets.settings import Settings
+from music_assets.tables import TABLES
+
+
+def build_definitions(
+    settings: Settings,
+    engine: Engine | None = None,
+    checks: Sequence[Check] = CHECKS,
+    resources: dict[str, Any] | None = None,
+) -> dg.Definitions:
+    """Assemble what Dagster loads, with `engine`, `checks` and single `resources` replaced where they are given."""
+    root = settings.data
+    engine = engine or DuckDBEngine(root / ".scratch", settings.memory_limit, settings.threads)
+    store = DeltaStore(root)
+    landing = Landing(root, settings.settle_seconds)
+    webhook = str(settings.alert_webhook) if settings.alert_webhook else None
+    return dg.Definitions(
+        assets=dg.load_assets_from_modules([raw_parquet, rankings, music_db]),
+        asset_checks=asset_checks(checks),
+        jobs=[refresh_rankings],
+        sensors=[
+            csv_drop_sensor(
+                landing,
+                store,
+                RetryPolicy(settings.max_attempts, settings.retry_pause),
+                settings.sensor_interval,
+            ),
+            run_failure_alert(webhook),
+        ],
+        executor=dg.in_process_executor,
+        resources={
+            "io_manager": DeltaIOManager(store, engine, TABLES, DESCRIPTIONS, settings.retention_hours),
+            "store": store,
+            "engine": engine,
+            "ingest": Ingest(landing, store, engine),
+            "publisher": Publisher(store, settings.memory_limit, settings.threads),
+            "thresholds": Thresholds(settings.reject_warn_share, settings.reject_fail_share),
+            **(resources or {}),
+        },
+    )

@@ -1,0 +1,221 @@
+"""The `music-assets` command. What its commands do stands elsewhere; here stand arguments, progress and messages."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import duckdb
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table as RichTable
+
+from music_assets import local
+from music_assets.lake.csv_file import BadFileError
+from music_assets.lake.landing import Landing
+from music_assets.lake.music_db import NothingPublishedError, connect, published
+from music_assets.settings import Settings, SettingsError, settings
+from music_assets.tables import TABLES
+
+app = typer.Typer(
+    help="Turn Last.fm CSV drops into ranked tables. The data root is MUSIC_ASSETS_DATA, ./data by default.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+out = Console()
+err = Console(stderr=True)
+
+ROWS_AT_ONCE = 10_000
+
+
+class OutputFormat(StrEnum):
+    """How a query's rows are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+def _fail(message: str) -> typer.Exit:
+    err.print(f"[bold red]Error:[/] {_escaped(message)}", highlight=False, soft_wrap=True)
+    return typer.Exit(1)
+
+
+def _escaped(text: object) -> str:
+    return str(text).replace("[", r"\[")
+
+
+def _settings() -> Settings:
+    try:
+        return settings()
+    except SettingsError as error:
+        raise _fail(str(error)) from None
+
+
+@app.command()
+def generate(
+    out_dir: Annotated[Path, typer.Argument(help="Folder to write users.csv and user_top_artists.csv into.")],
+    users: Annotated[int, typer.Option(min=1, help="Number of users; each has 50 artists.")],
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
+    dirty: Annotated[float, typer.Option(min=0, max=0.5, help="Share of bad rows of every kind to mix in.")] = 0.0,
+) -> None:
+    """Write realistic made-up data in the shape of the Kaggle data set."""
+    from music_assets.sample_data import generate as write
+
+    with _progress("users", users) as advance:
+        made = write(out_dir, users, seed=seed, dirty=dirty, progress=advance)
+    for path in (made.users_csv, made.user_top_artists_csv):
+        out.print(f"{path}  {path.stat().st_size:,} bytes", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def drop(files: Annotated[list[Path], typer.Argument(help="CSV files, gzip-compressed (.csv.gz) or not.")]) -> None:
+    """Put CSV files into the drop folder that their header fits; the sensor takes them from there."""
+    landing = Landing(_settings().data)
+    failed = 0
+    for file in files:
+        try:
+            with _byte_progress(file) as advance:
+                placed = landing.place(file, advance)
+        except (BadFileError, OSError) as error:
+            failed += 1
+            err.print(f"[bold red]{_escaped(file)}[/]: not dropped: {_escaped(_plain(error))}", soft_wrap=True)
+            continue
+        out.print(f"{_escaped(file)} -> {_escaped(placed)}", highlight=False, soft_wrap=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(help="A SELECT over the tables of music_db.")],
+    output: Annotated[OutputFormat, typer.Option("--format", help="How to print the rows.")] = OutputFormat.TABLE,
+    limit: Annotated[int | None, typer.Option(min=0, help="Print at most this many rows.")] = None,
+) -> None:
+    """Ask the published music_db. Every row is printed unless limited; json is a bare array of objects."""
+    try:
+        with connect(_settings().data) as connection:
+            _print_rows(connection.execute(sql), output, limit)
+    except NothingPublishedError as error:
+        raise _fail(str(error)) from None
+    except duckdb.Error as error:
+        raise _fail(str(error)) from None
+
+
+@app.command()
+def tables() -> None:
+    """List the tables of the published music_db with their rows and columns."""
+    try:
+        current = published(_settings().data)
+    except NothingPublishedError as error:
+        raise _fail(str(error)) from None
+    listing = RichTable("table", "rows", "columns", "description", title=f"music_db {current.data_version}")
+    for table in TABLES:
+        rows = f"{current.tables[table.full_name].rows:,}" if table.full_name in current.tables else "not published"
+        columns = ", ".join(column.name for column in table.columns)
+        listing.add_row(table.full_name, rows, columns, table.description)
+    out.print(listing)
+
+
+@app.command()
+def home() -> None:
+    """Print the DAGSTER_HOME of the data root, made ready: export DAGSTER_HOME="$(music-assets home)"."""
+    try:
+        out.print(str(local.dagster_home(_settings().data)), highlight=False, soft_wrap=True)
+    except local.ProjectNotFoundError as error:
+        raise _fail(str(error)) from None
+
+
+@app.command()
+def up(
+    host: Annotated[str, typer.Option(help="Address the web UI listens on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the web UI.")] = 3000,
+) -> None:
+    """Start the Dagster web UI and the daemon with its sensor; Ctrl-C stops all of it."""
+    root = _settings().data
+    Landing(root).prepare()
+    err.print(f"data root  [bold]{_escaped(root)}[/]\nweb UI     [bold]http://{host}:{port}[/]\nstop       Ctrl-C")
+    try:
+        code = local.run_dagster(root, host, port)
+    except local.ProjectNotFoundError as error:
+        raise _fail(str(error)) from None
+    raise typer.Exit(code)
+
+
+@app.command()
+def demo(
+    users: Annotated[int, typer.Option(min=100, help="Number of made-up users.")] = 2_000,
+    data: Annotated[Path, typer.Option(help="Data root of the demo; emptied first.")] = Path("demo"),
+) -> None:
+    """Make sample data, drop it, run the real job through Dagster, and show what came out."""
+    from music_assets import demo as show
+
+    try:
+        show.run(data.absolute(), users, out)
+    except (show.DemoError, local.ProjectNotFoundError) as error:
+        raise _fail(str(error)) from None
+
+
+@contextmanager
+def _progress(unit: str, total: int) -> Iterator[Any]:
+    columns = (TextColumn(unit), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task(unit, total=total)
+        yield lambda done: progress.advance(task, done)
+
+
+@contextmanager
+def _byte_progress(file: Path) -> Iterator[Any]:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task(_escaped(file.name), total=file.stat().st_size)
+        yield lambda done: progress.advance(task, done)
+
+
+def _print_rows(cursor: duckdb.DuckDBPyConnection, output: OutputFormat, limit: int | None) -> None:
+    printer = {OutputFormat.TABLE: _print_table, OutputFormat.JSON: _print_json, OutputFormat.CSV: _print_csv}[output]
+    printer([column[0] for column in cursor.description or ()], islice(_fetched(cursor), limit))
+
+
+def _fetched(cursor: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
+    while batch := cursor.fetchmany(ROWS_AT_ONCE):
+        yield from batch
+
+
+def _print_table(columns: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
+    listing = RichTable(*(_escaped(column) for column in columns))
+    for row in rows:
+        listing.add_row(*("NULL" if value is None else _escaped(value) for value in row))
+    out.print(listing)
+    err.print(f"{listing.row_count:,} rows")
+
+
+def _print_json(columns: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
+    sys.stdout.write("[")
+    for number, row in enumerate(rows):
+        sys.stdout.write(",\n " if number else "\n ")
+        values = {column: _json_value(value) for column, value in zip(columns, row, strict=True)}
+        sys.stdout.write(json.dumps(values, ensure_ascii=False, default=str))
+    sys.stdout.write("\n]\n")
+
+
+def _json_value(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null."""
+    return None if isinstance(value, float) and value - value != 0 else value
+
+
+def _print_csv(columns: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+
+
+def _plain(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)

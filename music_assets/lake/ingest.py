@@ -1,0 +1,181 @@
+"""Taking dropped files into a raw table, each exactly once.
+
+The order is what makes it so: parse, commit the rejects, commit the rows, both with the file's identity, and only then
+delete the CSV, if it is still the file that was read. A crash at any point leaves the CSV, or its rows, or both, and
+then the identity tells that the rows are in.
+"""
+
+import logging
+import shutil
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from music_assets.engines.base import CsvFile, Engine, ParsedFile
+from music_assets.lake.csv_file import BadFileError, read_header
+from music_assets.lake.delta import DeltaStore
+from music_assets.lake.landing import DroppedFile, Landing, identity_of
+from music_assets.tables import REJECTED_ROWS, Table
+
+LANDED = "landed"
+DUPLICATE = "duplicate"
+REJECTED = "rejected"
+FILES = "files"
+"""Key of a commit's metadata under which the files it took stand."""
+
+
+@dataclass(frozen=True)
+class TakenFile:
+    """What became of one file of a drop."""
+
+    name: str
+    outcome: str
+    bytes: int
+    rows: int = 0
+    rejects: int = 0
+    duplicates: int = 0
+    note: str = ""
+
+
+@dataclass
+class IngestReport:
+    """What became of the files of a drop, and how many rows were rejected for which reason."""
+
+    files: list[TakenFile] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def add(self, file: TakenFile, log: logging.Logger) -> None:
+        """Note a file, and say so in the log."""
+        self.files.append(file)
+        level = logging.INFO if file.outcome == LANDED and not file.rejects else logging.WARNING
+        detail = f" ({file.note})" if file.note else ""
+        log.log(level, f"{file.name}: {file.outcome}, {file.rows} rows, {file.rejects} rejected{detail}")
+
+
+@dataclass(frozen=True)
+class _Parsed:
+    dropped: DroppedFile
+    identity: str
+    result: ParsedFile
+    unknown_columns: tuple[str, ...]
+
+    @property
+    def taken(self) -> TakenFile:
+        return TakenFile(
+            name=self.dropped.name,
+            outcome=LANDED,
+            bytes=self.dropped.size,
+            rows=self.result.rows,
+            rejects=self.result.rejects,
+            duplicates=self.result.duplicates,
+            note=f"unknown columns ignored: {', '.join(self.unknown_columns)}" if self.unknown_columns else "",
+        )
+
+
+class Ingest:
+    """Takes the complete files of a data root into its raw tables."""
+
+    def __init__(self, landing: Landing, store: DeltaStore, engine: Engine) -> None:
+        self.landing = landing
+        self.store = store
+        self.engine = engine
+
+    def take(self, table: Table, log: logging.Logger) -> IngestReport:
+        """Take every complete file that waits for the table; return what became of each.
+
+        Raises IngestRunningError where another process is at it, ConcurrentCommitError where one got in between; the
+        files wait on in both cases.
+        """
+        self.landing.prepare()
+        with self.landing.exclusively():
+            return self._take(table, log)
+
+    def _take(self, table: Table, log: logging.Logger) -> IngestReport:
+        report = IngestReport()
+        parsed: dict[str, _Parsed] = {}
+        repeated: list[tuple[DroppedFile, str]] = []
+        after = self.store.snapshot(table).latest_ingest
+        for file in self.landing.complete()[table]:
+            identity = identity_of(file.path)
+            earlier = parsed.get(identity)
+            if earlier or self.store.holds(table, identity):
+                same = f"as {earlier.dropped.name}" if earlier else "as a file taken before"
+                repeated.append((file, f"the same bytes {same}: counted once, removed"))
+                continue
+            ingested_at = after = _later_than(after)
+            try:
+                parsed[identity] = self._parse(table, file, identity, ingested_at, log)
+            except BadFileError as error:
+                moved = self.landing.quarantine(file, str(error))
+                report.add(TakenFile(file.name, REJECTED, file.size, note=f"{error}; moved to {moved}"), log)
+        unchanged = [file for file in parsed.values() if _still_there(file, log)]
+        self._commit(table, unchanged)
+        for done in unchanged:
+            report.add(done.taken, log)
+            report.reasons.update(done.result.reasons)
+            _delete(done.dropped, log)
+        for file, note in repeated:
+            report.add(TakenFile(file.name, DUPLICATE, file.size, note=note), log)
+            _delete(file, log)
+        return report
+
+    def _parse(
+        self, table: Table, file: DroppedFile, identity: str, ingested_at: datetime, log: logging.Logger
+    ) -> _Parsed:
+        header = read_header(file.path, table)
+        if header.unknown:
+            log.warning(f"{file.name}: unknown columns ignored: {', '.join(header.unknown)}")
+        folder = self.store.new_folder(table)
+        reject_folder = self.store.new_folder(REJECTED_ROWS)
+        csv_file = CsvFile(file.path, table, header, file.name, ingested_at)
+        log.info(f"{file.name}: reading {file.size:,} bytes for {table.name}")
+        try:
+            result = self.engine.parse(csv_file, folder, reject_folder)
+        except BaseException:
+            shutil.rmtree(folder)
+            shutil.rmtree(reject_folder)
+            raise
+        if not result.reject_files:
+            reject_folder.rmdir()
+        return _Parsed(file, identity, result, header.unknown)
+
+    def _commit(self, table: Table, parsed: list[_Parsed]) -> None:
+        """Commit the rejects, then the rows. Both carry the identities, so that a repetition commits neither twice."""
+        if parsed or self.store.snapshot(table).version < 0:
+            self._commit_rejects(table, parsed)
+            self.store.append(
+                table,
+                [path for file in parsed for path in file.result.files],
+                [file.identity for file in parsed],
+                {FILES: [asdict(file.taken) for file in parsed]},
+            )
+
+    def _commit_rejects(self, table: Table, parsed: list[_Parsed]) -> None:
+        fresh = {
+            f"{table.name}:{file.identity}": file.result.reject_files
+            for file in parsed
+            if not self.store.holds(REJECTED_ROWS, f"{table.name}:{file.identity}")
+        }
+        files = [path for paths in fresh.values() for path in paths]
+        if files or self.store.snapshot(REJECTED_ROWS).version < 0:
+            self.store.append(REJECTED_ROWS, files, fresh, {})
+
+
+def _later_than(moment: datetime | None) -> datetime:
+    """Return the time, or the next microsecond after `moment` where the clock is behind it: later drops must win."""
+    now = datetime.now(UTC).replace(tzinfo=None)
+    return now if moment is None else max(now, moment + timedelta(microseconds=1))
+
+
+def _still_there(file: _Parsed, log: logging.Logger) -> bool:
+    if file.dropped.unchanged():
+        return True
+    log.warning(f"{file.dropped.name}: changed while it was read; it waits for the next run")
+    return False
+
+
+def _delete(file: DroppedFile, log: logging.Logger) -> None:
+    if file.unchanged():
+        file.path.unlink()
+    else:
+        log.warning(f"{file.name}: changed after it was read; the new content waits for the next run")

@@ -1,0 +1,64 @@
+"""The I/O manager: what an asset returns becomes a commit of its Delta table, what it takes is a snapshot of one."""
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+import ibis.expr.types as ir
+
+from music_assets.engines.base import Engine
+from music_assets.lake.delta import DeltaStore
+from music_assets.lake.music_db import INPUTS
+from music_assets.metadata import table_metadata
+from music_assets.tables import Table
+
+
+class DeltaIOManager(dg.IOManager):
+    """Reads and writes the tables that are computed from other tables."""
+
+    def __init__(
+        self,
+        store: DeltaStore,
+        engine: Engine,
+        tables: Sequence[Table],
+        descriptions: Mapping[Table, Callable[[ir.Table], dict[str, Any]]],
+        retention_hours: float,
+    ) -> None:
+        self.store = store
+        self.engine = engine
+        self.tables = {dg.AssetKey(table.asset_key): table for table in tables}
+        self.descriptions = descriptions
+        self.retention_hours = retention_hours
+        self._read: dict[tuple[str, str], dict[str, int]] = {}
+
+    def load_input(self, context: dg.InputContext) -> ir.Table:
+        """Return the rows of the newest snapshot of the table."""
+        table = self.tables[context.asset_key]
+        snapshot = self.store.snapshot(table)
+        self._read.setdefault(_step(context), {})[table.name] = snapshot.version
+        return self.engine.read(table, snapshot.files)
+
+    def handle_output(self, context: dg.OutputContext, obj: ir.Table) -> None:
+        """Compute the rows, and make them the content of the table in one commit."""
+        begun = time.monotonic()
+        table = self.tables[context.asset_key]
+        inputs = self._read.pop(_step(context), {})
+        folder = self.store.new_folder(table)
+        try:
+            files = self.engine.write(obj, table, folder)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        self.store.replace(table, files, {INPUTS: inputs})
+        self.store.vacuum(table, self.retention_hours)
+        snapshot = self.store.snapshot(table)
+        metadata = table_metadata(table, snapshot, time.monotonic() - begun)
+        describe = self.descriptions.get(table)
+        own = describe(self.engine.read(table, snapshot.files)) if describe else {}
+        context.add_output_metadata({**metadata, **own, "computed from": inputs})
+
+
+def _step(context: dg.InputContext | dg.OutputContext) -> tuple[str, str]:
+    return context.run_id if isinstance(context, dg.OutputContext) else context.step_context.run_id, context.op_def.name

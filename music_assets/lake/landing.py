@@ -1,0 +1,193 @@
+"""Drops: CSV files waiting below `user_data/`, when they count as complete, and where bad ones go."""
+
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from music_assets.lake.csv_file import BadFileError, names_in_header
+from music_assets.tables import RAW_TABLES, Table
+
+SUFFIXES = (".csv", ".csv.gz")
+NOT_LOOKED_AT = (".", "_")
+SECOND_LOOK_SECONDS = 0.2
+HASHED_AT_ONCE = 1 << 20
+
+
+class IngestRunningError(Exception):
+    """Another run is taking the files of this data root right now."""
+
+
+@dataclass(frozen=True)
+class DroppedFile:
+    """A CSV file in a drop folder, as one look at it saw it."""
+
+    path: Path
+    size: int
+    modified_ns: int
+    inode: int
+
+    @property
+    def name(self) -> str:
+        """The file's name without the folder, with bytes that are not UTF-8 replaced."""
+        return os.fsencode(self.path.name).decode("utf-8", "replace")
+
+    def unchanged(self) -> bool:
+        """Tell whether the file is still the one that was seen."""
+        try:
+            return look_at(self.path) == self
+        except FileNotFoundError:
+            return False
+
+
+def look_at(path: Path) -> DroppedFile:
+    """Look at a file once; FileNotFoundError where there is none."""
+    status = path.stat()
+    return DroppedFile(path, status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+class Landing:
+    """The drop folders below a data root, and the folder of what was rejected."""
+
+    def __init__(self, root: Path, settle_seconds: float = 2.0) -> None:
+        self.root = root
+        self.settle_seconds = settle_seconds
+
+    def folder(self, table: Table) -> Path:
+        """Return the folder into which CSV files for the table are dropped."""
+        return self.root / "user_data" / table.name
+
+    def prepare(self) -> None:
+        """Make the drop folders where they are missing."""
+        for table in RAW_TABLES:
+            self.folder(table).mkdir(parents=True, exist_ok=True)
+
+    def listing(self, table: Table) -> list[DroppedFile]:
+        """Return every CSV file in the table's folder, complete or not, the oldest first.
+
+        A folder that cannot be listed raises OSError: it must never look like an empty one.
+        """
+        with os.scandir(self.folder(table)) as entries:
+            paths = [Path(entry.path) for entry in entries if _is_csv(entry)]
+        return sorted(_seen(paths), key=lambda file: (file.modified_ns, file.path.name))
+
+    def complete(self) -> Mapping[Table, list[DroppedFile]]:
+        """Return for each raw table the files that are complete, the oldest first.
+
+        A file is complete when two looks find its size, modification time and inode equal, and it has not changed for
+        `settle_seconds`.
+        """
+        first = {table: self._settled(table) for table in RAW_TABLES}
+        if any(first.values()):
+            time.sleep(SECOND_LOOK_SECONDS)
+        return {table: [file for file in files if file.unchanged()] for table, files in first.items()}
+
+    def place(self, file: Path, progress: Callable[[int], None] = lambda _: None) -> Path:
+        """Copy a CSV file into the folder of the table its header fits, under its name, in one step for readers.
+
+        A file of that name which waits already stays: the new one gets a number. `progress` gets the bytes copied.
+        Raises BadFileError where the header fits no table.
+        """
+        folder = self.folder(table_of(file))
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = folder / f".{uuid.uuid4().hex}.part"
+        try:
+            with file.open("rb") as source, aside.open("wb") as target:
+                while block := source.read(HASHED_AT_ONCE):
+                    target.write(block)
+                    progress(len(block))
+                target.flush()
+                os.fsync(target.fileno())
+            return _move_beside(aside, folder / file.name)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def quarantine(self, file: DroppedFile, reason: str) -> Path:
+        """Move a file that cannot be taken into `rejected/`, beside a text file that gives the reason."""
+        folder = self.root / "rejected"
+        folder.mkdir(parents=True, exist_ok=True)
+        moved = _move_beside(file.path, folder / file.path.name)
+        moved.with_name(f"{moved.name}.reason.txt").write_text(
+            f"{file.path}\n{reason}\nMend the file and drop it again.\n", encoding="utf-8", errors="surrogateescape"
+        )
+        return moved
+
+    @contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """Hold the right to take files from this data root.
+
+        Raises IngestRunningError where another process holds it.
+        """
+        lock = FileLock(self.root / ".ingest.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise IngestRunningError(
+                f"Another run is taking the files below {self.root}. Wait for it to end, then run again."
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _settled(self, table: Table) -> list[DroppedFile]:
+        latest = time.time_ns() - int(self.settle_seconds * 1e9)
+        return [file for file in self.listing(table) if file.modified_ns <= latest]
+
+
+def identity_of(path: Path) -> str:
+    """Return the SHA-256 of the file's content, by which a file is known under any name."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def table_of(file: Path) -> Table:
+    """Return the raw table whose columns all stand in the file's header.
+
+    Raises BadFileError where none fits.
+    """
+    if not file.name.lower().endswith(SUFFIXES):
+        raise BadFileError(f"its name ends neither in {' nor in '.join(SUFFIXES)}")
+    found = {name.lower() for name in names_in_header(file)}
+    fitting = [table for table in RAW_TABLES if {column.name for column in table.delivered} <= found]
+    if len(fitting) == 1:
+        return fitting[0]
+    expected = "; ".join(f"{table.name}: {','.join(c.name for c in table.delivered)}" for table in RAW_TABLES)
+    problem = "fits more than one table" if fitting else "fits no table"
+    raise BadFileError(f"its header, {','.join(sorted(found))[:200]}, {problem}. Expected are {expected}")
+
+
+def _is_csv(entry: os.DirEntry[str]) -> bool:
+    return (
+        not entry.name.startswith(NOT_LOOKED_AT)
+        and entry.name.lower().endswith(SUFFIXES)
+        and entry.is_file(follow_symlinks=False)
+    )
+
+
+def _seen(paths: list[Path]) -> Iterator[DroppedFile]:
+    for path in paths:
+        try:
+            yield look_at(path)
+        except FileNotFoundError:
+            continue
+
+
+def _move_beside(source: Path, target: Path) -> Path:
+    """Move a file to the target's name, or to that name with a number where it is taken; nothing is overwritten."""
+    number = 1
+    stem, suffix = target.name.split(".", 1) if "." in target.name else (target.name, "")
+    while True:
+        try:
+            os.link(source, target)
+            source.unlink()
+            return target
+        except FileExistsError:
+            number += 1
+            target = target.with_name(f"{stem}-{number}.{suffix}")

@@ -1,0 +1,199 @@
+"""The sensors: when a refresh starts, and who hears of a run that failed.
+
+What `csv_drop_sensor` decides is a pure function of what it sees: `decide`.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+import requests
+
+from music_assets.jobs import REFRESH_RANKINGS
+from music_assets.lake.delta import DeltaStore
+from music_assets.lake.landing import DroppedFile, Landing
+from music_assets.lake.music_db import NothingPublishedError, published
+from music_assets.tables import RAW_TABLES, Table
+
+WORK_TAG = "music_assets/work"
+"""Tag of a run: a digest of the work it was started for, by which its failed predecessors are found."""
+WEBHOOK_SECONDS = 10
+NAMED_FILES = 5
+UNFINISHED = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often a refresh is tried for the same work, and the pause before the second attempt in seconds.
+
+    Each further pause is twice the one before.
+    """
+
+    max_attempts: int = 5
+    first_pause: float = 30.0
+
+    def pause(self, failures: int) -> float:
+        """Return the seconds to wait after that many failures."""
+        return self.first_pause * 2 ** (failures - 1)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What there is to do: complete files that wait, and raw tables that are newer than what is published."""
+
+    waiting: Mapping[Table, Sequence[DroppedFile]]
+    unpublished: Mapping[Table, int]
+
+    def __bool__(self) -> bool:
+        return any(self.waiting.values()) or bool(self.unpublished)
+
+    @property
+    def digest(self) -> str:
+        """A short name of this work: the same as long as nothing else waits."""
+        files = sorted(
+            (table.name, file.name, file.size, file.modified_ns, file.inode)
+            for table, files in self.waiting.items()
+            for file in files
+        )
+        versions = sorted((table.name, version) for table, version in self.unpublished.items())
+        return hashlib.sha256(json.dumps([files, versions]).encode()).hexdigest()[:16]
+
+    @property
+    def names(self) -> str:
+        """The waiting files for a message, the first few by name."""
+        names = [file.name for files in self.waiting.values() for file in files]
+        more = f" and {len(names) - NAMED_FILES} more" if len(names) > NAMED_FILES else ""
+        return ", ".join(names[:NAMED_FILES]) + more if names else "rows that were taken but not published"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run for the same work that did not succeed, and when it ended (seconds since 1970)."""
+
+    run_id: str
+    ended: float
+
+
+def decide(
+    work: Work,
+    tables_with_data: Sequence[Table],
+    unfinished_run: str | None,
+    failures: Sequence[Failure],
+    policy: RetryPolicy,
+    now: float,
+) -> dg.RunRequest | dg.SkipReason:
+    """Decide whether a refresh starts now; a skip says what it is waiting for.
+
+    `failures` are the runs that failed for this very work, the latest first.
+    """
+    lacking = [table for table in RAW_TABLES if table not in tables_with_data and not work.waiting.get(table)]
+    if lacking:
+        folders = " and ".join(f"user_data/{table.name}" for table in lacking)
+        return dg.SkipReason(f"Waiting for the first complete CSV file in {folders}.")
+    if not work:
+        return dg.SkipReason("No CSV file is waiting.")
+    if unfinished_run:
+        return dg.SkipReason(f"Run {unfinished_run} of {REFRESH_RANKINGS} has not ended yet.")
+    if len(failures) >= policy.max_attempts:
+        return dg.SkipReason(
+            f"{REFRESH_RANKINGS} failed {len(failures)} times for {work.names}; it is not tried again by itself. "
+            f"See run {failures[0].run_id} for the cause, mend it, then launch {REFRESH_RANKINGS} by hand, "
+            "or drop a mended file."
+        )
+    if failures:
+        wait = failures[0].ended + policy.pause(len(failures)) - now
+        if wait > 0:
+            return dg.SkipReason(
+                f"Run {failures[0].run_id} failed for {work.names}. Attempt {len(failures) + 1} of "
+                f"{policy.max_attempts} starts in {wait:.0f} s."
+            )
+    return dg.RunRequest(run_key=f"{work.digest}-{len(failures) + 1}", tags={WORK_TAG: work.digest})
+
+
+def csv_drop_sensor(
+    landing: Landing, store: DeltaStore, policy: RetryPolicy, interval_seconds: int
+) -> dg.SensorDefinition:
+    """Return the sensor that requests a refresh when CSV files wait."""
+
+    @dg.sensor(
+        name="csv_drop_sensor",
+        job_name=REFRESH_RANKINGS,
+        minimum_interval_seconds=interval_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Starts refresh_rankings when complete CSV files wait in the drop folders.",
+    )
+    def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        landing.prepare()
+        work = Work(landing.complete(), _unpublished(store))
+        return decide(
+            work,
+            [table for table in RAW_TABLES if store.snapshot(table).version >= 0],
+            _unfinished_run(context.instance),
+            _failures(context.instance, work.digest),
+            policy,
+            time.time(),
+        )
+
+    return sensor
+
+
+def _unpublished(store: DeltaStore) -> dict[Table, int]:
+    try:
+        shown = published(store.root).tables
+    except NothingPublishedError:
+        shown = {}
+    versions = {table: store.snapshot(table).version for table in RAW_TABLES}
+    return {
+        table: version
+        for table, version in versions.items()
+        if version > (shown[table.full_name].version if table.full_name in shown else -1)
+    }
+
+
+def _unfinished_run(instance: dg.DagsterInstance) -> str | None:
+    runs = instance.get_runs(dg.RunsFilter(job_name=REFRESH_RANKINGS, statuses=list(UNFINISHED)), limit=1)
+    return runs[0].run_id if runs else None
+
+
+def _failures(instance: dg.DagsterInstance, digest: str) -> list[Failure]:
+    records = instance.get_run_records(
+        dg.RunsFilter(tags={WORK_TAG: digest}, statuses=[dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED])
+    )
+    failures = [Failure(record.dagster_run.run_id, record.end_time or 0.0) for record in records]
+    return sorted(failures, key=lambda failure: failure.ended, reverse=True)
+
+
+def run_failure_alert(webhook: str | None) -> dg.SensorDefinition:
+    """Return the sensor that writes an alert line for each failed run, and posts it to the webhook if there is one."""
+
+    @dg.run_failure_sensor(
+        name="run_failure_alert",
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Writes an alert line for each run that failed, and posts it to MUSIC_ASSETS_ALERT_WEBHOOK.",
+    )
+    def alert(context: dg.RunFailureSensorContext) -> None:
+        line = alert_line(context.dagster_run, context.failure_event.message or "no message")
+        context.log.error(line)
+        if webhook:
+            response = requests.post(
+                webhook,
+                json={"text": line, "job": context.dagster_run.job_name, "run_id": context.dagster_run.run_id},
+                timeout=WEBHOOK_SECONDS,
+            )
+            response.raise_for_status()
+
+    return alert
+
+
+def alert_line(run: dg.DagsterRun, message: str) -> str:
+    """Return one line that tells which job failed, why, and where to look."""
+    return f"ALERT: job {run.job_name} failed, run {run.run_id}: {' '.join(message.split())[:500]}"

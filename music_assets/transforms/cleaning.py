@@ -1,0 +1,78 @@
+"""Cleaning: from the text of delivered rows to typed rows, each with the reason why it cannot be taken, if any.
+
+The rules stand in `tables.py`; this module applies them, column by column, the first defect of a row counting.
+"""
+
+from datetime import datetime
+
+import ibis
+import ibis.expr.types as ir
+
+from music_assets.tables import Column, Table
+
+INTEGER = r"^[ \t\r\n]*[+-]?[0-9]+[ \t\r\n]*$"
+VISIBLE = r"[^ \t\r\n]"
+NOT_AN_INTEGER = "not an integer"
+
+
+def clean(raw: ir.Table, table: Table, source_file: str, ingested_at: datetime) -> ir.Table:
+    """Return the rows typed, followed by `column_name` and `reason` of the first defect (both NULL: the row is good).
+
+    `raw` has the table's delivered columns as text, empty or NULL where nothing was delivered. Further columns are kept
+    behind them.
+    """
+    texts = {column.name: _text(raw[column.name], column) for column in table.delivered}
+    values = {column.name: _value(texts[column.name], column) for column in table.delivered}
+    defects = [
+        (condition, column.name, reason)
+        for column in table.delivered
+        for condition, reason in _defects(texts[column.name], values[column.name], column)
+    ]
+    added = {"source_file": ibis.literal(source_file), "ingested_at": ibis.literal(ingested_at, "timestamp(6)")}
+    extra = [name for name in raw.columns if name not in values]
+    return raw.select(
+        **values,
+        **added,
+        **{name: raw[name] for name in extra},
+        column_name=ibis.cases(*((condition, name) for condition, name, _ in defects)),
+        reason=ibis.cases(*((condition, reason) for condition, _, reason in defects)),
+    )
+
+
+def _text(delivered: ir.StringValue, column: Column) -> ir.StringValue:
+    """Return the delivered text with what means unknown as NULL."""
+    if not column.unknown_words:
+        return delivered.nullif("")
+    trimmed = delivered.strip().nullif("")
+    return ibis.ifelse(trimmed.lower().isin(column.unknown_words), ibis.null("string"), trimmed)
+
+
+def _value(text: ir.StringValue, column: Column) -> ir.Value:
+    return text if column.type == "string" else text.try_cast(column.type)
+
+
+def _defects(text: ir.StringValue, value: ir.Value, column: Column) -> list[tuple[ir.BooleanValue, ir.StringValue]]:
+    """Return when a column is bad, and what is wrong with it then.
+
+    The condition looks at the text once, by a pattern: every row pays for it, and trimming every text would cost more
+    than reading the file.
+    """
+    if column.type == "string":
+        return [] if column.nullable else [(~text.re_search(VISIBLE).fill_null(False), column.missing_reason)]
+    number = text.re_search(INTEGER)
+    outside = ibis.literal(False)
+    if column.minimum is not None:
+        outside = outside | (value < column.minimum)
+    if column.maximum is not None:
+        outside = outside | (value > column.maximum)
+    wrong = ~number | value.isnull() | outside
+    bad = text.notnull() & wrong if column.nullable else text.isnull() | wrong
+    missing = ~text.re_search(VISIBLE).fill_null(False)
+    too_large = column.range_reason if column.maximum is not None else "out of range"
+    reason = ibis.cases(
+        (missing, NOT_AN_INTEGER if column.nullable else column.missing_reason),
+        (~number, NOT_AN_INTEGER),
+        (value.isnull(), too_large),
+        else_=column.range_reason,
+    )
+    return [(bad, reason)]

@@ -1,0 +1,59 @@
+"""Current rows: of all deliveries of a key, the one that counts. Later drops win; within one, the tie-break decides."""
+
+import ibis
+import ibis.expr.types as ir
+
+from music_assets.tables import Table
+
+LARGEST_BIT = 63
+
+
+@ibis.udf.agg.builtin
+def bit_or(bits: int) -> int:
+    """Return the bitwise or of the integers: both engines have it under this name, Ibis only for DuckDB."""
+
+
+@ibis.udf.scalar.builtin
+def bit_count(bits: int) -> int:
+    """Return how many bits are set: both engines have it under this name."""
+
+
+def current_rows(history: ir.Table, table: Table) -> ir.Table:
+    """Return one row for each key of the table: of the latest `ingested_at`, then by the table's tie-break.
+
+    Only the users that have a key twice go through the ordering, so that a history without repeats costs one count.
+    """
+    repeated = ibis.memtable(repeated_users(history, table).to_pyarrow())
+    once = history.anti_join(repeated, "user_id")
+    again = history.semi_join(repeated, "user_id")
+    order = [again["ingested_at"].desc()]
+    for name, descending in table.tie_break:
+        order.append(again[name].desc(nulls_first=False) if descending else again[name].asc(nulls_first=False))
+    place = ibis.row_number().over(group_by=[again[name] for name in table.key], order_by=order)
+    latest = again.mutate(place=place).filter(lambda rows: rows["place"] == 0).drop("place")
+    return once.union(latest)
+
+
+def repeated_users(history: ir.Table, table: Table) -> ir.Table:
+    """Return the `user_id` of each user that has a key of the table more than once.
+
+    A second key column is a small number (the rank, 1 to 50): its values go into the bits of one integer, which makes
+    this a sum over integers instead of a hash of every key.
+    """
+    rest = [name for name in table.key if name != "user_id"]
+    users = history.group_by("user_id")
+    if not rest:
+        return users.agg(rows=history.count()).filter(lambda user: user["rows"] > 1).select("user_id")
+    column = table.column(rest[0])
+    if len(rest) > 1 or column.maximum is None or column.maximum >= LARGEST_BIT:
+        raise ValueError(f"{table.name}: a key of user_id and one column of at most {LARGEST_BIT - 1} is expected")
+    bit = ibis.literal(1, "int64") << history[rest[0]].cast("int64")
+    counted = users.agg(rows=history.count(), seen=bit_or(bit))
+    return counted.filter(lambda user: user["rows"] > bit_count(user["seen"])).select("user_id")
+
+
+def repeated_keys(history: ir.Table, table: Table) -> ir.Table:
+    """Return each key of the table that more than one row has, and its number of `rows`."""
+    again = history.semi_join(repeated_users(history, table), "user_id")
+    counted = again.group_by(list(table.key)).agg(rows=again.count())
+    return counted.filter(counted["rows"] > 1)
