@@ -76,6 +76,7 @@ class Answers:
             form=form,
         )
         notes.update(query_id=query.query_id, sql=question.sql[:LOGGED_SQL])
+        await request.body()
         reply = await _while_connected(request, self._pool.run(query))
         notes.update(rows=reply.head["row_count"], data_version=reply.head["data_version"])
         return reply
@@ -99,8 +100,7 @@ def _etag(data_version: str, identity: bytes) -> str:
 
 
 async def _while_connected(request: Request, work: Any) -> Reply:
-    """Do the work, unless the caller hangs up before it is done."""
-    await request.body()
+    """Do the work, unless the caller, whose body has been read, hangs up before it is done."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(request.receive())
     try:

@@ -45,6 +45,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # Workers may read below the root only where it is there when they start.
+        settings.data.mkdir(parents=True, exist_ok=True)
         await pool.start()
         follower = asyncio.create_task(_follow(pool, snapshots, metrics))
         yield

@@ -81,7 +81,10 @@ def test_client_tells_what_is_wrong_and_where(service: Service) -> None:
         pass
     with pytest.raises(ServiceError, match="Does a service run there"), ask("http://127.0.0.1:9", "SELECT 1"):
         pass
-    with pytest.raises(ServiceError, match=r"answered 404|nothing at this address"), ask(service.url + "/x", "SELECT 1"):
+    with (
+        pytest.raises(ServiceError, match=r"answered 404|nothing at this address"),
+        ask(service.url + "/x", "SELECT 1"),
+    ):
         pass
 
 

@@ -111,3 +111,17 @@ def test_bytes_of_a_served_snapshot_stand_still(own: World) -> None:
         assert own.published.path.read_bytes() == before
     with connect(own.root) as connection:
         assert connection.execute("SELECT count(*) FROM raw_parquet_user_data").fetchone() == (len(own.users),)
+
+
+def test_data_root_that_is_made_and_replaced_while_the_service_runs(tmp_path: Path) -> None:
+    root = tmp_path / "later"
+    with serving(root, query_workers=1) as service:
+        assert service.query("SELECT 1").status_code == 503
+        make_world(root)
+        assert service.rows("SELECT count(*) > 0 FROM raw_parquet_user_data") == [[True]]
+        root.rename(tmp_path / "aside")
+        make_world(root, seed=2)
+        deadline = time.monotonic() + 20
+        while service.query("SELECT 1").status_code == 503 and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert service.rows("SELECT count(*) > 0 FROM raw_parquet_user_data") == [[True]]

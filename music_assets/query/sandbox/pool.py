@@ -87,9 +87,9 @@ class Pool:
             raise ProblemError("busy", "Too many queries are waiting already.", {"Retry-After": "1"})
 
     async def start(self) -> None:
-        """Start the workers and wait for the first."""
+        """Start the workers and wait a while for the first."""
         starts = [self._background(self._add()) for _ in range(self._size)]
-        await asyncio.wait(starts, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(starts, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
 
     async def close(self) -> None:
         """End the workers."""
@@ -114,6 +114,9 @@ class Pool:
         except TimeoutError:
             self._replace(worker, "overstayed its timeout")
             raise ProblemError("timeout", f"The query was stopped after {query.timeout_ms} ms.") from None
+        except FileNotFoundError:
+            self._replace(worker, "cannot open the newest snapshot")
+            raise ProblemError("busy", "The data is being replaced.", {"Retry-After": "1"}) from None
         except EOFError:
             self._replace(worker, "died in a query")
             raise ProblemError("query-failed", "The query broke the process that ran it.") from None
@@ -197,7 +200,7 @@ class Pool:
             if told["code"] != "snapshot-gone":
                 worker.version = snapshot.data_version
                 raise ProblemError(told["code"], told["detail"], position=told["position"])
-        raise ProblemError("busy", "The data is being replaced.", {"Retry-After": "1"})
+        raise FileNotFoundError(self._newest().path)
 
     def _request(self, worker: "_Worker", snapshot: Published) -> dict[str, Any]:
         if worker.version == snapshot.data_version:
