@@ -43,8 +43,20 @@ setup(
         "matplotlib>=3.9,<4",
         # One ingest at a time per data root.
         "filelock>=3.16,<5",
-        # The webhook of the failure alert.
+        # The webhook of the failure alert, and the client of the query service.
         "requests>=2.32,<3",
+        # The query service: routes, the server with its fast loop and parser, API documentation without a CDN.
+        "fastapi>=0.115,<1",
+        "uvicorn>=0.34,<1",
+        "uvloop>=0.21,<1",
+        "httptools>=0.6,<1",
+        "fastapi-offline>=1.7,<2",
+        # JSON of the query service, and of its talk with its workers.
+        "orjson>=3.10,<4",
+        # Requests per key.
+        "limits>=5,<6",
+        # What Prometheus reads.
+        "prometheus-client>=0.21,<1",
     ],
     extras_require={
         "dev": [
@@ -53,6 +65,10 @@ setup(
             "pytest-cov>=6,<8",
             "pytest-xdist>=3.6,<4",
             "hypothesis>=6.130,<7",
+            # The query service asked by strangers: over HTTP, by its OpenAPI document, from another data frame library.
+            "httpx>=0.28,<1",
+            "schemathesis>=4,<5",
+            "polars>=1.30,<3",
             # Lint, format, types.
             "ruff>=0.17,<0.18",
             "mypy>=2.4,<3",

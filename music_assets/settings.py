@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, HttpUrl, ValidationError
+from pydantic import AfterValidator, Field, HttpUrl, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "MUSIC_ASSETS_"
@@ -54,6 +54,35 @@ class Settings(BaseSettings):
     )
     alert_webhook: HttpUrl | None = Field(
         None, description="Address that gets a JSON POST when a run fails. Empty: the log only."
+    )
+    host: str = Field(
+        "127.0.0.1",
+        description="Address the query service listens on. Without API keys it must be this machine's own.",
+    )
+    port: int = Field(8000, ge=0, le=65535, description="Port the query service listens on. 0: any free one.")
+    api_keys: SecretStr = Field(
+        SecretStr(""),
+        description="API keys of the query service as `NAME:DIGEST`, separated by commas. Empty: no key asked.",
+    )
+    api_keys_file: Annotated[Path, AfterValidator(_absolute)] | None = Field(
+        None, description="File with further API keys, one `NAME:DIGEST` a line; `#` starts a comment."
+    )
+    rate_limit: str = Field(
+        "100/second",
+        pattern=r"^[1-9]\d*/([1-9]\d* ?)?(second|minute|hour|day)s?$",
+        description="Requests a caller may send (one key; without keys, one address), such as `100/second`.",
+    )
+    row_limit: int = Field(100_000, ge=1, le=10_000_000, description="Most rows in one answer of the query service.")
+    timeout_ms: int = Field(10_000, ge=1, description="Milliseconds a query may take at most.")
+    query_workers: int | None = Field(
+        None, ge=1, description="Processes that run queries. Empty: one per core, and at least 2."
+    )
+    query_threads: int = Field(2, ge=1, description="Threads of DuckDB in each of these processes.")
+    query_memory_mb: int = Field(
+        512, ge=64, description="Megabytes DuckDB may use in each of these processes; nothing is spilled to disk."
+    )
+    query_queue: int = Field(
+        64, ge=0, description="Queries that may wait for a process; further ones are told to come back (503)."
     )
 
 
