@@ -36,7 +36,7 @@ def write_corpus(listening: Listening, trained: Bools, seed: int, folder: Path) 
     words = listening.sum_by_user(repeats)
     order = generator.permutation(np.flatnonzero(words))
     ends = np.cumsum(words[order])
-    cuts = np.searchsorted(ends, np.arange(WORDS_PER_PART, ends[-1], WORDS_PER_PART)) if len(ends) else []
+    cuts = np.searchsorted(ends, np.arange(WORDS_PER_PART, words.sum(), WORDS_PER_PART))
     tokens = np.array([str(number) for number in range(len(trained))], dtype=object)
     return [
         _write_part(folder / f"{number:05}.txt", listening, repeats, users, tokens, generator)
@@ -61,8 +61,5 @@ def _write_part(
     ends = np.flatnonzero(np.diff(lines, append=len(users)))
     words = tokens[artists[shuffled]]
     with path.open("w", encoding="ascii") as file:
-        start = 0
-        for end in ends + 1:
-            file.write(" ".join(words[start:end]) + "\n")
-            start = end
+        file.writelines(" ".join(line) + "\n" for line in np.split(words, ends[:-1] + 1))
     return Part(path, len(words), len(users))

@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from gensim.models import Word2Vec
 def main(folder: Path) -> None:
     """Train as the folder's task says."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.excepthook = _end_with_thread
     task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
     tokens = [str(number) for number in np.load(folder / "artists.npy")]
     model = Word2Vec(**task["word2vec"])
@@ -33,6 +35,13 @@ def main(folder: Path) -> None:
 def _end_with_parent() -> None:
     # Not through sys.stdin: a thread waiting in it holds a lock that the interpreter needs to end.
     os.read(0, 1)
+    os._exit(1)
+
+
+def _end_with_thread(failure: threading.ExceptHookArgs) -> None:
+    """End the process: gensim would wait forever for a training thread that has failed."""
+    traceback.print_exception(failure.exc_value)
+    sys.stderr.flush()
     os._exit(1)
 
 

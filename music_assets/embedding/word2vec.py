@@ -25,8 +25,8 @@ from music_assets.embedding.listening import Bools, Ints, Listening
 DIMENSIONS = 49
 """Dimensions that word2vec trains. The tables have one more, see `vectors.py`."""
 
-WORDS_TO_TRAIN = 25_000_000
-MOST_PASSES = 100
+WORDS_TO_TRAIN = 12_000_000
+MOST_PASSES = 60
 FEWEST_PASSES = 5
 
 
@@ -44,7 +44,7 @@ class Hyperparameters(BaseModel):
         None, ge=1, description="Threads that train; empty: one per core. The same seed gives the same bytes with one."
     )
     passes: int | None = Field(
-        None, ge=1, description="Passes over the corpus; empty: from its size, 100 on small data, 5 on large."
+        None, ge=1, description="Passes over the corpus; empty: from its size, 60 on small data, 5 on large."
     )
     min_listeners: int | None = Field(
         None,
@@ -68,7 +68,7 @@ class Hyperparameters(BaseModel):
         return self.min_listeners or max(2, round(0.8 * users**0.25))
 
     def passes_for(self, words: int) -> int:
-        """Return the passes: as set, or as many as train 25 million words, between 5 and 100."""
+        """Return the passes: as set, or as many as train 12 million words, between 5 and 60."""
         return self.passes or min(max(-(-WORDS_TO_TRAIN // words), FEWEST_PASSES), MOST_PASSES)
 
 

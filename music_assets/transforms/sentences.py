@@ -8,8 +8,8 @@ def sentences(top_artists: ir.Table) -> ir.Table:
     """Return `user_id`, `artist_name` and `weight`, one row for each pair, ordered by user and artist.
 
     `top_artists` holds current rows: `user_id`, `artist_name`, `playcount`; an artist listed twice by a user counts
-    with the sum of the plays. The weight is round(1 + log10(plays)), so that loved artists weigh more without drowning the
-    others; 0 plays, or an unknown number, weigh 0.
+    with the sum of the plays. The weight is round(1 + log10(plays)), so that loved artists weigh more without drowning
+    the others; 0 plays, or an unknown number, weigh 0.
     """
     pairs = top_artists.group_by("user_id", "artist_name").aggregate(
         plays=lambda rows: rows["playcount"].fill_null(0).sum().cast("int64")
