@@ -2,8 +2,8 @@
 
     python benchmarks/embeddings.py FOLDER_OR_CSV [--users N] [--seeds 0 1 2] [--sample 2000] [--only ours spark ...]
 
-Needs a `user_top_artists.csv`; `--users` takes the first so many users, the same for all. Every method trains in a
-process of its own and ranks by the same evaluation (see `music_assets/embedding/evaluation.py`):
+Needs a `user_top_artists.csv`; `--users` takes the first so many users, the same for all. Every method trains in
+a process of its own and ranks by the same evaluation (see `music_assets/embedding/evaluation.py`):
 
 - ours: the shipped defaults.
 - spark: Spark ML's Word2Vec as the old job had it: 50 dimensions, window 5, minCount 1, one partition, one pass, repeats

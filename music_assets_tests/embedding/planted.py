@@ -16,7 +16,7 @@ def listening_of(*pairs: tuple[int, str, int]) -> Listening:
 
 
 def planted_listening(users: int = 300, artists_per_user: int = 20, seed: int = 7) -> Listening:
-    """Artist `3-17` is number 17 of cluster 3, and the lower the number the more popular; user u prefers u % CLUSTERS."""
+    """Artist `3-17` is number 17 of cluster 3; the lower the number the more popular. User u prefers u % CLUSTERS."""
     generator = np.random.default_rng(seed)
     popularity = 1 / np.arange(4, ARTISTS_PER_CLUSTER + 4)
     pairs = set()

@@ -1,4 +1,5 @@
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def test_only_marked_artists_are_written(tmp_path):
 
 def test_repeats_do_not_stay_side_by_side(tmp_path):
     line = lines_of(listening_of(*((1, f"a{number}", 5) for number in range(50))), tmp_path)[0]
-    pairs = sum(one == other for one, other in zip(line, line[1:], strict=False))
+    pairs = sum(one == other for one, other in pairwise(line))
     assert pairs < 25
 
 

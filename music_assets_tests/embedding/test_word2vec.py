@@ -9,7 +9,7 @@ import pytest
 
 from music_assets.embedding.vectors import embed, unit
 from music_assets.embedding.word2vec import Hyperparameters, Progress, TrainingError, train
-from music_assets_tests.embedding.planted import ARTISTS_PER_CLUSTER, CLUSTERS, listening_of, planted_listening
+from music_assets_tests.embedding.planted import CLUSTERS, listening_of, planted_listening
 
 ONE_WORKER = Hyperparameters(workers=1, passes=40)
 
