@@ -6,8 +6,8 @@ Needs a `user_top_artists.csv`; `--users` takes the first so many users, the sam
 a process of its own and ranks by the same evaluation (see `music_assets/embedding/evaluation.py`):
 
 - ours: the shipped defaults.
-- spark: Spark ML's Word2Vec as the old job had it: 50 dimensions, window 5, minCount 1, one partition, one pass, repeats
-  side by side.
+- spark: Spark ML's Word2Vec as the old job had it: 50 dimensions, window 5, minCount 1, one partition, one pass,
+  repeats side by side.
 - gensim: gensim's defaults on the same sentences, 50 dimensions.
 - popularity: the same ranking for everyone.
 - als: matrix factorisation with implicit, 50 factors, where that package is installed.
