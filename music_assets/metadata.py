@@ -92,11 +92,12 @@ def markdown_table(rows: pd.DataFrame) -> dg.MarkdownMetadataValue:
     """Return the rows as a Markdown table; what stands in the cells cannot break out of them."""
     if rows.empty:
         return dg.MetadataValue.md("none")
-    lines = [list(rows.columns), ["---"] * len(rows.columns), *rows.astype(str).to_numpy().tolist()]
-    return dg.MetadataValue.md("\n".join("| " + " | ".join(_cell(text) for text in line) + " |" for line in lines))
+    lines = [rows.columns, ["---"] * len(rows.columns), *rows.itertuples(index=False)]
+    return dg.MetadataValue.md("\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines))
 
 
-def _cell(text: str) -> str:
+def _cell(value: Any) -> str:
+    text = "NULL" if pd.isna(value) else str(value)
     return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
