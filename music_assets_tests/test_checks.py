@@ -1,4 +1,4 @@
-"""Each check passes on a good table and fails on one that breaks its rule; a blocking failure stops what is after it."""
+"""Each check passes on a good table and fails on one that breaks its rule; a blocking failure stops what follows."""
 
 import hashlib
 from datetime import datetime
