@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+from music_assets.settings import PREFIX
+
 HOME = ".dagster_home"
 STOP_SECONDS = 20
 
@@ -51,7 +53,7 @@ def run_dagster(root: Path, host: str, port: int) -> int:
     They are a process group of their own, so that nothing of them stays behind.
     """
     command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", host, "-p", str(port)]
-    environment = {**os.environ, "DAGSTER_HOME": str(dagster_home(root))}
+    environment = {**os.environ, f"{PREFIX}DATA": str(root), "DAGSTER_HOME": str(dagster_home(root))}
     signal.signal(signal.SIGTERM, _interrupt)
     process = subprocess.Popen(command, cwd=project_folder(), env=environment, start_new_session=True)  # noqa: S603
     try:

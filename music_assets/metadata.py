@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import dagster as dg
@@ -92,7 +92,7 @@ def markdown_table(rows: pd.DataFrame) -> dg.MarkdownMetadataValue:
     """Return the rows as a Markdown table; what stands in the cells cannot break out of them."""
     if rows.empty:
         return dg.MetadataValue.md("none")
-    lines = [rows.columns, ["---"] * len(rows.columns), *rows.itertuples(index=False)]
+    lines: list[Iterable[Any]] = [rows.columns, ["---"] * len(rows.columns), *rows.itertuples(index=False)]
     return dg.MetadataValue.md("\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines))
 
 
