@@ -53,6 +53,8 @@ setup(
             "pytest-cov>=6,<8",
             "pytest-xdist>=3.6,<4",
             "hypothesis>=6.130,<7",
+            # Whether a stopped command left a process behind.
+            "psutil>=6,<8",
             # Lint, format, types.
             "ruff>=0.17,<0.18",
             "mypy>=2.4,<3",

@@ -13,6 +13,8 @@ from music_assets.settings import PREFIX
 
 HOME = ".dagster_home"
 STOP_SECONDS = 20
+DEV_IS_SUPERSEDED = "ignore:Function `dev_command` is superseded"
+"""`dg dev` starts the same services, but wants a project in the current folder, whatever DAGSTER_HOME says."""
 
 
 class ProjectNotFoundError(Exception):
@@ -52,10 +54,17 @@ def run_dagster(root: Path, host: str, port: int) -> int:
 
     They are a process group of their own, so that nothing of them stays behind.
     """
-    command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", host, "-p", str(port)]
-    environment = {**os.environ, f"{PREFIX}DATA": str(root), "DAGSTER_HOME": str(dagster_home(root))}
+    workspace, home = project_folder() / "workspace.yaml", dagster_home(root)
+    command = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace), "-h", host, "-p", str(port)]
+    command += ["--log-level", "warning"]  # else each look of a sensor writes two lines, and runs drown in them
+    environment = {
+        "PYTHONWARNINGS": DEV_IS_SUPERSEDED,
+        **os.environ,
+        f"{PREFIX}DATA": str(root),
+        "DAGSTER_HOME": str(home),
+    }
     signal.signal(signal.SIGTERM, _interrupt)
-    process = subprocess.Popen(command, cwd=project_folder(), env=environment, start_new_session=True)  # noqa: S603
+    process = subprocess.Popen(command, cwd=home, env=environment, start_new_session=True)  # noqa: S603
     try:
         return process.wait()
     except KeyboardInterrupt:
