@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -47,6 +48,24 @@ def dagster_home(root: Path) -> Path:
     if not (configured and (folder / "dagster.yaml").exists()):
         shutil.copyfile(project_folder() / "dagster.yaml", folder / "dagster.yaml")
     return folder
+
+
+class PortError(Exception):
+    """The web UI cannot listen where it was told to."""
+
+
+def check_port(host: str, port: int) -> None:
+    """Try to listen on the port.
+
+    Raises PortError where that fails: Dagster itself would say so only after all else has started.
+    """
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        raise PortError(
+            f"Cannot listen on {host}, port {port}: {error.strerror}. Is the web UI running already? "
+            "Otherwise name another port with --port."
+        ) from None
 
 
 def run_dagster(root: Path, host: str, port: int) -> int:
