@@ -69,9 +69,9 @@ def check_port(host: str, port: int) -> None:
 
 
 def run_dagster(root: Path, host: str, port: int) -> int:
-    """Run web UI, daemon and code server until they end, or until SIGINT or SIGTERM asks to stop; return the exit code.
+    """Run web UI, daemon and code server until they end, or SIGINT, SIGTERM or SIGHUP stops them.
 
-    They are a process group of their own, so that nothing of them stays behind.
+    Returns the exit code. They are a process group of their own, so that nothing of them stays behind.
     """
     workspace, home = project_folder() / "workspace.yaml", dagster_home(root)
     command = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace), "-h", host, "-p", str(port)]
@@ -82,7 +82,9 @@ def run_dagster(root: Path, host: str, port: int) -> int:
         f"{PREFIX}DATA": str(root),
         "DAGSTER_HOME": str(home),
     }
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # ignored: by nohup
+            signal.signal(number, _interrupt)
     process = subprocess.Popen(command, cwd=home, env=environment, start_new_session=True)  # noqa: S603
     try:
         return process.wait()
@@ -97,10 +99,10 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask the process to stop, wait, and kill what is left of its group."""
+    """Ask the process to stop, wait, and kill what is left of its group: at once where a second Ctrl-C says so."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
+        with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
             process.wait(STOP_SECONDS)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
