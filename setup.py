@@ -71,6 +71,8 @@ setup(
             "httpx>=0.28,<1",
             "schemathesis>=4,<5",
             "polars>=1.30,<3",
+            # Whether a stopped command left a process behind.
+            "psutil>=6,<8",
             # Lint, format, types.
             "ruff>=0.17,<0.18",
             "mypy>=2.4,<3",

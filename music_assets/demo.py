@@ -10,6 +10,7 @@ import duckdb
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from music_assets.jobs import REFRESH_RANKINGS
 from music_assets.lake.landing import Landing
@@ -115,5 +116,5 @@ def _print(console: Console, title: str, result: duckdb.DuckDBPyConnection) -> N
     columns = [column[0] for column in result.description or []]
     listing = RichTable(*columns, title=title, title_justify="left")
     for row in result.fetchall():
-        listing.add_row(*(escape(str(value))[:60] for value in row))
+        listing.add_row(*(Text(str(value)[:60]) for value in row))
     console.print(listing)
