@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from uuid import uuid4
 
 import duckdb
 import ibis
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 
 from music_assets.engines.base import CsvFile, ParsedFile
-from music_assets.lake.csv_file import is_compressed, read_exactly
+from music_assets.lake.csv_file import LONGEST_RECORD, is_compressed, read_exactly
 from music_assets.tables import REJECTED_ROWS, Table
 from music_assets.transforms.cleaning import clean
 from music_assets.transforms.current import repeated_keys
@@ -26,6 +27,9 @@ STRICT_CSV = {
     "auto_detect": False,
     "strict_mode": True,
     "null_padding": False,
+    "max_line_size": LONGEST_RECORD,
+    # A field too many is let through where it reads as NULL, which an empty one would do by default.
+    "nullstr": uuid4().hex,
 }
 UNKNOWN_COLUMN = "unknown_{}"
 
