@@ -32,7 +32,7 @@ BATCH_ROWS = 50_000
 SNIFFED_BYTES = 1 << 16
 READ_AT_ONCE = 1 << 20
 UNQUOTED = re.compile(r"[^,\r\n]*")
-OPENING_QUOTE = re.compile(r' *"')
+OPENING_QUOTE = re.compile(r' ?"')
 QUOTED = re.compile(r'(?:[^"]++|"")*+')
 CLOSING_QUOTE = re.compile(r'" *(?=[,\r\n]|\Z)')
 
