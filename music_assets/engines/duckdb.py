@@ -120,6 +120,9 @@ class DuckDBEngine:
         rejects = self.read(REJECTED_ROWS, [str(reject_target)])
         counted = rejects.group_by("reason").agg(rows=rejects.count()).to_pyarrow().to_pydict()
         reasons = dict(zip(counted["reason"], counted["rows"], strict=True))
+        if not reasons:
+            reject_target.unlink()
+            return self._parsed(csv_file.table, target)
         return self._parsed(csv_file.table, target, (reject_target,), reasons)
 
     def _parsed(
