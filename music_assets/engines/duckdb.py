@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from glob import escape
 from pathlib import Path
 from uuid import uuid4
 
@@ -40,7 +41,10 @@ def error(message: str) -> bool:
 
 
 class DuckDBEngine:
-    """One in-memory DuckDB for a run, spilling to `scratch` beyond `memory_limit`."""
+    """One in-memory DuckDB for a run, spilling to `scratch` beyond `memory_limit`.
+
+    Every path that is read is escaped: DuckDB takes brackets, stars and question marks in it for a pattern.
+    """
 
     name = "duckdb"
 
@@ -75,7 +79,7 @@ class DuckDBEngine:
         """Return the rows in these parquet files of the table."""
         if not files:
             return ibis.memtable(table.schema.to_pyarrow().empty_table(), schema=table.schema)
-        return self.backend.read_parquet(list(files)).cast(table.schema).select(list(table.schema))
+        return self.backend.read_parquet([escape(file) for file in files]).cast(table.schema).select(list(table.schema))
 
     def write(self, rows: ir.Table, table: Table, folder: Path) -> list[Path]:
         """Write the rows as one parquet file, in the table's sort order."""
@@ -88,7 +92,7 @@ class DuckDBEngine:
         names = [name or UNKNOWN_COLUMN.format(place) for place, name in enumerate(csv_file.header.columns)]
         wanted = [column.name for column in csv_file.table.delivered]
         raw = self.backend.read_csv(
-            str(csv_file.path),
+            escape(str(csv_file.path)),
             columns=dict.fromkeys(names, "VARCHAR"),
             compression="gzip" if is_compressed(csv_file.path) else "none",
             **STRICT_CSV,
@@ -107,7 +111,7 @@ class DuckDBEngine:
 
     def _split(self, csv_file: CsvFile, texts: Path, target: Path, reject_target: Path) -> ParsedFile:
         """Write good and rejected rows into a file each."""
-        raw = self.backend.read_parquet(str(texts))
+        raw = self.backend.read_parquet(escape(str(texts)))
         cleaned = clean(raw, csv_file.table, csv_file.source_file, csv_file.ingested_at)
         verdict = cleaned.mutate(
             column_name=ibis.ifelse(cleaned["broken"].isnull(), cleaned["column_name"], ibis.null("string")),

@@ -58,7 +58,7 @@ class DeltaStore:
         column = {name: adds.column(name).to_pylist() for name in adds.schema.names}
         return Snapshot(
             version=delta.version(),
-            files=tuple(delta.file_uris()),
+            files=tuple(str(self.folder(table) / path) for path in column["path"]),
             rows=sum(column["num_records"]),
             size_bytes=sum(column["size_bytes"]),
             latest_ingest=max(filter(None, column.get("max.ingested_at", ())), default=None),
@@ -96,11 +96,16 @@ class DeltaStore:
 
         The newest stands first.
         """
-        delta = self._open(table, upto)
+        delta = self._open(table)
         newer = 0 if delta is None else delta.version() - since
         if delta is None or newer <= 0:
             return []
-        return [json.loads(commit[key]) for commit in delta.history(limit=newer) if key in commit]
+        # Asked of an older version, deltalake returns the newest commits under the numbers of older ones.
+        return [
+            json.loads(commit[key])
+            for commit in delta.history(limit=newer)
+            if key in commit and (upto is None or commit["version"] <= upto)
+        ]
 
     def vacuum(self, table: Table, retention_hours: float) -> list[str]:
         """Delete parquet files that no version younger than the retention refers to; return their paths."""
