@@ -30,6 +30,8 @@ setup(
         "pyarrow>=21,<27",
         # word2vec.
         "gensim>=4.4,<5",
+        # Means over 25 million pairs of user and artist, as products of a sparse matrix. gensim brings it too.
+        "scipy>=1.13,<2",
         # Tables handed to people: previews, notebooks, the oracle in the tests.
         "pandas>=2.2,<4",
         "numpy>=2.0,<3",

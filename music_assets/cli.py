@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -98,8 +98,13 @@ def query(
     sql: Annotated[str, typer.Argument(help="A SELECT over the tables of music_db.")],
     output: Annotated[OutputFormat, typer.Option("--format", help="How to print the rows.")] = OutputFormat.TABLE,
     limit: Annotated[int | None, typer.Option(min=0, help="Print at most this many rows.")] = None,
+    url: Annotated[str | None, typer.Option(help="Ask the query service at this address instead.")] = None,
+    key: Annotated[str | None, typer.Option(envvar="MUSIC_ASSETS_API_KEY", help="API key of that service.")] = None,
 ) -> None:
     """Ask the published music_db. Every row is printed unless limited; json is a bare array of objects."""
+    if url:
+        _ask_service(url, sql, output, limit, key)
+        return
     try:
         with connect(_settings().data) as connection:
             _print_rows(connection.execute(sql), output, limit)
@@ -138,15 +143,30 @@ def up(
     host: Annotated[str, typer.Option(help="Address the web UI listens on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the web UI.")] = 3000,
 ) -> None:
-    """Start the Dagster web UI and the daemon with its sensor; Ctrl-C stops all of it."""
-    root = _settings().data
+    """Start the web UI, the daemon with its sensor, and the query service; Ctrl-C stops all of it."""
+    chosen = _settings()
+    root = chosen.data
     Landing(root).prepare()
-    err.print(f"data root  [bold]{_escaped(root)}[/]\nweb UI     [bold]http://{host}:{port}[/]\nstop       Ctrl-C")
+    err.print(f"data root      [bold]{_escaped(root)}[/]", highlight=False, soft_wrap=True)
+    err.print(f"web UI         [bold]http://{host}:{port}[/]", highlight=False)
+    err.print(f"query service  [bold]http://{chosen.host}:{chosen.port}[/]", highlight=False)
+    err.print("stop           Ctrl-C")
     try:
-        code = local.run_dagster(root, host, port)
+        code = local.run_all(root, host, port)
     except local.ProjectNotFoundError as error:
         raise _fail(str(error)) from None
     raise typer.Exit(code)
+
+
+@app.command()
+def serve() -> None:
+    """Start the query service alone: SQL over HTTP on the published music_db."""
+    from music_assets.query.app import serve as run
+
+    try:
+        run(_settings())
+    except SettingsError as error:
+        raise _fail(str(error)) from None
 
 
 @app.command()
@@ -187,6 +207,40 @@ def _print_rows(cursor: duckdb.DuckDBPyConnection, output: OutputFormat, limit: 
 def _fetched(cursor: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
     while batch := cursor.fetchmany(ROWS_AT_ONCE):
         yield from batch
+
+
+def _ask_service(url: str, sql: str, output: OutputFormat, limit: int | None, key: str | None) -> None:
+    """Print the rows as the service sends them: it types and cuts them, and its documentation tells how."""
+    from music_assets.query.client import ServiceError, ask
+
+    try:
+        with ask(url, sql, "csv" if output is OutputFormat.CSV else "ndjson", key, limit=limit) as received:
+            if output is OutputFormat.CSV:
+                for chunk in received.chunks:
+                    sys.stdout.buffer.write(chunk)
+            else:
+                _print_objects(received.chunks, output)
+            if received.truncated and limit is None:
+                err.print("The service cut the answer off: there are more rows. Page with ORDER BY and OFFSET.")
+    except ServiceError as error:
+        raise _fail(str(error)) from None
+
+
+def _print_objects(chunks: Iterator[bytes], output: OutputFormat) -> None:
+    objects = (json.loads(line) for line in _lines(chunks))
+    first: dict[str, Any] = next(objects, {})
+    rows = (tuple(row.values()) for row in chain([first] if first else [], objects))
+    printer = _print_table if output is OutputFormat.TABLE else _print_json
+    printer(list(first), rows)
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest
 
 
 def _print_table(columns: list[str], rows: Iterator[tuple[Any, ...]]) -> None:

@@ -1,4 +1,4 @@
-"""Dagster on this machine: where its home is, and starting its web UI and daemon together."""
+"""Everything on this machine: where Dagster's home is, and running web UI, daemon and query service together."""
 
 import os
 import shutil
@@ -9,8 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+from music_assets.settings import PREFIX
+
 HOME = ".dagster_home"
 STOP_SECONDS = 20
+LOOK_SECONDS = 0.2
+QUIET = ("-W", "ignore")
+"""Options of Python that keep warnings meant for Dagster's developers off the screen."""
 
 
 class ProjectNotFoundError(Exception):
@@ -45,21 +50,37 @@ def dagster_home(root: Path) -> Path:
     return folder
 
 
-def run_dagster(root: Path, host: str, port: int) -> int:
-    """Run web UI, daemon and code server until they end, or until SIGINT or SIGTERM asks to stop; return the exit code.
+def run_all(root: Path, host: str, port: int) -> int:
+    """Run web UI, daemon and query service until one of them ends, or until SIGINT or SIGTERM asks to stop.
 
-    They are a process group of their own, so that nothing of them stays behind.
+    Returns the exit code of the one that ended, 0 if asked to stop. Nothing stays behind: each is a process group of
+    its own, which is stopped as a whole.
     """
-    command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", host, "-p", str(port)]
-    environment = {**os.environ, "DAGSTER_HOME": str(dagster_home(root))}
+    home = dagster_home(root)
+    workspace = str(project_folder() / "workspace.yaml")
+    dagster = [sys.executable, *QUIET, "-m", "dagster", "dev", "-w", workspace, "-h", host, "-p", str(port)]
+    service = [sys.executable, "-m", "music_assets", "serve"]
+    environment = {**os.environ, f"{PREFIX}DATA": str(root), "DAGSTER_HOME": str(home)}
     signal.signal(signal.SIGTERM, _interrupt)
-    process = subprocess.Popen(command, cwd=project_folder(), env=environment, start_new_session=True)  # noqa: S603
+    processes: list[subprocess.Popen[bytes]] = []
     try:
-        return process.wait()
+        for command in (dagster, service):
+            processes.append(subprocess.Popen(command, cwd=home, env=environment, start_new_session=True))  # noqa: S603
+        return _first_to_end(processes)
     except KeyboardInterrupt:
         return 0
     finally:
-        _stop(process)
+        for process in processes:
+            process.send_signal(signal.SIGINT)
+        for process in processes:
+            _stop(process)
+
+
+def _first_to_end(processes: list[subprocess.Popen[bytes]]) -> int:
+    while True:
+        for process in processes:
+            with suppress(subprocess.TimeoutExpired):
+                return process.wait(LOOK_SECONDS)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
@@ -67,11 +88,9 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask the process to stop, wait, and kill what is left of its group."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_SECONDS)
+    """Wait for a process that was asked to stop, and kill what is left of its group."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_SECONDS)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

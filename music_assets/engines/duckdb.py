@@ -16,8 +16,8 @@ from music_assets.tables import REJECTED_ROWS, Table
 from music_assets.transforms.cleaning import clean
 from music_assets.transforms.current import repeated_keys
 
-PARQUET = {"compression": "zstd", "compression_level": 1}
-"""Level 1 writes a third faster than DuckDB's default of 3, into files a seventh larger."""
+PARQUET = {"compression": "zstd", "compression_level": 1, "row_group_size": 500_000}
+"""Level 1 writes a third faster than the default of 3, into files a seventh larger; large row groups help, too."""
 STRICT_CSV = {
     "header": True,
     "delim": ",",

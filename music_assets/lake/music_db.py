@@ -149,7 +149,8 @@ def _definition(table: Table, snapshot: Snapshot) -> str:
         return f"CREATE TABLE {table.full_name} ({columns})"
     names = ", ".join(f'"{column.name}"' for column in table.columns)
     files = ", ".join(_text(file) for file in snapshot.files)
-    order = f" ORDER BY {', '.join(table.sort_by)}" if table.sort_by else ""
+    unsorted = table.sort_by and len(snapshot.files) > 1  # an engine writes each file sorted
+    order = f" ORDER BY {', '.join(table.sort_by)}" if unsorted else ""
     return f"CREATE {_kind(table, snapshot)} {table.full_name} AS SELECT {names} FROM read_parquet([{files}]){order}"
 
 
