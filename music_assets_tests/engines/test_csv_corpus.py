@@ -229,6 +229,21 @@ def test_bytes(data_root: DataRoot, name: str) -> None:
     check(data_root, USER_TOP_ARTISTS, "rows.csv", content, good, rejected)
 
 
+def test_each_defect_alone_is_noticed(data_root: DataRoot) -> None:
+    """Beside others it would be: the engine reads the whole file exactly then. An empty field too many was let in."""
+    expected = {
+        f"{name}_{line}.csv": (reason, raw, column)
+        for name, (_, rejected) in ROWS.items()
+        for line, column, reason, raw in rejected
+    }
+    for number, (name, (_, raw, _)) in enumerate(expected.items()):
+        data_root.drop(USER_TOP_ARTISTS, name, HEADER + f"{raw}\n7,7,Good,{number},\n".encode())
+    report = data_root.take(USER_TOP_ARTISTS)
+    assert {file.name: (file.rows, file.rejects) for file in report.files} == dict.fromkeys(expected, (1, 1))
+    found = data_root.rows(REJECTED_ROWS, "source_file", "reason", "raw_line", "column_name")
+    assert {name: defect for name, *defect in found} == {name: list(defect) for name, defect in expected.items()}
+
+
 def test_every_spelling_of_the_same_rows(data_root: DataRoot) -> None:
     """Alone and beside a bad row, which makes the engine read exactly, a file lands the same."""
     contents = {path.name: path.read_bytes() for path in GOOD}

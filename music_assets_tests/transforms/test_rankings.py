@@ -102,6 +102,16 @@ def oracle(user_files: list[list[User]], artist_files: list[list[TopArtist]]) ->
         [(1, 2, "Drake", 7, None), (3, 2, "Ärzte", 0, None), (9, 1, "Zedd", 3, None)],
     ],
 )
+@example(
+    user_files=[[(1, "Korea, Republic of", 1), (2, "Côte d'Ivoire", 1), (3, "Germany", 1), (4, "germany", 1)]],
+    artist_files=[
+        [
+            (user, rank, name, count, None)
+            for user in (1, 2, 3, 4)
+            for rank, (name, count) in enumerate([("drake", 2), ("Zedd", 2), ("𝔘lver", 0), ("Ａ", None)], 1)
+        ]
+    ],
+)
 def test_rankings_of_dropped_files(
     engine: Engine, user_files: list[list[User]], artist_files: list[list[TopArtist]]
 ) -> None:
@@ -124,7 +134,7 @@ def test_ranks_by_hand(data_root: DataRoot) -> None:
         USER_TOP_ARTISTS,
         "a.csv",
         "user_id,rank,artist_name,playcount,mbid\n1,1,Moby,30,\n1,2,Abba,5,\n2,1,Abba,5,\n2,2,Zaz,,\n"
-        "3,1,Moby,0,\n3,2,Abba,,\n4,1,Moby,1000,\n5,1,Moby,1000,\n",
+        "3,1,Moby,0,\n3,2,Abba,,\n3,3,Zaz,0,\n4,1,Moby,1000,\n5,1,Moby,1000,\n",
     )
     for table in (USER_DATA, USER_TOP_ARTISTS):
         data_root.take(table)
@@ -132,6 +142,7 @@ def test_ranks_by_hand(data_root: DataRoot) -> None:
     assert data_root.rows(ARTIST_RANK_IN_COUNTRY) == [
         ("Chad", "Abba", 0.0, 1),
         ("Chad", "Moby", 0.0, 2),
+        ("Chad", "Zaz", 0.0, 3),
         ("Germany", "Moby", 30.0, 1),
         ("Germany", "Abba", 10.0, 2),
         ("Germany", "Zaz", 0.0, 3),
@@ -141,5 +152,6 @@ def test_ranks_by_hand(data_root: DataRoot) -> None:
         ("Chad", "Abba", 0.0, 0.0, 2),
         ("Germany", "Moby", 30.0, 0.75, 1),
         ("Chad", "Moby", 0.0, 0.0, 2),
-        ("Germany", "Zaz", 0.0, 0.0, 1),
+        ("Chad", "Zaz", 0.0, 0.0, 1),
+        ("Germany", "Zaz", 0.0, 0.0, 2),
     ]
