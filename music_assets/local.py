@@ -114,7 +114,7 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Wait for a process that was asked to stop, then kill what is left of its group; a second Ctrl-C cuts that short."""
+    """Wait for a process that was asked to stop, then kill what is left of its group; a second Ctrl-C hurries."""
     with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
         process.wait(STOP_SECONDS)
     with suppress(ProcessLookupError):
