@@ -1,6 +1,7 @@
 """Each check passes on a good table and fails on one that breaks its rule; a blocking failure stops what follows."""
 
 import hashlib
+import shutil
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -229,7 +230,7 @@ def test_a_ranking_that_shrank_is_suspect_and_a_raw_table_that_shrank_is_an_erro
     assert (shrunk.passed, shrunk.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert "5 were published" in shrunk.description and "found 1 rows" in shrunk.description
 
-    (project.root / USER_DATA.folder / "_delta_log" / f"{0:020}.json").unlink()
+    shutil.rmtree(project.root / USER_DATA.folder / "_delta_log")
     project.put(USER_DATA, [user(1)])
     lost = evaluate(project, engine, USER_DATA, "row_count")
     assert (lost.passed, lost.severity) == (False, dg.AssetCheckSeverity.ERROR)

@@ -17,7 +17,7 @@ from music_assets.settings import settings
 from music_assets.tables import TABLES
 from music_assets_tests.project import TOP_ARTISTS, USERS, Project
 
-COMMANDS = ["generate", "drop", "query", "tables", "home", "up", "demo"]
+COMMANDS = ["generate", "drop", "query", "tables", "home", "up", "serve", "demo"]
 
 
 class Shell:

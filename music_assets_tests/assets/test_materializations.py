@@ -86,7 +86,7 @@ def test_the_published_snapshot_tells_every_column_of_every_table(shown) -> None
 
 def test_the_published_snapshot_tells_its_version_and_tables(shown, project: Project) -> None:
     assert shown["music_db"]["table version"] == published(project.root).data_version
-    assert "| processed_parquet_artist_rank_in_country | 0 | 5 |" in shown["music_db"]["tables"]
+    assert "| processed_parquet_artist_rank_in_country | 1 | 5 |" in shown["music_db"]["tables"]
 
 
 def test_raw_tables_tell_what_became_of_each_file(shown) -> None:
@@ -144,4 +144,4 @@ def test_a_run_without_a_drop_publishes_the_same_again(project: Project, shown) 
         if event.asset_key.path[-1] == "user_data"
     )
     assert (taken["files taken"].value, taken["dagster/row_count"].value) == ("none", 4)
-    assert project.store.snapshot(USER_DATA).version == 0
+    assert project.store.snapshot(USER_DATA).version == 1

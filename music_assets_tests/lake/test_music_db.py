@@ -56,7 +56,9 @@ def add_user(store: DeltaStore, user: int) -> int:
 
 
 def rank(store: DeltaStore, inputs: dict[str, int], rows: list[tuple] = RANKED) -> int:
-    return store.replace(ARTIST_RANK_IN_COUNTRY, [file_of(store, ARTIST_RANK_IN_COUNTRY, rows)], {INPUTS: inputs})
+    """Replace the ranking by a file for each row: within a file rows are sorted, from file to file they are not."""
+    files = [file_of(store, ARTIST_RANK_IN_COUNTRY, [row]) for row in rows]
+    return store.replace(ARTIST_RANK_IN_COUNTRY, files, {INPUTS: inputs})
 
 
 def ask(root: Path, sql: str) -> list[tuple]:
