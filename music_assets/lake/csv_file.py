@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -49,8 +49,7 @@ class Header:
     unknown: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """A row of a file as text: the line it begins on (the header is line 1), and what is broken, if anything is."""
 
     line: int
@@ -135,9 +134,9 @@ def read_exactly(path: Path, header: Header, target: Path) -> None:
     next(rows, None)
     with pq.ParquetWriter(target, schema, compression="zstd") as writer:
         while batch := list(islice(rows, BATCH_ROWS)):
-            fields = [row.fields if row.reason is None else nothing for row in batch]
-            columns: list[list[Any]] = [[row[place] for row in fields] for place in places]
-            columns += [[row.line for row in batch], [row.raw_line for row in batch], [row.reason for row in batch]]
+            lines, raw_lines, rows_of_fields, reasons = zip(*batch, strict=True)
+            by_place = list(zip(*(fields or nothing for fields in rows_of_fields), strict=True))
+            columns: list[Any] = [*(by_place[place] for place in places), lines, raw_lines, reasons]
             writer.write_table(
                 pa.Table.from_arrays(
                     [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)],
@@ -161,16 +160,15 @@ def records(lines: Iterable[str], width: int | None = None) -> Iterator[Record]:
         if line is None:
             return
         number += 1
-        if not line.strip("\r\n"):
+        text = line.rstrip("\r\n")
+        if not text:
             continue
-        if '"' not in line:
-            yield _record(number, line, line.rstrip("\r\n").split(","), width)
+        if '"' not in text:
+            yield _record(number, text, text.split(","), width)
             continue
         fields, length = _quoted_fields(line, ahead, source)
-        if fields is None:
-            yield Record(number, _printable(line), [], _broken(line))
-            continue
-        text = line + "".join(ahead.popleft() for _ in range(length - 1))
+        if length > 1:
+            text = (line + "".join(ahead.popleft() for _ in range(length - 1))).rstrip("\r\n")
         yield _record(number, text, fields, width)
         number += length - 1
 
@@ -224,32 +222,20 @@ def _following(length: int, ahead: deque[str], source: Iterator[str]) -> str | N
     return ahead[length - 1]
 
 
-def _record(number: int, text: str, fields: list[str], width: int | None) -> Record:
-    raw_line = _printable(text)
-    if not _is_utf8(text):
-        return Record(number, raw_line, [], INVALID_UTF8)
-    if width is not None and len(fields) != width:
-        return Record(number, raw_line, [], WRONG_NUMBER_OF_FIELDS)
-    return Record(number, raw_line, fields)
+def _record(number: int, text: str, fields: list[str] | None, width: int | None) -> Record:
+    """Return the row of this text and these fields; None: its quoting is broken."""
+    if not text.isascii() and (printable := _without_surrogates(text)) != text:
+        return Record(number, printable, [], INVALID_UTF8)
+    if fields is None:
+        return Record(number, text, [], BROKEN_QUOTING)
+    if len(fields) != width and width is not None:
+        return Record(number, text, [], WRONG_NUMBER_OF_FIELDS)
+    return Record(number, text, fields)
 
 
-def _broken(line: str) -> str:
-    return BROKEN_QUOTING if _is_utf8(line) else INVALID_UTF8
-
-
-def _is_utf8(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _printable(text: str) -> str:
-    line = text.rstrip("\r\n")
-    return line if _is_utf8(line) else line.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+def _without_surrogates(text: str) -> str:
+    """Return the text with bytes that were not UTF-8, which stand in it as surrogates, replaced."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _open_bytes(path: Path) -> IO[bytes]:
