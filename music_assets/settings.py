@@ -77,9 +77,9 @@ class Settings(BaseSettings):
         None, description="File with further API keys, one `NAME:DIGEST` a line; `#` starts a comment."
     )
     rate_limit: str = Field(
-        "100/second",
+        "1000/second",
         pattern=r"^[1-9]\d*/([1-9]\d* ?)?(second|minute|hour|day)s?$",
-        description="Requests a caller may send (one key; without keys, one address), such as `100/second`.",
+        description="Requests a caller may send (one key; without keys, one address), such as `1000/second`.",
     )
     row_limit: int = Field(100_000, ge=1, le=10_000_000, description="Most rows in one answer of the query service.")
     timeout_ms: int = Field(10_000, ge=1, description="Milliseconds a query may take at most.")
