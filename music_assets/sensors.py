@@ -141,7 +141,7 @@ def csv_drop_sensor(
         work = Work(landing.complete(), _unpublished(store))
         return decide(
             work,
-            [table for table in RAW_TABLES if store.snapshot(table).version >= 0],
+            [table for table in RAW_TABLES if store.snapshot(table).rows],
             _unfinished_run(context.instance),
             _ended_runs(context.instance, work.digest),
             policy,
