@@ -56,7 +56,8 @@ def run(root: Path, users: int, console: Console) -> None:
     for path in (made.users_csv, made.user_top_artists_csv):
         console.print(f"   {escape(str(landing.place(path).relative_to(root)))}", highlight=False)
     console.print(f"[bold]3.[/] Running the job {REFRESH_RANKINGS} through Dagster")
-    _run_job(root)
+    with console.status("Dagster starts, takes the files, ranks, checks and publishes"):
+        _run_job(root)
     _show(root, console)
 
 
