@@ -8,15 +8,14 @@ import gzip
 import io
 import re
 import zlib
-from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, NamedTuple, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from music_assets.tables import Table
@@ -28,9 +27,11 @@ INVALID_UTF8 = "invalid UTF-8"
 GZIP_MAGIC = b"\x1f\x8b"
 LONGEST_RECORD = 2_000_000
 """Characters over which a quote may stay open; one that is not closed by then is broken."""
-BATCH_ROWS = 50_000
 SNIFFED_BYTES = 1 << 16
 READ_AT_ONCE = 1 << 20
+CHARACTERS_IN_BLOCK = 1 << 22
+"""Read and split at once; more than SNIFFED_BYTES, so that the header stands in the first block."""
+SURROGATE = re.compile(r"[\udc80-\udcff]")
 UNQUOTED = re.compile(r"[^,\r\n]*")
 OPENING_QUOTE = re.compile(r' ?"')
 QUOTED = re.compile(r'(?:[^"]++|"")*+')
@@ -50,12 +51,18 @@ class Header:
 
 
 class Record(NamedTuple):
-    """A row of a file as text: the line it begins on (the header is line 1), and what is broken, if anything is."""
+    """A row of a file as text: the line it begins on (the header is line 1), and its fields, or why it has none."""
 
     line: int
     raw_line: str
-    fields: list[str]
+    fields: list[str] | None
     reason: str | None = None
+
+
+ROWS = pa.schema(
+    [("line", pa.int64()), ("raw_line", pa.string()), ("fields", pa.list_(pa.string())), ("reason", pa.string())]
+)
+"""Records as a table."""
 
 
 def is_compressed(path: Path) -> bool:
@@ -89,10 +96,11 @@ def names_in_header(path: Path) -> list[str]:
         raise BadFileError("not text: it holds NUL bytes (UTF-16, perhaps; UTF-8 is expected)")
     if len(start) == SNIFFED_BYTES and not re.search(rb"[\r\n]", start.lstrip()):
         raise BadFileError(f"no header: the first line is longer than {SNIFFED_BYTES} bytes")
-    header = next(records(io.StringIO(start.decode("utf-8-sig", errors="replace"), newline="")), None)
+    lines = io.StringIO(start.decode("utf-8-sig", errors="replace"), newline="").readlines()
+    header = next(records(lines, range(len(lines)), iter(())), None)
     if header is None:
         raise BadFileError("empty")
-    if header.reason:
+    if header.fields is None:
         raise BadFileError(f"the header cannot be read, {header.reason}: {header.raw_line[:200]}")
     return [name.strip() for name in header.fields]
 
@@ -124,65 +132,94 @@ def read_exactly(path: Path, header: Header, target: Path) -> None:
     or NULL. Raises BadFileError where the file cannot be read to its end.
     """
     names = [name for name in header.columns if name is not None]
+    places = [place for place, name in enumerate(header.columns) if name is not None]
     schema = pa.schema(
         [(name, pa.string()) for name in names]
         + [("line", pa.int64()), ("raw_line", pa.string()), ("broken", pa.string())]
     )
-    places = [place for place, name in enumerate(header.columns) if name is not None]
-    nothing = [None] * len(header.columns)
-    rows = records(_lines(path), len(header.columns))
-    next(rows, None)
-    with pq.ParquetWriter(target, schema, compression="zstd") as writer:
-        while batch := list(islice(rows, BATCH_ROWS)):
-            lines, raw_lines, rows_of_fields, reasons = zip(*batch, strict=True)
-            by_place = list(zip(*(fields or nothing for fields in rows_of_fields), strict=True))
-            columns: list[Any] = [*(by_place[place] for place in places), lines, raw_lines, reasons]
-            writer.write_table(
-                pa.Table.from_arrays(
-                    [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)],
-                    schema=schema,
-                )
-            )
+    with pq.ParquetWriter(target, schema, compression="zstd", use_dictionary=names) as writer:
+        for rows in _rows(_blocks(path), len(header.columns)):
+            fields = [pc.list_element(rows["fields"], place) for place in places]
+            columns = [*fields, rows["line"], rows["raw_line"], rows["reason"]]
+            writer.write_table(pa.table(columns, schema=schema))
 
 
-def records(lines: Iterable[str], width: int | None = None) -> Iterator[Record]:
-    """Split physical lines into rows of `width` fields by RFC 4180; lines without any content are no rows.
+def _rows(blocks: Iterator[list[str]], width: int) -> Iterator[pa.Table]:
+    """Split blocks of lines into the rows below the header: tables of ROWS, each in no order.
 
-    Beyond the RFC, spaces around a quoted field are no part of it, and quotes inside an unquoted one are text. A row
-    whose quoting is broken is its first line; the next line begins a new row, so that one stray quote costs one row.
-    Bytes that are not UTF-8 must have been decoded with `surrogateescape`.
+    One by one are read only lines with a quote or with bytes that are not UTF-8, which no Arrow array takes.
     """
-    ahead: deque[str] = deque()
-    source = iter(lines)
-    number = 0
-    while True:
-        line = ahead.popleft() if ahead else next(source, None)
-        if line is None:
-            return
-        number += 1
-        text = line.rstrip("\r\n")
+    lines = next(blocks, [])
+    next(records(lines, range(len(lines)), blocks), None)
+    number = 1
+    while lines:
+        length = len(lines)
+        special = [
+            place
+            for place, line in enumerate(lines)
+            if '"' in line or (not line.isascii() and SURROGATE.search(line) is not None)
+        ]
+        others = list(records(lines, special, blocks, number, width))
+        columns = [pa.array([row[place] for row in others], field.type) for place, field in enumerate(ROWS)]
+        yield pa.concat_tables([_plain_rows(lines[:length], number, width), pa.table(columns, schema=ROWS)])
+        number += length
+        lines = lines[length:] or next(blocks, [])
+
+
+def _plain_rows(lines: list[str], number: int, width: int) -> pa.Table:
+    """Split lines without quotes into rows as `records` does, all at once; the first line has this number."""
+    texts = pc.ascii_rtrim(pa.array(lines, pa.string()), "\r\n")
+    filled = pc.not_equal(texts, "")
+    numbers = pa.arange(number, number + len(lines)).filter(filled)
+    texts = texts.filter(filled)
+    fields = pc.split_pattern(texts, ",")
+    whole = pc.equal(pc.list_value_length(fields), width)
+    return pa.table(
+        [numbers, texts, pc.if_else(whole, fields, None), pc.if_else(whole, None, WRONG_NUMBER_OF_FIELDS)], schema=ROWS
+    )
+
+
+def records(
+    lines: list[str], places: Iterable[int], more: Iterator[list[str]], number: int = 1, width: int | None = None
+) -> Iterator[Record]:
+    """Take the rows of `width` fields that begin at these places out of physical lines, by RFC 4180.
+
+    Lines without any content are no rows. Beyond the RFC, spaces around a quoted field are no part of it, and quotes
+    inside an unquoted one are text. A row whose quoting is broken is its first line; the next line begins a new row, so
+    that one stray quote costs one row. Bytes that are not UTF-8 must have been decoded with `surrogateescape`.
+
+    `number` is that of the first line. Lines taken are left empty; those that a quoted field needs beyond the last are
+    fetched from `more` and appended.
+    """
+    for place in places:
+        text = lines[place].rstrip("\r\n")
         if not text:
             continue
-        if '"' not in text:
-            yield _record(number, text, text.split(","), width)
-            continue
-        fields, length = _quoted_fields(line, ahead, source)
+        fields, length = _quoted_fields(lines, place, more) if '"' in text else (text.split(","), 1)
         if length > 1:
-            text = (line + "".join(ahead.popleft() for _ in range(length - 1))).rstrip("\r\n")
-        yield _record(number, text, fields, width)
-        number += length - 1
+            text = "".join(lines[place : place + length]).rstrip("\r\n")
+        lines[place : place + length] = [""] * length
+        yield _record(number + place, text, fields, width)
 
 
-def _quoted_fields(line: str, ahead: deque[str], source: Iterator[str]) -> tuple[list[str] | None, int]:
-    """Return the fields of the row that begins with this line, and over how many lines it spreads; None: broken.
+def _quoted_fields(lines: list[str], first: int, more: Iterator[list[str]]) -> tuple[list[str] | None, int]:
+    """Return the fields of the row that begins at `first`, and over how many lines it spreads; None: broken.
 
-    Lines that had to be looked at are left in `ahead`.
+    Where the lines do not suffice, further ones are appended.
     """
+    line = lines[first]
     fields: list[str] = []
     length = 1
     characters = 0
     place = 0
     while True:
+        quote = line.find('"', place)
+        if quote < 0:
+            return fields + line[place:].rstrip("\r\n").split(","), length
+        comma = line.rfind(",", place, quote)
+        if comma >= 0:
+            fields += line[place:comma].split(",")
+            place = comma + 1
         opening = OPENING_QUOTE.match(line, place)
         if opening is None:
             end = _end(UNQUOTED, line, place)
@@ -193,10 +230,11 @@ def _quoted_fields(line: str, ahead: deque[str], source: Iterator[str]) -> tuple
             while (end := _end(QUOTED, line, place)) == len(line):
                 quoted.append(line[place:])
                 characters += len(line)
-                following = _following(length, ahead, source) if characters < LONGEST_RECORD else None
-                if following is None:
+                if first + length == len(lines):
+                    lines += next(more, [])
+                if first + length == len(lines) or characters >= LONGEST_RECORD:
                     return None, 1
-                line, place, length = following, 0, length + 1
+                line, place, length = lines[first + length], 0, length + 1
             closing = CLOSING_QUOTE.match(line, end)
             if closing is None:
                 return None, 1
@@ -212,24 +250,14 @@ def _end(pattern: re.Pattern[str], line: str, place: int) -> int:
     return cast(re.Match[str], pattern.match(line, place)).end()
 
 
-def _following(length: int, ahead: deque[str], source: Iterator[str]) -> str | None:
-    """Return the line that follows the first `length` ones of a row, None at the end of the file."""
-    if len(ahead) < length:
-        line = next(source, None)
-        if line is None:
-            return None
-        ahead.append(line)
-    return ahead[length - 1]
-
-
 def _record(number: int, text: str, fields: list[str] | None, width: int | None) -> Record:
     """Return the row of this text and these fields; None: its quoting is broken."""
     if not text.isascii() and (printable := _without_surrogates(text)) != text:
-        return Record(number, printable, [], INVALID_UTF8)
+        return Record(number, printable, None, INVALID_UTF8)
     if fields is None:
-        return Record(number, text, [], BROKEN_QUOTING)
+        return Record(number, text, None, BROKEN_QUOTING)
     if len(fields) != width and width is not None:
-        return Record(number, text, [], WRONG_NUMBER_OF_FIELDS)
+        return Record(number, text, None, WRONG_NUMBER_OF_FIELDS)
     return Record(number, text, fields)
 
 
@@ -242,9 +270,12 @@ def _open_bytes(path: Path) -> IO[bytes]:
     return cast(IO[bytes], gzip.open(path, "rb") if is_compressed(path) else path.open("rb"))
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _blocks(path: Path) -> Iterator[list[str]]:
+    """Read the file's lines, with their ends, a few million characters at a time."""
     with _readable(), _open_bytes(path) as file:
-        yield from io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        while lines := text.readlines(CHARACTERS_IN_BLOCK):
+            yield lines
 
 
 @contextmanager

@@ -174,6 +174,11 @@ BYTES = {
         [*EXPECTED, (3, 1, "x" * 70_000, 5, None), (4, 1, "a\x00b", 5, None)],
         [(6, None, FEW, "5,1")],
     ),
+    "quoted field over the end of what is read at once": (
+        HEADER + b"1,1," + b"x" * 4_000_000 + b',5,\n2,1,"' + b"y\n" * 200_000 + b'y",5,\n3,1\n',
+        [(1, 1, "x" * 4_000_000, 5, None), (2, 1, "y\n" * 200_000 + "y", 5, None)],
+        [(200_004, None, FEW, "3,1")],
+    ),
     "stray quote, then no other for long": (
         HEADER + b'1,1,"a,5,\n' + b"2,1,%b,5,\n" % (b"b" * 1000) * 3000,
         [(2, 1, "b" * 1000, 5, None)] * 3000,
