@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import ibis.expr.types as ir
@@ -12,6 +12,9 @@ import pandas as pd
 from music_assets.lake.delta import Snapshot
 from music_assets.lake.ingest import IngestReport
 from music_assets.tables import ARTIST_RANK_IN_COUNTRY, COUNTRY_RANK_PER_ARTIST, TABLES, Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PREVIEW_ROWS = 10
 BARS = 12
@@ -142,7 +145,12 @@ def bars(labels: pd.Series, values: pd.Series, title: str) -> dg.MarkdownMetadat
     axes.set_title(title, fontsize=9)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=100)
-    encoded = base64.b64encode(picture.getvalue()).decode()
+    return picture(figure, title)
+
+
+def picture(figure: "Figure", title: str) -> dg.MarkdownMetadataValue:
+    """Return the figure as a picture that stands in the text itself."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=100)
+    encoded = base64.b64encode(content.getvalue()).decode()
     return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{encoded})")
