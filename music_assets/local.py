@@ -60,7 +60,13 @@ def run_all(root: Path, host: str, port: int) -> int:
     workspace = str(project_folder() / "workspace.yaml")
     dagster = [sys.executable, *QUIET, "-m", "dagster", "dev", "-w", workspace, "-h", host, "-p", str(port)]
     service = [sys.executable, "-m", "music_assets", "serve"]
-    environment = {**os.environ, f"{PREFIX}DATA": str(root), "DAGSTER_HOME": str(home)}
+    reached_at = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104  Everywhere includes this machine.
+    environment = {
+        **os.environ,
+        f"{PREFIX}DATA": str(root),
+        f"{PREFIX}DAGSTER_URL": f"http://{reached_at}:{port}",
+        "DAGSTER_HOME": str(home),
+    }
     signal.signal(signal.SIGTERM, _interrupt)
     processes: list[subprocess.Popen[bytes]] = []
     try:

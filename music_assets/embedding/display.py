@@ -43,9 +43,9 @@ def map_of_largest(embeddings: Embeddings, countries: Mapping[str, str]) -> Figu
     figure = Figure(figsize=(9, 7), layout="tight")
     axes = figure.subplots()
     for number, country in enumerate((*frequent, OTHERS)):
-        chosen = [home == country or (country == OTHERS and home not in frequent) for home in homes]
+        chosen = np.array([home == country or (country == OTHERS and home not in frequent) for home in homes])
         colour = GREY if country == OTHERS else f"C{number}"
-        axes.scatter(*places[chosen].T, s=14, color=colour, label=_literal(country))
+        axes.scatter(places[chosen, 0], places[chosen, 1], s=14, color=colour, label=_literal(country))
     for name, place in zip(names[:NAMED_ARTISTS], places, strict=False):
         axes.annotate(_literal(name[:28]), place, fontsize=7, xytext=(3, 3), textcoords="offset points")
     axes.set(xticks=[], yticks=[])

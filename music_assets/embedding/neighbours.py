@@ -1,6 +1,5 @@
 """Nearest neighbours by cosine, exact, through faiss."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import faiss

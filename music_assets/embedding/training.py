@@ -1,7 +1,7 @@
 """One training from start to end: hold out, train, evaluate, and embed everybody.
 
-What is held out for the evaluation stays out of the training, and in the vectors: they are means of trained vectors over
-all that a user listens to. So one training gives both the figures and the vectors.
+What is held out for the evaluation stays out of the training, and of the vectors that are evaluated. The published ones
+are means over all that a user listens to. So one training gives both the figures and the vectors.
 """
 
 from collections.abc import Callable

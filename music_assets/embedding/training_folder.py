@@ -1,4 +1,4 @@
-"""The folder a training works in: one training at a time, and what a killed one left there goes when the next begins."""
+"""The folder a training works in: one training at a time; what a killed one left there goes when the next begins."""
 
 import shutil
 from collections.abc import Iterator

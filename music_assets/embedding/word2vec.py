@@ -103,8 +103,9 @@ def train(
     """Train word2vec on the artists with enough distinct listeners.
 
     `on_progress` is called after each part of a pass. The corpus, some 6 bytes a word, is written into a folder of its
-    own in `folder`, or among the system's temporary files, and removed at the end. Any exception in this thread, such as an interrupt, ends the
-    training within a second. Raises TrainingError where there is nothing to train on, or where the training failed.
+    own in `folder`, or among the system's temporary files, and removed at the end. Any exception in this thread, such
+    as an interrupt, ends the training within a second. Raises TrainingError where there is nothing to train on, or
+    where the training failed.
     """
     min_listeners, trained = _trained_artists(listening, hyperparameters)
     with tempfile.TemporaryDirectory(prefix="word2vec-", dir=folder) as name:

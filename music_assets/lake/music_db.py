@@ -117,7 +117,7 @@ class Publisher:
     def _consistent(self) -> dict[Table, Snapshot]:
         """Choose versions that fit: going from the last computed table to the first, each names its inputs.
 
-        Both embeddings come from one training. Against the other tables they may be old, which holds none of those back.
+        Both embeddings come from one training. Beside the other tables they may be old, which holds none of those back.
         """
         versions: dict[str, int] = {}
         for table in reversed(TABLES):
