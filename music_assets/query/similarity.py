@@ -114,7 +114,7 @@ def _space(path: Path, table: Table) -> Space:
 def _batches(path: Path, table: Table) -> Iterator[tuple[list[Any], np.ndarray]]:
     names = ", ".join(column.name for column in table.columns)
     with duckdb.connect(str(path), read_only=True, config={"memory_limit": MEMORY_LIMIT, "threads": 1}) as connection:
-        reader: Any = connection.execute(f"SELECT {names} FROM {table.full_name}").to_arrow_reader(ROWS_AT_ONCE)
+        reader: Any = connection.sql(f"SELECT {names} FROM {table.full_name}").to_arrow_reader(ROWS_AT_ONCE)
         for batch in reader:
             key, *dimensions = batch.columns
             yield key.to_pylist(), np.column_stack(dimensions).astype(np.float32)
