@@ -39,7 +39,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A data root that has been trained once."""
     root = tmp_path_factory.mktemp("data")
     with dg.DagsterInstance.ephemeral() as instance:
-        drop(root, 150)
+        drop(root, 100)
         refresh(root, instance)
         train(root, instance, passes=1)
     yield root
