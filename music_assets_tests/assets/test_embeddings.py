@@ -1,5 +1,6 @@
 """The job train_embeddings on made-up data with planted taste clusters: what it publishes, shows, and leaves alone."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -21,9 +22,12 @@ from music_assets.lake.music_db import Publisher, connect, published
 from music_assets.sample_data import artist_cluster, user_clusters
 from music_assets.settings import Settings
 from music_assets.tables import ARTIST_EMBEDDING, EMBEDDING_TABLES, USER_EMBEDDING, USER_TOP_ARTISTS
+from music_assets_tests.query.conftest import serving
 from music_assets_tests.training import drop, refresh, run_job, train
 
-USERS = 500
+USERS = 800
+PASSES = 25
+PAGE = Path(__file__).parents[2] / "docs" / "embeddings.md"
 KEYS = {dg.AssetKey(table.asset_key) for table in EMBEDDING_TABLES}
 
 
@@ -51,7 +55,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     with dg.DagsterInstance.ephemeral() as instance:
         drop(root, USERS)
         refresh(root, instance)
-        yield Trained(root, instance, train(root, instance, passes=40))
+        yield Trained(root, instance, train(root, instance, passes=PASSES, workers=1))
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +123,7 @@ def test_a_materialization_tells_what_a_table_tells(trained: Trained) -> None:
         assert shown["table version"] == 0
         assert shown["size (bytes)"] > 0
         assert shown["duration (s)"] > 0
-        assert shown["passes"] == 40
+        assert shown["passes"] == PASSES
 
 
 def test_neighbours_of_the_largest_artists_and_a_map_are_shown(trained: Trained) -> None:
@@ -152,8 +156,22 @@ def test_a_training_that_learned_nothing_is_warned_of_but_published(hasty: Train
 def test_progress_goes_into_the_log_of_the_run(trained: Trained) -> None:
     logged = [entry.user_message for entry in trained.instance.all_logs(trained.ended.run_id)]
     last = [message for message in logged if " passes, " in message][-1]
-    assert last.startswith("40.0 of 40 passes, ")
+    assert last.startswith(f"{PASSES}.0 of {PASSES} passes, ")
     assert all(word in last for word in ("words/s", "loss", "0 s left"))
+
+
+def test_the_recipe_predicts_countries_better_than_the_majority_does(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The recipe of docs/embeddings.md, as it stands there."""
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    found: dict[str, Any] = {}
+    with serving(trained.root, query_workers=1, query_memory_mb=1024) as service:
+        exec(compile(code.replace("http://127.0.0.1:8000", service.url), str(PAGE), "exec"), found)
+    assert len(found["data"]) > 200
+    assert found["accuracy"] > 1.1 * found["majority"]
+    told = f"accuracy {found['accuracy']:.3f}, always the most frequent country {found['majority']:.3f}"
+    assert told in capsys.readouterr().out
 
 
 def test_nothing_starts_a_training_by_itself(tmp_path: Path) -> None:
