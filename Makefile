@@ -28,7 +28,7 @@ lint: $(INSTALLED)  ## Lint, format check, types, and whether Dagster can load t
 	$(BIN)/dagster definitions validate -m music_assets.definitions
 
 test: lint  ## Lint, then run every test.
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 format: $(INSTALLED)  ## Format the code.
 	$(BIN)/ruff check --fix .

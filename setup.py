@@ -76,6 +76,8 @@ setup(
             "polars>=1.30,<3",
             # The recipe of docs/embeddings.md: predicting the country from a user's vector.
             "scikit-learn>=1.6,<2",
+            # Whether a stopped command left a process behind.
+            "psutil>=6,<8",
             # Lint, format, types.
             "ruff>=0.17,<0.18",
             "mypy>=2.4,<3",

@@ -52,7 +52,7 @@ def build_definitions(
             "io_manager": DeltaIOManager(store, engine, TABLES, DESCRIPTIONS, settings.retention_hours),
             "store": store,
             "engine": engine,
-            "ingest": Ingest(landing, store, engine),
+            "ingest": Ingest(landing, store, engine, settings.retention_hours),
             "training_folder": TrainingFolder(root / ".scratch" / "training"),
             "publisher": Publisher(store, settings.memory_limit, settings.threads),
             "thresholds": Thresholds(settings.reject_warn_share, settings.reject_fail_share),

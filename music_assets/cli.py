@@ -2,19 +2,25 @@
 
 import csv
 import json
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date, time
+from decimal import Decimal
 from enum import StrEnum
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import duckdb
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from music_assets import local
 from music_assets.lake.csv_file import BadFileError
@@ -49,7 +55,7 @@ def _fail(message: str) -> typer.Exit:
 
 
 def _escaped(text: object) -> str:
-    return str(text).replace("[", r"\[")
+    return escape(str(text))
 
 
 def _settings() -> Settings:
@@ -69,8 +75,11 @@ def generate(
     """Write realistic made-up data in the shape of the Kaggle data set."""
     from music_assets.sample_data import generate as write
 
-    with _progress("users", users) as advance:
-        made = write(out_dir, users, seed=seed, dirty=dirty, progress=advance)
+    try:
+        with _progress("users", users) as advance:
+            made = write(out_dir, users, seed=seed, dirty=dirty, progress=advance)
+    except (OSError, ValueError) as error:
+        raise _fail(str(error)) from None
     for path in (made.users_csv, made.user_top_artists_csv):
         out.print(f"{path}  {path.stat().st_size:,} bytes", highlight=False, soft_wrap=True)
 
@@ -107,10 +116,11 @@ def query(
         return
     try:
         with connect(_settings().data) as connection:
-            _print_rows(connection.execute(sql), output, limit)
-    except NothingPublishedError as error:
-        raise _fail(str(error)) from None
-    except duckdb.Error as error:
+            cursor = connection.execute(sql)
+            if cursor is None or not cursor.description:
+                raise _fail("There is no statement in it that gives rows.")
+            _print_rows(cursor, output, limit)
+    except (NothingPublishedError, duckdb.Error) as error:
         raise _fail(str(error)) from None
 
 
@@ -147,13 +157,15 @@ def up(
     chosen = _settings()
     root = chosen.data
     Landing(root).prepare()
-    err.print(f"data root      [bold]{_escaped(root)}[/]", highlight=False, soft_wrap=True)
-    err.print(f"web UI         [bold]http://{host}:{port}[/]", highlight=False)
-    err.print(f"query service  [bold]http://{chosen.host}:{chosen.port}[/]", highlight=False)
-    err.print("stop           Ctrl-C")
     try:
+        local.check_port(host, port, "--port")
+        local.check_port(chosen.host, chosen.port, "MUSIC_ASSETS_PORT")
+        err.print(f"data root      [bold]{_escaped(root)}[/]", highlight=False, soft_wrap=True)
+        err.print(f"web UI         [bold]http://{host}:{port}[/]", highlight=False)
+        err.print(f"query service  [bold]http://{chosen.host}:{chosen.port}[/]", highlight=False)
+        err.print("stop           Ctrl-C")
         code = local.run_all(root, host, port)
-    except local.ProjectNotFoundError as error:
+    except (local.ProjectNotFoundError, local.PortError) as error:
         raise _fail(str(error)) from None
     raise typer.Exit(code)
 
@@ -244,25 +256,45 @@ def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _print_table(columns: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
-    listing = RichTable(*(_escaped(column) for column in columns))
+    listing = RichTable(*(Column(Text(column)) for column in columns))
     for row in rows:
-        listing.add_row(*("NULL" if value is None else _escaped(value) for value in row))
+        listing.add_row(*(Text("NULL" if value is None else str(value)) for value in row))
     out.print(listing)
     err.print(f"{listing.row_count:,} rows")
 
 
 def _print_json(columns: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
+    names = _distinct(columns)
     sys.stdout.write("[")
     for number, row in enumerate(rows):
         sys.stdout.write(",\n " if number else "\n ")
-        values = {column: _json_value(value) for column, value in zip(columns, row, strict=True)}
-        sys.stdout.write(json.dumps(values, ensure_ascii=False, default=str))
+        values = {name: _json_value(value) for name, value in zip(names, row, strict=True)}
+        sys.stdout.write(json.dumps(values, ensure_ascii=False, allow_nan=False, default=str))
     sys.stdout.write("\n]\n")
 
 
+def _distinct(columns: list[str]) -> list[str]:
+    """An object holds a name once: the second `a` becomes `a_1`, as in a subquery of DuckDB."""
+    names: list[str] = []
+    for column in columns:
+        candidates = chain([column], (f"{column}_{number}" for number in count(1)))
+        names.append(next(name for name in candidates if name not in names))
+    return names
+
+
 def _json_value(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become null."""
-    return None if isinstance(value, float) and value - value != 0 else value
+    """JSON has no NaN and no infinity: they become null. Times become ISO 8601, decimals numbers."""
+    if isinstance(value, Decimal):
+        value = float(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, dict):
+        return {str(_json_value(key)): _json_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_value(item) for item in value]
+    return value
 
 
 def _print_csv(columns: list[str], rows: Iterator[tuple[Any, ...]]) -> None:

@@ -10,6 +10,7 @@ import duckdb
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from music_assets.jobs import REFRESH_RANKINGS
 from music_assets.lake.landing import Landing
@@ -55,7 +56,8 @@ def run(root: Path, users: int, console: Console) -> None:
     for path in (made.users_csv, made.user_top_artists_csv):
         console.print(f"   {escape(str(landing.place(path).relative_to(root)))}", highlight=False)
     console.print(f"[bold]3.[/] Running the job {REFRESH_RANKINGS} through Dagster")
-    _run_job(root)
+    with console.status("Dagster starts, takes the files, ranks, checks and publishes"):
+        _run_job(root)
     _show(root, console)
 
 
@@ -115,5 +117,5 @@ def _print(console: Console, title: str, result: duckdb.DuckDBPyConnection) -> N
     columns = [column[0] for column in result.description or []]
     listing = RichTable(*columns, title=title, title_justify="left")
     for row in result.fetchall():
-        listing.add_row(*(escape(str(value))[:60] for value in row))
+        listing.add_row(*(Text(str(value)[:60]) for value in row))
     console.print(listing)

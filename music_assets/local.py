@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -14,8 +15,8 @@ from music_assets.settings import PREFIX
 HOME = ".dagster_home"
 STOP_SECONDS = 20
 LOOK_SECONDS = 0.2
-QUIET = ("-W", "ignore")
-"""Options of Python that keep warnings meant for Dagster's developers off the screen."""
+DEV_IS_SUPERSEDED = "ignore:Function `dev_command` is superseded"
+"""`dg dev` starts the same services, but wants a project in the current folder, whatever DAGSTER_HOME says."""
 
 
 class ProjectNotFoundError(Exception):
@@ -50,24 +51,45 @@ def dagster_home(root: Path) -> Path:
     return folder
 
 
-def run_all(root: Path, host: str, port: int) -> int:
-    """Run web UI, daemon and query service until one of them ends, or until SIGINT or SIGTERM asks to stop.
+class PortError(Exception):
+    """A port is taken already."""
 
-    Returns the exit code of the one that ended, 0 if asked to stop. Nothing stays behind: each is a process group of
-    its own, which is stopped as a whole.
+
+def check_port(host: str, port: int, option: str) -> None:
+    """Try to listen on the port that the option names.
+
+    Raises PortError where that fails: what listens there would say so only after all else has started.
     """
-    home = dagster_home(root)
-    workspace = str(project_folder() / "workspace.yaml")
-    dagster = [sys.executable, *QUIET, "-m", "dagster", "dev", "-w", workspace, "-h", host, "-p", str(port)]
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        raise PortError(
+            f"Cannot listen on {host}, port {port}: {error.strerror}. Is it running already? "
+            f"Otherwise name another port with {option}."
+        ) from None
+
+
+def run_all(root: Path, host: str, port: int) -> int:
+    """Run web UI, daemon and query service until one of them ends, or SIGINT, SIGTERM or SIGHUP stops them.
+
+    Returns the exit code of the one that ended, 0 if stopped. Nothing stays behind: each is a process group of its own,
+    which is stopped as a whole.
+    """
+    workspace, home = project_folder() / "workspace.yaml", dagster_home(root)
+    dagster = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace), "-h", host, "-p", str(port)]
+    dagster += ["--log-level", "warning"]  # else each look of a sensor writes two lines, and runs drown in them
     service = [sys.executable, "-m", "music_assets", "serve"]
     reached_at = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104  Everywhere includes this machine.
     environment = {
+        "PYTHONWARNINGS": DEV_IS_SUPERSEDED,
         **os.environ,
         f"{PREFIX}DATA": str(root),
         f"{PREFIX}DAGSTER_URL": f"http://{reached_at}:{port}",
         "DAGSTER_HOME": str(home),
     }
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # ignored: by nohup
+            signal.signal(number, _interrupt)
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for command in (dagster, service):
@@ -94,8 +116,8 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Wait for a process that was asked to stop, and kill what is left of its group."""
-    with suppress(subprocess.TimeoutExpired):
+    """Wait for a process that was asked to stop, then kill what is left of its group; a second Ctrl-C hurries."""
+    with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
         process.wait(STOP_SECONDS)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

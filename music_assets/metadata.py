@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -11,7 +11,15 @@ import pandas as pd
 
 from music_assets.lake.delta import Snapshot
 from music_assets.lake.ingest import IngestReport
-from music_assets.tables import ARTIST_RANK_IN_COUNTRY, COUNTRY_RANK_PER_ARTIST, TABLES, Table
+from music_assets.tables import (
+    ARTIST_RANK_IN_COUNTRY,
+    COUNTRY_RANK_PER_ARTIST,
+    EMBEDDING_TABLES,
+    RANKING_TABLES,
+    RAW_TABLES,
+    TABLES,
+    Table,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,12 +43,12 @@ def table_metadata(table: Table, snapshot: Snapshot, seconds: float) -> dict[str
     }
 
 
-def column_schema(table: Table) -> dg.TableSchema:
-    """Return the declared columns as the web UI shows them."""
+def column_schema(table: Table, prefix: str = "") -> dg.TableSchema:
+    """Return the declared columns as the web UI shows them, with a prefix to their names."""
     return dg.TableSchema(
         columns=[
             dg.TableColumn(
-                column.name,
+                prefix + column.name,
                 str(column.type),
                 column.description,
                 constraints=dg.TableColumnConstraints(nullable=column.nullable, unique=table.key == (column.name,)),
@@ -60,6 +68,24 @@ def column_lineage(table: Table) -> dg.TableColumnLineage:
         {
             name: [dg.TableColumnDep(asset_key=keys[source], column_name=column) for source, column in columns]
             for name, columns in origins.items()
+        }
+    )
+
+
+def music_db_schema() -> dg.TableSchema:
+    """Return the columns of all tables of the published snapshot, each with its table's name before it."""
+    return dg.TableSchema(
+        [column for table in TABLES for column in column_schema(table, prefix=f"{table.full_name}.").columns]
+    )
+
+
+def music_db_lineage() -> dg.TableColumnLineage:
+    """Return for the columns of the published snapshot which column of which asset each is a copy of."""
+    return dg.TableColumnLineage(
+        {
+            f"{table.full_name}.{column.name}": [dg.TableColumnDep(dg.AssetKey(table.asset_key), column.name)]
+            for table in (*RAW_TABLES, *RANKING_TABLES, *EMBEDDING_TABLES)
+            for column in table.columns
         }
     )
 
@@ -95,11 +121,12 @@ def markdown_table(rows: pd.DataFrame) -> dg.MarkdownMetadataValue:
     """Return the rows as a Markdown table; what stands in the cells cannot break out of them."""
     if rows.empty:
         return dg.MetadataValue.md("none")
-    lines = [list(rows.columns), ["---"] * len(rows.columns), *rows.astype(str).to_numpy().tolist()]
-    return dg.MetadataValue.md("\n".join("| " + " | ".join(_cell(text) for text in line) + " |" for line in lines))
+    lines: list[Iterable[Any]] = [rows.columns, ["---"] * len(rows.columns), *rows.itertuples(index=False)]
+    return dg.MetadataValue.md("\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines))
 
 
-def _cell(text: str) -> str:
+def _cell(value: Any) -> str:
+    text = "NULL" if pd.isna(value) else str(value)
     return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import dagster as dg
 import requests
@@ -29,6 +30,7 @@ UNFINISHED = (
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 )
+ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
 @dataclass(frozen=True)
@@ -76,25 +78,28 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A run for the same work that did not succeed, and when it ended (seconds since 1970)."""
+class EndedRun:
+    """A run for the same work, when it ended (seconds since 1970), and whether it succeeded."""
 
     run_id: str
     ended: float
+    succeeded: bool = False
 
 
 def decide(
     work: Work,
     tables_with_data: Sequence[Table],
     unfinished_run: str | None,
-    failures: Sequence[Failure],
+    earlier: Sequence[EndedRun],
     policy: RetryPolicy,
     now: float,
 ) -> dg.RunRequest | dg.SkipReason:
     """Decide whether a refresh starts now; a skip says what it is waiting for.
 
-    `failures` are the runs that failed for this very work, the latest first.
+    `earlier` are the runs that ended for this very work, the latest first. Failures count from the last success on: a
+    file that was taken can come back with the same name, size, modification time and inode.
     """
+    failures = list(takewhile(lambda run: not run.succeeded, earlier))
     lacking = [table for table in RAW_TABLES if table not in tables_with_data and not work.waiting.get(table)]
     if lacking:
         folders = " and ".join(f"user_data/{table.name}" for table in lacking)
@@ -116,7 +121,7 @@ def decide(
                 f"Run {failures[0].run_id} failed for {work.names}. Attempt {len(failures) + 1} of "
                 f"{policy.max_attempts} starts in {wait:.0f} s."
             )
-    return dg.RunRequest(run_key=f"{work.digest}-{len(failures) + 1}", tags={WORK_TAG: work.digest})
+    return dg.RunRequest(run_key=f"{work.digest}-{len(earlier) + 1}", tags={WORK_TAG: work.digest})
 
 
 def csv_drop_sensor(
@@ -136,9 +141,9 @@ def csv_drop_sensor(
         work = Work(landing.complete(), _unpublished(store))
         return decide(
             work,
-            [table for table in RAW_TABLES if store.snapshot(table).version >= 0],
+            [table for table in RAW_TABLES if store.snapshot(table).rows],
             _unfinished_run(context.instance),
-            _failures(context.instance, work.digest),
+            _ended_runs(context.instance, work.digest),
             policy,
             time.time(),
         )
@@ -164,12 +169,14 @@ def _unfinished_run(instance: dg.DagsterInstance) -> str | None:
     return runs[0].run_id if runs else None
 
 
-def _failures(instance: dg.DagsterInstance, digest: str) -> list[Failure]:
-    records = instance.get_run_records(
-        dg.RunsFilter(tags={WORK_TAG: digest}, statuses=[dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED])
-    )
-    failures = [Failure(record.dagster_run.run_id, record.end_time or 0.0) for record in records]
-    return sorted(failures, key=lambda failure: failure.ended, reverse=True)
+def _ended_runs(instance: dg.DagsterInstance, digest: str) -> list[EndedRun]:
+    records = instance.get_run_records(dg.RunsFilter(tags={WORK_TAG: digest}, statuses=list(ENDED)))
+    runs = [
+        EndedRun(run.run_id, record.end_time or 0.0, run.status is dg.DagsterRunStatus.SUCCESS)
+        for record in records
+        for run in [record.dagster_run]
+    ]
+    return sorted(runs, key=lambda run: run.ended, reverse=True)
 
 
 def run_failure_alert(webhook: str | None) -> dg.SensorDefinition:
@@ -181,7 +188,7 @@ def run_failure_alert(webhook: str | None) -> dg.SensorDefinition:
         description="Writes an alert line for each run that failed, and posts it to MUSIC_ASSETS_ALERT_WEBHOOK.",
     )
     def alert(context: dg.RunFailureSensorContext) -> None:
-        line = alert_line(context.dagster_run, context.failure_event.message or "no message")
+        line = alert_line(context.dagster_run, _causes(context) or context.failure_event.message or "no message")
         context.log.error(line)
         if webhook:
             response = requests.post(
@@ -192,6 +199,12 @@ def run_failure_alert(webhook: str | None) -> dg.SensorDefinition:
             response.raise_for_status()
 
     return alert
+
+
+def _causes(context: dg.RunFailureSensorContext) -> str:
+    """Return for each step that failed what was raised in it."""
+    failed = [(event.step_key, event.step_failure_data.error) for event in context.get_step_failure_events()]
+    return "; ".join(f"{step}: {(error.cause or error).message.strip()}" for step, error in failed if error)
 
 
 def alert_line(run: dg.DagsterRun, message: str) -> str:

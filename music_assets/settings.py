@@ -21,7 +21,7 @@ class SettingsError(Exception):
 class Settings(BaseSettings):
     """The settings. Each is read from the environment variable `MUSIC_ASSETS_<NAME>`."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", env_ignore_empty=True)
 
     data: Annotated[Path, AfterValidator(_absolute)] = Field(
         Path("data"), description="The data root: the folder that holds drops, tables and snapshots."
@@ -34,11 +34,17 @@ class Settings(BaseSettings):
     threads: int | None = Field(None, ge=1, description="Threads DuckDB may use in a run. Empty: one per core.")
     sensor_interval: int = Field(5, ge=1, description="Seconds between two looks of `csv_drop_sensor`.")
     settle_seconds: float = Field(
-        2.0, ge=0, description="Seconds for which a dropped file must not have changed before it counts as complete."
+        2.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds for which a dropped file must not have changed before it counts as complete.",
     )
     max_attempts: int = Field(5, ge=1, description="How often the sensor starts a refresh for the same files at most.")
     retry_pause: float = Field(
-        30.0, ge=0, description="Seconds before the second attempt; each further pause is twice the one before."
+        30.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds before the second attempt; each further pause is twice the one before.",
     )
     reject_warn_share: float = Field(
         0.01, ge=0, le=1, description="Share of rejected rows above which the check `reject_share` warns."
@@ -50,7 +56,10 @@ class Settings(BaseSettings):
         description="Share of rejected rows above which `reject_share` fails and nothing is published.",
     )
     retention_hours: float = Field(
-        168.0, ge=0, description="Hours for which parquet files that no table refers to any more are kept."
+        24.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Hours for which parquet files that no table refers to any more are kept.",
     )
     alert_webhook: HttpUrl | None = Field(
         None, description="Address that gets a JSON POST when a run fails. Empty: the log only."
@@ -68,9 +77,9 @@ class Settings(BaseSettings):
         None, description="File with further API keys, one `NAME:DIGEST` a line; `#` starts a comment."
     )
     rate_limit: str = Field(
-        "100/second",
+        "1000/second",
         pattern=r"^[1-9]\d*/([1-9]\d* ?)?(second|minute|hour|day)s?$",
-        description="Requests a caller may send (one key; without keys, one address), such as `100/second`.",
+        description="Requests a caller may send (one key; without keys, one address), such as `1000/second`.",
     )
     row_limit: int = Field(100_000, ge=1, le=10_000_000, description="Most rows in one answer of the query service.")
     timeout_ms: int = Field(10_000, ge=1, description="Milliseconds a query may take at most.")

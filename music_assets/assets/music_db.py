@@ -7,7 +7,7 @@ import pandas as pd
 
 from music_assets.assets import OWNERS
 from music_assets.lake.music_db import Publisher
-from music_assets.metadata import markdown_table
+from music_assets.metadata import markdown_table, music_db_lineage, music_db_schema
 from music_assets.tables import EMBEDDING_TABLES, RANKING_TABLES, RAW_TABLES
 
 
@@ -29,7 +29,10 @@ def music_db(publisher: dg.ResourceParam[Publisher]) -> dg.MaterializeResult:
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": sum(table.rows for table in published.tables.values()),
-            "data version": published.data_version,
+            "dagster/column_schema": music_db_schema(),
+            "dagster/column_lineage": music_db_lineage(),
+            "dagster/table_name": "music_db",
+            "table version": published.data_version,
             "tables": markdown_table(tables),
             "path": dg.MetadataValue.path(str(published.path)),
             "size (bytes)": published.path.stat().st_size,

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from glob import escape
 from pathlib import Path
+from uuid import uuid4
 
 import duckdb
 import ibis
@@ -11,7 +13,7 @@ import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 
 from music_assets.engines.base import CsvFile, ParsedFile
-from music_assets.lake.csv_file import is_compressed, read_exactly
+from music_assets.lake.csv_file import LONGEST_RECORD, is_compressed, read_exactly
 from music_assets.tables import REJECTED_ROWS, Table
 from music_assets.transforms.cleaning import clean
 from music_assets.transforms.current import repeated_keys
@@ -26,6 +28,9 @@ STRICT_CSV = {
     "auto_detect": False,
     "strict_mode": True,
     "null_padding": False,
+    "max_line_size": LONGEST_RECORD,
+    # A field too many is let through where it reads as NULL, which an empty one would do by default.
+    "nullstr": uuid4().hex,
 }
 UNKNOWN_COLUMN = "unknown_{}"
 
@@ -36,7 +41,10 @@ def error(message: str) -> bool:
 
 
 class DuckDBEngine:
-    """One in-memory DuckDB for a run, spilling to `scratch` beyond `memory_limit`."""
+    """One in-memory DuckDB for a run, spilling to `scratch` beyond `memory_limit`.
+
+    Every path that is read is escaped: DuckDB takes brackets, stars and question marks in it for a pattern.
+    """
 
     name = "duckdb"
 
@@ -71,7 +79,7 @@ class DuckDBEngine:
         """Return the rows in these parquet files of the table."""
         if not files:
             return ibis.memtable(table.schema.to_pyarrow().empty_table(), schema=table.schema)
-        return self.backend.read_parquet(list(files)).cast(table.schema).select(list(table.schema))
+        return self.backend.read_parquet([escape(file) for file in files]).cast(table.schema).select(list(table.schema))
 
     def write(self, rows: ir.Table, table: Table, folder: Path) -> list[Path]:
         """Write the rows as one parquet file, in the table's sort order."""
@@ -84,7 +92,7 @@ class DuckDBEngine:
         names = [name or UNKNOWN_COLUMN.format(place) for place, name in enumerate(csv_file.header.columns)]
         wanted = [column.name for column in csv_file.table.delivered]
         raw = self.backend.read_csv(
-            str(csv_file.path),
+            escape(str(csv_file.path)),
             columns=dict.fromkeys(names, "VARCHAR"),
             compression="gzip" if is_compressed(csv_file.path) else "none",
             **STRICT_CSV,
@@ -103,7 +111,7 @@ class DuckDBEngine:
 
     def _split(self, csv_file: CsvFile, texts: Path, target: Path, reject_target: Path) -> ParsedFile:
         """Write good and rejected rows into a file each."""
-        raw = self.backend.read_parquet(str(texts))
+        raw = self.backend.read_parquet(escape(str(texts)))
         cleaned = clean(raw, csv_file.table, csv_file.source_file, csv_file.ingested_at)
         verdict = cleaned.mutate(
             column_name=ibis.ifelse(cleaned["broken"].isnull(), cleaned["column_name"], ibis.null("string")),
@@ -116,6 +124,9 @@ class DuckDBEngine:
         rejects = self.read(REJECTED_ROWS, [str(reject_target)])
         counted = rejects.group_by("reason").agg(rows=rejects.count()).to_pyarrow().to_pydict()
         reasons = dict(zip(counted["reason"], counted["rows"], strict=True))
+        if not reasons:
+            reject_target.unlink()
+            return self._parsed(csv_file.table, target)
         return self._parsed(csv_file.table, target, (reject_target,), reasons)
 
     def _parsed(

@@ -1,6 +1,7 @@
 """Delta tables: snapshots to read, commits to write, vacuum. Knows transactions, not what is in the rows."""
 
 import json
+import math
 import os
 import time
 import uuid
@@ -13,10 +14,12 @@ from typing import Any
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError
-from deltalake.transaction import AddAction, create_table_with_add_actions
+from deltalake.transaction import AddAction
 
 from music_assets.tables import Table
 
+REPLACED = "replaced"
+"""Identity under which commits that replace a table's content exclude each other, even where there was none."""
 STATISTICS_FOR = ("user_id", "ingested_at")
 """Columns whose smallest and largest value go into the log: integers and times only, which every reader agrees on."""
 
@@ -55,7 +58,7 @@ class DeltaStore:
         column = {name: adds.column(name).to_pylist() for name in adds.schema.names}
         return Snapshot(
             version=delta.version(),
-            files=tuple(delta.file_uris()),
+            files=tuple(str(self.folder(table) / path) for path in column["path"]),
             rows=sum(column["num_records"]),
             size_bytes=sum(column["size_bytes"]),
             latest_ingest=max(filter(None, column.get("max.ingested_at", ())), default=None),
@@ -77,7 +80,7 @@ class DeltaStore:
     ) -> int:
         """Add parquet files to the table in one transaction that carries the identities; return the new version.
 
-        Raises ConcurrentCommitError if another process committed one of the identities meanwhile.
+        Raises ConcurrentCommitError if one of the identities is committed already, by another process in between.
         """
         return self._commit(table, "append", files, identities, metadata)
 
@@ -93,18 +96,23 @@ class DeltaStore:
 
         The newest stands first.
         """
-        delta = self._open(table, upto)
+        delta = self._open(table)
         newer = 0 if delta is None else delta.version() - since
         if delta is None or newer <= 0:
             return []
-        return [json.loads(commit[key]) for commit in delta.history(limit=newer) if key in commit]
+        # Asked of an older version, deltalake returns the newest commits under the numbers of older ones.
+        return [
+            json.loads(commit[key])
+            for commit in delta.history(limit=newer)
+            if key in commit and (upto is None or commit["version"] <= upto)
+        ]
 
     def vacuum(self, table: Table, retention_hours: float) -> list[str]:
         """Delete parquet files that no version younger than the retention refers to; return their paths."""
         delta = self._open(table)
         if delta is None:
             return []
-        removed = delta.vacuum(int(retention_hours), dry_run=False, enforce_retention_duration=False)
+        removed = delta.vacuum(math.ceil(retention_hours), dry_run=False, enforce_retention_duration=False, full=True)
         for folder in self.folder(table).glob("part-*"):
             if not any(folder.iterdir()) and time.time() - folder.stat().st_mtime > retention_hours * 3600:
                 folder.rmdir()
@@ -114,39 +122,49 @@ class DeltaStore:
         folder = str(self.folder(table))
         return DeltaTable(folder, version=version) if DeltaTable.is_deltatable(folder) else None
 
+    def _create(self, table: Table, schema: Schema, append_only: bool) -> DeltaTable:
+        """Create the table without rows: of two processes that create one with rows, both would get theirs in."""
+        folder = self.folder(table)
+        folder.mkdir(parents=True, exist_ok=True)
+        return DeltaTable.create(
+            str(folder),
+            schema,
+            mode="ignore",
+            name=table.full_name,
+            description=table.description,
+            configuration={"delta.appendOnly": "true"} if append_only else None,
+        )
+
     def _commit(
         self, table: Table, mode: Any, files: Sequence[Path], identities: Iterable[str], metadata: Mapping[str, Any]
     ) -> int:
         folder = self.folder(table)
-        folder.mkdir(parents=True, exist_ok=True)
         adds = [_add_action(folder, file) for file in files]
-        properties = CommitProperties(
-            custom_metadata={key: json.dumps(value) for key, value in metadata.items()},
-            app_transactions=[Transaction(app_id=identity, version=1) for identity in identities],
-        )
         _sync(file for path in files for file in (path, path.parent))
-        delta = self._open(table)
         schema = Schema.from_arrow(table.schema.to_pyarrow())
         try:
-            if delta is None:
-                create_table_with_add_actions(
-                    str(folder),
-                    schema,
-                    adds,
-                    mode="error",
-                    name=table.full_name,
-                    description=table.description,
-                    configuration={"delta.appendOnly": "true"} if mode == "append" else None,
-                    commit_properties=properties,
-                )
-            else:
-                delta.create_write_transaction([*adds], mode, schema, commit_properties=properties)
+            delta = self._open(table) or self._create(table, schema, append_only=mode == "append")
+            properties = CommitProperties(
+                custom_metadata={key: json.dumps(value) for key, value in metadata.items()},
+                app_transactions=_transactions(delta, table, mode, identities),
+            )
+            delta.create_write_transaction([*adds], mode, schema, commit_properties=properties)
         except CommitFailedError as error:
             raise ConcurrentCommitError(f"{table.full_name}: {error}") from error
         committed = DeltaTable(str(folder)).version()
         log = folder / "_delta_log"
         _sync((log / f"{committed:020}.json", log, folder))
         return committed
+
+
+def _transactions(delta: DeltaTable, table: Table, mode: str, identities: Iterable[str]) -> list[Transaction]:
+    """Return the marks that make one of two commits fail: of the same files, or that both replace the content."""
+    if mode == "overwrite":
+        return [Transaction(app_id=REPLACED, version=delta.version() + 1)]
+    names = list(identities)
+    if any(delta.transaction_version(name) is not None for name in names):
+        raise ConcurrentCommitError(f"{table.full_name}: the same files were committed in between")
+    return [Transaction(app_id=name, version=1) for name in names]
 
 
 def _add_action(folder: Path, file: Path) -> AddAction:

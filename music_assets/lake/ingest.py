@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from music_assets.engines.base import CsvFile, Engine, ParsedFile
-from music_assets.lake.csv_file import BadFileError, read_header
+from music_assets.lake.csv_file import BadFileError, check_compression, read_header
 from music_assets.lake.delta import DeltaStore
 from music_assets.lake.landing import DroppedFile, Landing, identity_of
 from music_assets.tables import REJECTED_ROWS, Table
@@ -75,10 +75,11 @@ class _Parsed:
 class Ingest:
     """Takes the complete files of a data root into its raw tables."""
 
-    def __init__(self, landing: Landing, store: DeltaStore, engine: Engine) -> None:
+    def __init__(self, landing: Landing, store: DeltaStore, engine: Engine, retention_hours: float = 168.0) -> None:
         self.landing = landing
         self.store = store
         self.engine = engine
+        self.retention_hours = retention_hours
 
     def take(self, table: Table, log: logging.Logger) -> IngestReport:
         """Take every complete file that waits for the table; return what became of each.
@@ -88,40 +89,54 @@ class Ingest:
         """
         self.landing.prepare()
         with self.landing.exclusively():
-            return self._take(table, log)
+            report = self._take(table, log)
+            for written in (table, REJECTED_ROWS):
+                self.store.vacuum(written, self.retention_hours)
+            return report
 
     def _take(self, table: Table, log: logging.Logger) -> IngestReport:
         report = IngestReport()
         parsed: dict[str, _Parsed] = {}
-        repeated: list[tuple[DroppedFile, str]] = []
+        repeated: list[tuple[DroppedFile, str, str]] = []
         after = self.store.snapshot(table).latest_ingest
         for file in self.landing.complete()[table]:
-            identity = identity_of(file.path)
+            try:
+                identity = identity_of(file.path)
+            except OSError as error:
+                self._reject(file, f"unreadable: {error.strerror}", report, log)
+                continue
             earlier = parsed.get(identity)
             if earlier or self.store.holds(table, identity):
                 same = f"as {earlier.dropped.name}" if earlier else "as a file taken before"
-                repeated.append((file, f"the same bytes {same}: counted once, removed"))
+                repeated.append((file, identity, f"the same bytes {same}: counted once, removed"))
                 continue
             ingested_at = after = _later_than(after)
             try:
                 parsed[identity] = self._parse(table, file, identity, ingested_at, log)
             except BadFileError as error:
-                moved = self.landing.quarantine(file, str(error))
-                report.add(TakenFile(file.name, REJECTED, file.size, note=f"{error}; moved to {moved}"), log)
-        unchanged = [file for file in parsed.values() if _still_there(file, log)]
+                self._reject(file, str(error), report, log)
+        unchanged = [file for file in parsed.values() if _still_there(file.dropped, log)]
         self._commit(table, unchanged)
         for done in unchanged:
             report.add(done.taken, log)
             report.reasons.update(done.result.reasons)
             _delete(done.dropped, log)
-        for file, note in repeated:
-            report.add(TakenFile(file.name, DUPLICATE, file.size, note=note), log)
-            _delete(file, log)
+        for file, identity, note in repeated:
+            if self.store.holds(table, identity):
+                report.add(TakenFile(file.name, DUPLICATE, file.size, note=note), log)
+                _delete(file, log)
         return report
+
+    def _reject(self, file: DroppedFile, reason: str, report: IngestReport, log: logging.Logger) -> None:
+        """Move a bad file aside, unless it is no longer the one that was read: then it was not complete."""
+        if _still_there(file, log):
+            moved = self.landing.quarantine(file, reason)
+            report.add(TakenFile(file.name, REJECTED, file.size, note=f"{reason}; moved to {moved}"), log)
 
     def _parse(
         self, table: Table, file: DroppedFile, identity: str, ingested_at: datetime, log: logging.Logger
     ) -> _Parsed:
+        check_compression(file.path)
         header = read_header(file.path, table)
         if header.unknown:
             log.warning(f"{file.name}: unknown columns ignored: {', '.join(header.unknown)}")
@@ -167,10 +182,10 @@ def _later_than(moment: datetime | None) -> datetime:
     return now if moment is None else max(now, moment + timedelta(microseconds=1))
 
 
-def _still_there(file: _Parsed, log: logging.Logger) -> bool:
-    if file.dropped.unchanged():
+def _still_there(file: DroppedFile, log: logging.Logger) -> bool:
+    if file.unchanged():
         return True
-    log.warning(f"{file.dropped.name}: changed while it was read; it waits for the next run")
+    log.warning(f"{file.name}: changed while it was read; it waits for the next run")
     return False
 
 

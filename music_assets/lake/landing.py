@@ -16,7 +16,6 @@ from music_assets.tables import RAW_TABLES, Table
 
 SUFFIXES = (".csv", ".csv.gz")
 NOT_LOOKED_AT = (".", "_")
-SECOND_LOOK_SECONDS = 0.2
 HASHED_AT_ONCE = 1 << 20
 
 
@@ -55,9 +54,10 @@ def look_at(path: Path) -> DroppedFile:
 class Landing:
     """The drop folders below a data root, and the folder of what was rejected."""
 
-    def __init__(self, root: Path, settle_seconds: float = 2.0) -> None:
+    def __init__(self, root: Path, settle_seconds: float = 2.0, pause_between_looks: float = 0.2) -> None:
         self.root = root
         self.settle_seconds = settle_seconds
+        self.pause_between_looks = pause_between_looks
 
     def folder(self, table: Table) -> Path:
         """Return the folder into which CSV files for the table are dropped."""
@@ -85,7 +85,7 @@ class Landing:
         """
         first = {table: self._settled(table) for table in RAW_TABLES}
         if any(first.values()):
-            time.sleep(SECOND_LOOK_SECONDS)
+            time.sleep(self.pause_between_looks)
         return {table: [file for file in files if file.unchanged()] for table, files in first.items()}
 
     def place(self, file: Path, progress: Callable[[int], None] = lambda _: None) -> Path:

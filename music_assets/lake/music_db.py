@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from glob import escape
 from pathlib import Path
 
 import duckdb
@@ -153,7 +154,7 @@ def _definition(table: Table, snapshot: Snapshot) -> str:
         columns = ", ".join(f'"{column.name}" {_DUCKDB_TYPES[column.type]}' for column in table.columns)
         return f"CREATE TABLE {table.full_name} ({columns})"
     names = ", ".join(f'"{column.name}"' for column in table.columns)
-    files = ", ".join(_text(file) for file in snapshot.files)
+    files = ", ".join(_text(escape(file)) for file in snapshot.files)
     unsorted = table.sort_by and len(snapshot.files) > 1  # an engine writes each file sorted
     order = f" ORDER BY {', '.join(table.sort_by)}" if unsorted else ""
     return f"CREATE {_kind(table, snapshot)} {table.full_name} AS SELECT {names} FROM read_parquet([{files}]){order}"

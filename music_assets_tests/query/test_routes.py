@@ -154,6 +154,18 @@ def test_answers_that_hang_on_more_than_the_data_are_not_cached(service: Service
     assert response.headers["cache-control"] == "no-store"
 
 
+def test_a_repeated_question_gets_the_same_rows_and_another_gets_its_own(service: Service) -> None:
+    for _ in range(5):
+        assert service.rows("SELECT ?", params=[1]) == [[1]]
+        assert service.rows("SELECT ?", params=["1"]) == [["1"]]
+        assert service.rows("SELECT ?", params=[1.0]) == [[1.0]]
+        assert service.rows("SELECT ?", params=[True]) == [[True]]
+        assert service.rows("FROM range(3)", limit=2) == [[0], [1]]
+        assert service.rows("FROM range(3)", limit=3) == [[0], [1], [2]]
+    drawn = {service.rows("SELECT random()")[0][0] for _ in range(20)}
+    assert len(drawn) == 20
+
+
 def test_countries(service: Service, world: World) -> None:
     answer = service.http.get("/countries").json()
     groups = world.rankings.groupby("country")

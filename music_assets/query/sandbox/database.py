@@ -1,11 +1,13 @@
 """Layer 2: a read-only connection to one snapshot, with everything else locked, and what a statement gives there."""
 
 import re
+from collections import OrderedDict
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import duckdb
+import orjson
 import pyarrow as pa
 
 from music_assets.query.sandbox.gate import CATALOG, Gate, GateError, Verdict, explained
@@ -14,6 +16,9 @@ ROWS_PER_BATCH = 10_000
 REMEMBERED_VERDICTS = 1024
 REMEMBERED_LENGTH = 4_000
 """Verdicts on SQL up to this many characters are kept: the same question comes again and again."""
+REMEMBERED_RESULTS = 512
+REMEMBERED_BYTES = 32 * 1024
+"""Results up to this size are kept too while the snapshot is in use, but for those that hang on time or chance."""
 
 _TOLD_AS_THEY_ARE = (
     duckdb.ParserException,
@@ -87,6 +92,7 @@ class Database:
         if self._connection is not None:
             self._connection.close()
         self._connection, self._timeout_ms = connection, 0
+        self._results: OrderedDict[bytes, Result] = OrderedDict()
         self._judge = lru_cache(REMEMBERED_VERDICTS)(Gate(connection, tables).judge)
 
     def _config(self) -> dict[str, Any]:
@@ -127,8 +133,13 @@ class Database:
         connection = self._connection
         self._bound_time(timeout_ms)
         try:
-            verdict = self._verdict(sql)
-            return self._rows(connection, verdict, params, limit, most_bytes)
+            key = orjson.dumps([sql, params, limit])
+            if key in self._results:
+                self._results.move_to_end(key)
+                return self._results[key]
+            result = self._rows(connection, self._verdict(sql), params, limit, most_bytes)
+            self._remember(key, result)
+            return result
         except GateError as error:
             raise RejectedError(error.code, error.detail, _position(sql, error.location)) from None
         except (duckdb.InternalException, duckdb.FatalException) as error:
@@ -145,6 +156,13 @@ class Database:
     def _verdict(self, sql: str) -> Verdict:
         judge = self._judge if len(sql) <= REMEMBERED_LENGTH else self._judge.__wrapped__
         return judge(sql)
+
+    def _remember(self, key: bytes, result: Result) -> None:
+        small = len(key) + sum(batch.nbytes for batch in result.batches) <= REMEMBERED_BYTES
+        if small and not result.volatile:
+            self._results[key] = result
+            if len(self._results) > REMEMBERED_RESULTS:
+                self._results.popitem(last=False)
 
     def _bound_time(self, timeout_ms: int) -> None:
         if timeout_ms != self._timeout_ms and self._connection is not None:

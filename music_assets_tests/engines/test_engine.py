@@ -1,0 +1,50 @@
+"""What every engine does besides parsing: reads what is declared, writes sorted, leaves nothing behind."""
+
+from pathlib import Path
+
+import ibis
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from music_assets.engines.base import Engine
+from music_assets.tables import ARTIST_RANK_IN_COUNTRY, COUNTRY_RANK_PER_ARTIST, TABLES, Table
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_no_files_are_no_rows(engine: Engine, table: Table) -> None:
+    rows = engine.read(table, [])
+    assert rows.schema() == table.schema
+    assert rows.count().to_pyarrow().as_py() == 0
+
+
+def test_writes_the_declared_columns_in_the_sort_order(engine: Engine, tmp_path: Path) -> None:
+    names = ["Ａ", "Zaz", "abba", "𝔘", "Éa", "abba b", "Abba", ""]
+    rows = [(rank, 1.0, name, country) for name in names for country in ("b", "a") for rank in (2, 1)]
+    unsorted = ibis.memtable(rows, columns=["rank", "total_playcount", "artist_name", "country"])
+    files = engine.write(unsorted.mutate(more=1), ARTIST_RANK_IN_COUNTRY, tmp_path)
+    written = pa.concat_tables(pq.read_table(file) for file in files)
+    assert written.column_names == ["country", "artist_name", "total_playcount", "rank"]
+    assert [str(kind) for kind in written.schema.types] == ["string", "string", "double", "int32"]
+    order = [(row["country"], row["rank"]) for row in written.to_pylist()]
+    assert order == sorted(order)
+    assert len(order) == len(rows)
+
+
+def test_sorts_names_by_their_bytes(engine: Engine, tmp_path: Path) -> None:
+    names = ["Ａ", "Zaz", "abba", "𝔘", "Éa", "abba b", "Abba", "\ue000"]
+    rows = ibis.memtable(
+        [(name, "Chad", 1.0, 0.5, 1) for name in names],
+        columns=["artist_name", "country", "total_playcount", "normalized_popularity", "rank"],
+    )
+    files = engine.write(rows, COUNTRY_RANK_PER_ARTIST, tmp_path)
+    found = [row["artist_name"] for file in files for row in pq.read_table(file).to_pylist()]
+    assert found == sorted(names, key=lambda name: name.encode())
+
+
+def test_reads_files_of_names_with_signs(engine: Engine, tmp_path: Path) -> None:
+    folder = tmp_path / "a [b]* 'c' 100%"
+    folder.mkdir()
+    rows = ibis.memtable([("Chad", "Moby", 1.0, 1)], columns=["country", "artist_name", "total_playcount", "rank"])
+    (file,) = engine.write(rows, ARTIST_RANK_IN_COUNTRY, folder)
+    assert engine.read(ARTIST_RANK_IN_COUNTRY, [str(file)]).to_pyarrow().num_rows == 1

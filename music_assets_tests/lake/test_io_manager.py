@@ -1,0 +1,85 @@
+"""The I/O manager, between real assets: what one returns the next one reads, and which versions it read is known."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+import pytest
+
+from music_assets.assets import rankings, raw_parquet
+from music_assets.assets.music_db import music_db
+from music_assets.lake.io_manager import DeltaIOManager
+from music_assets.lake.music_db import INPUTS, Publisher
+from music_assets.tables import ARTIST_RANK_IN_COUNTRY, COUNTRY_RANK_PER_ARTIST, TABLES, USER_DATA, USER_TOP_ARTISTS
+from music_assets_tests.data_root import DataRoot
+
+ASSETS = [*dg.load_assets_from_modules([raw_parquet, rankings]), music_db]
+USERS = "user_id,country,total_scrobbles\n"
+ARTISTS = "user_id,rank,artist_name,playcount,mbid\n"
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+def materialize(data_root: DataRoot, instance: dg.DagsterInstance, selection: str = "*") -> dg.ExecuteInProcessResult:
+    io_manager = DeltaIOManager(data_root.store, data_root.engine, TABLES, {}, retention_hours=168)
+    return dg.materialize(
+        ASSETS,
+        instance=instance,
+        selection=selection,
+        resources={
+            "io_manager": io_manager,
+            "ingest": data_root.ingest,
+            "publisher": Publisher(data_root.store, "200MB", 1),
+        },
+    )
+
+
+def test_assets_read_what_the_ones_before_committed(data_root: DataRoot, instance: dg.DagsterInstance) -> None:
+    data_root.drop(USER_DATA, "u.csv", USERS + "1,Chad,5\n2,Germany,1\n")
+    data_root.drop(USER_TOP_ARTISTS, "a.csv", ARTISTS + "1,1,Moby,5,\n2,1,Moby,1,\n2,2,Zaz,3,\n")
+    result = materialize(data_root, instance)
+    assert data_root.rows(COUNTRY_RANK_PER_ARTIST) == [
+        ("Chad", "Moby", 5.0, 1.0, 1),
+        ("Germany", "Moby", 1.0, 0.25, 2),
+        ("Germany", "Zaz", 3.0, 0.75, 1),
+    ]
+
+    versions = {table.name: data_root.store.snapshot(table).version for table in TABLES}
+    inputs = {name: versions[name] for name in ("user_data", "user_top_artists")}
+    assert data_root.store.metadata(ARTIST_RANK_IN_COUNTRY, INPUTS) == [inputs]
+    assert data_root.store.metadata(COUNTRY_RANK_PER_ARTIST, INPUTS) == [
+        {"artist_rank_in_country": versions["artist_rank_in_country"]}
+    ]
+    (shown,) = result.asset_materializations_for_node("artist_rank_in_country")
+    assert shown.metadata["dagster/row_count"].value == 3
+    assert shown.metadata["table version"].value == versions["artist_rank_in_country"]
+
+    data_root.drop(USER_DATA, "later.csv", USERS + "1,Germany,5\n")
+    materialize(data_root, instance, 'key:"raw_parquet/user_data" or key:"music_db"')
+    materialize(data_root, instance, 'key:"artist_rank_in_country"')
+    assert data_root.rows(ARTIST_RANK_IN_COUNTRY) == [("Germany", "Moby", 6.0, 1), ("Germany", "Zaz", 3.0, 2)]
+    assert len(data_root.rows(COUNTRY_RANK_PER_ARTIST)) == 3
+
+
+def test_result_that_cannot_be_computed_changes_nothing(data_root: DataRoot, instance: dg.DagsterInstance) -> None:
+    data_root.drop(USER_DATA, "u.csv", USERS + "1,Chad,5\n")
+    data_root.drop(USER_TOP_ARTISTS, "a.csv", ARTISTS + "1,1,Moby,5,\n")
+    materialize(data_root, instance)
+    before = data_root.store.snapshot(ARTIST_RANK_IN_COUNTRY)
+    folders = sorted(data_root.store.folder(ARTIST_RANK_IN_COUNTRY).glob("part-*"))
+
+    @dg.asset(key=dg.AssetKey(ARTIST_RANK_IN_COUNTRY.asset_key))
+    def not_castable():
+        table = data_root.engine.read(USER_DATA, data_root.store.snapshot(USER_DATA).files)
+        return table.select("country", artist_name="country", total_playcount="country", rank="country")
+
+    io_manager = DeltaIOManager(data_root.store, data_root.engine, TABLES, {}, retention_hours=168)
+    result = dg.materialize(
+        [not_castable], instance=instance, resources={"io_manager": io_manager}, raise_on_error=False
+    )
+    assert not result.success
+    assert data_root.store.snapshot(ARTIST_RANK_IN_COUNTRY) == before
+    assert sorted(data_root.store.folder(ARTIST_RANK_IN_COUNTRY).glob("part-*")) == folders

@@ -1,0 +1,257 @@
+"""The command line: what each command prints, and that it exits with 0 only on success."""
+
+import csv
+import gzip
+import io
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from typer.testing import CliRunner, Result
+
+from music_assets import cli
+from music_assets.settings import settings
+from music_assets.tables import TABLES
+from music_assets_tests.project import TOP_ARTISTS, USERS, Project
+
+COMMANDS = ["generate", "drop", "query", "tables", "home", "up", "serve", "demo"]
+
+
+class Shell:
+    """Runs the command over a data root."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+        self.monkeypatch = monkeypatch
+        self.set("data", str(root))
+        monkeypatch.delenv("DAGSTER_HOME", raising=False)
+
+    def set(self, name: str, value: str) -> None:
+        self.monkeypatch.setenv(f"MUSIC_ASSETS_{name.upper()}", value)
+        settings.cache_clear()
+
+    def __call__(self, *arguments: object) -> Result:
+        return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+    def fails(self, *arguments: object) -> str:
+        """Run a command that must fail; return what it says."""
+        result = self(*arguments)
+        assert result.exit_code == 1, result.output
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return " ".join(result.stderr.split())
+
+    def rows(self, sql: str, *options: object) -> list[dict[str, Any]]:
+        """The rows of a query, by way of strict JSON."""
+        result = self("query", sql, "--format", "json", *options)
+        assert result.exit_code == 0, result.output
+
+        def no_constant(name: str) -> None:
+            raise AssertionError(f"{name} is not JSON")
+
+        return json.loads(result.stdout, parse_constant=no_constant)
+
+
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Shell:
+    return Shell(monkeypatch, tmp_path / "data")
+
+
+@pytest.fixture(scope="module")
+def published_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    project = Project(tmp_path_factory.mktemp("published"))
+    project.drop_both()
+    assert project.refresh().success
+    return project.root
+
+
+@pytest.fixture
+def asking(monkeypatch: pytest.MonkeyPatch, published_root: Path) -> Shell:
+    return Shell(monkeypatch, published_root)
+
+
+@pytest.mark.parametrize("command", [[], *([command] for command in COMMANDS)], ids=str)
+def test_help_explains_the_command_and_each_of_its_parameters(shell: Shell, command: list[str]) -> None:
+    result = shell(*command, "--help")
+    assert result.exit_code == 0
+    assert "Usage" in result.stdout
+    if not command:
+        assert all(name in result.stdout for name in COMMANDS)
+
+
+def test_every_parameter_of_every_command_has_a_help_text() -> None:
+    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    assert sorted(commands) == sorted(COMMANDS)
+    for name, command in commands.items():
+        assert command.help, name
+        assert all(parameter.help for parameter in command.params if parameter.name != "help"), name
+
+
+class TestGenerate:
+    def test_it_writes_both_files_and_says_where(self, shell: Shell, tmp_path: Path) -> None:
+        result = shell("generate", tmp_path / "out", "--users", 30, "--seed", 3, "--dirty", 0.1)
+        assert result.exit_code == 0, result.output
+        for name in ("users.csv", "user_top_artists.csv"):
+            assert str(tmp_path / "out" / name) in result.stdout
+        shell("generate", tmp_path / "same", "--users", 30, "--seed", 3, "--dirty", 0.1)
+        assert (tmp_path / "same/users.csv").read_bytes() == (tmp_path / "out/users.csv").read_bytes()
+
+    @pytest.mark.parametrize("options", [("--users", 0), ("--users", 5, "--dirty", 0.9), ()])
+    def test_options_out_of_range_are_refused(self, shell: Shell, tmp_path: Path, options: Any) -> None:
+        assert shell("generate", tmp_path, *options).exit_code == 2
+
+    def test_a_folder_that_cannot_be_made_is_named(self, shell: Shell, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        assert str(tmp_path / "file") in shell.fails("generate", tmp_path / "file", "--users", 5)
+
+    def test_more_users_than_there_are_numbers_for_is_refused(self, shell: Shell, tmp_path: Path) -> None:
+        assert "users" in shell.fails("generate", tmp_path, "--users", 3_000_000_000)
+
+
+class TestDrop:
+    def test_each_file_goes_where_its_header_fits_and_bad_ones_are_told(self, shell: Shell, tmp_path: Path) -> None:
+        files = {
+            "a.csv": TOP_ARTISTS.encode(),
+            "wrong.csv": b"name,age\nx,1\n",
+            "b [1].csv": USERS.encode(),
+            "c.csv.gz": gzip.compress(USERS.replace("Germany", "Malta").encode()),
+            "empty.csv": b"",
+            "notes.txt": USERS.encode(),
+        }
+        for name, content in files.items():
+            (tmp_path / name).write_bytes(content)
+        said = shell.fails("drop", *(tmp_path / name for name in files), tmp_path / "missing.csv", tmp_path)
+        dropped = {str(path.relative_to(tmp_path / "data")) for path in (tmp_path / "data").rglob("*.csv*")}
+        assert dropped == {
+            "user_data/user_top_artists/a.csv",
+            "user_data/user_data/b [1].csv",
+            "user_data/user_data/c.csv.gz",
+        }
+        assert (tmp_path / "data/user_data/user_top_artists/a.csv").read_text() == TOP_ARTISTS
+        assert "wrong.csv: not dropped: its header, age,name, fits no table. Expected are" in said
+        assert "empty.csv: not dropped: empty" in said
+        assert "notes.txt: not dropped: its name ends neither in .csv nor in .csv.gz" in said
+        assert "missing.csv: not dropped: No such file" in said
+        assert f"{tmp_path}: not dropped" in said
+
+    def test_a_name_that_waits_already_is_not_overwritten(self, shell: Shell, tmp_path: Path) -> None:
+        (tmp_path / "u.csv").write_text(USERS)
+        result = shell("drop", tmp_path / "u.csv", tmp_path / "u.csv")
+        assert result.exit_code == 0, result.output
+        folder = tmp_path / "data/user_data/user_data"
+        assert sorted(path.name for path in folder.iterdir()) == ["u-2.csv", "u.csv"]
+        assert str(folder / "u-2.csv") in result.stdout
+
+
+class TestQuery:
+    def test_before_anything_is_published_it_says_what_to_do(self, shell: Shell) -> None:
+        for command in (["query", "SELECT 1"], ["tables"]):
+            said = shell.fails(*command)
+            assert "Nothing is published" in said and "refresh_rankings" in said
+
+    def test_a_table_is_printed(self, asking: Shell) -> None:
+        result = asking("query", "SELECT artist_name, rank FROM processed_parquet_artist_rank_in_country ORDER BY ALL")
+        assert result.exit_code == 0
+        assert "Earth, Wind & Fire" in result.stdout
+        assert "5 rows" in result.stderr
+
+    def test_every_row_is_printed_unless_limited(self, asking: Shell) -> None:
+        assert len(asking.rows("FROM range(25000)")) == 25_000
+        assert asking.rows("FROM range(25000)", "--limit", 2) == [{"range": 0}, {"range": 1}]
+        assert asking.rows("FROM range(25000)", "--limit", 0) == []
+        assert len(asking("query", "FROM range(25000)", "--format", "csv").stdout.splitlines()) == 25_001
+
+    @pytest.mark.parametrize(
+        ("expression", "expected"),
+        [
+            ("'NaN'::DOUBLE", None),
+            ("'-Infinity'::DOUBLE", None),
+            ("['NaN'::DOUBLE, 1.5]", [None, 1.5]),
+            ("{'a': 'Infinity'::FLOAT, 'b': [1]}", {"a": None, "b": [1]}),
+            ("NULL", None),
+            ("true", True),
+            ("9007199254740993", 9007199254740993),
+            ("0.1::DOUBLE", 0.1),
+            ("1.50::DECIMAL(9, 2)", 1.5),
+            ("TIMESTAMP '2024-02-03 04:05:06.789'", "2024-02-03T04:05:06.789000"),
+            ("TIMESTAMP '2024-02-03 04:05:06'", "2024-02-03T04:05:06"),
+            ("DATE '2024-02-03'", "2024-02-03"),
+            ("TIME '04:05:06'", "04:05:06"),
+            ("'Björk \"quoted\" \\ 倉'", 'Björk "quoted" \\ 倉'),
+            ("MAP {DATE '2024-02-03': 1}", {"2024-02-03": 1}),
+        ],
+    )
+    def test_json_is_strict_for_every_kind_of_value(self, asking: Shell, expression: str, expected: Any) -> None:
+        assert asking.rows(f"SELECT {expression} AS value") == [{"value": expected}]
+
+    def test_json_of_no_rows_is_an_empty_array(self, asking: Shell) -> None:
+        assert asking.rows("SELECT 1 AS one WHERE false") == []
+
+    def test_json_loses_no_column_of_the_same_name(self, asking: Shell) -> None:
+        assert len(asking.rows("SELECT 1 AS a, 2 AS a, 3 AS b")[0]) == 3
+
+    def test_csv_can_be_read_back(self, asking: Shell) -> None:
+        result = asking("query", """SELECT 'a,"b"' AS "x,y", 'two\nlines' AS z, NULL AS n""", "--format", "csv")
+        assert result.exit_code == 0
+        assert list(csv.reader(io.StringIO(result.stdout))) == [["x,y", "z", "n"], ['a,"b"', "two\nlines", ""]]
+
+    def test_what_looks_like_markup_is_printed_as_it_is(self, asking: Shell) -> None:
+        result = asking("query", r"SELECT '[bold]x[/]' AS a, '\[red]y' AS b, 'z\' AS c")
+        assert result.exit_code == 0, result.output
+        assert all(text in result.stdout for text in ("[bold]x[/]", r"\[red]y", "z\\ "))
+
+    @pytest.mark.parametrize("output", ["table", "json", "csv"])
+    @pytest.mark.parametrize(
+        ("sql", "said"),
+        [
+            ("SELEC 1", "syntax error"),
+            ("SELECT nothing FROM raw_parquet_user_data", "nothing"),
+            ("FROM missing", "missing"),
+            ("SELECT error('[oops]')", "[oops]"),
+            ("DROP TABLE processed_parquet_artist_rank_in_country", "read-only"),
+            ("", "no statement in it that gives rows"),
+        ],
+    )
+    def test_what_cannot_be_answered_is_told_without_a_traceback(
+        self, asking: Shell, sql: str, said: str, output: str
+    ) -> None:
+        assert said in asking.fails("query", sql, "--format", output)
+
+    def test_an_unknown_format_or_limit_is_refused(self, asking: Shell) -> None:
+        assert asking("query", "SELECT 1", "--format", "xml").exit_code == 2
+        assert asking("query", "SELECT 1", "--limit", "-1").exit_code == 2
+
+
+def test_tables_lists_every_table_with_its_rows(asking: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli.out, "width", 200)
+    result = asking("tables")
+    assert result.exit_code == 0
+    for table in TABLES:
+        assert table.full_name in result.stdout
+
+
+def test_home_is_made_ready_in_the_data_root(shell: Shell, tmp_path: Path) -> None:
+    result = shell("home")
+    assert result.stdout == f"{tmp_path / 'data/.dagster_home'}\n"
+    assert (tmp_path / "data/.dagster_home/dagster.yaml").is_file()
+
+
+def test_a_home_of_ones_own_keeps_its_dagster_yaml(shell: Shell, tmp_path: Path) -> None:
+    shell.monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "own"))
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    assert shell("home").stdout == f"{tmp_path / 'own'}\n"
+    assert (tmp_path / "own/dagster.yaml").read_text() == "telemetry: {enabled: false}\n"
+
+
+@pytest.mark.parametrize("command", [["tables"], ["query", "SELECT 1"], ["drop", "a.csv"], ["home"], ["up"]])
+def test_a_bad_setting_is_named(shell: Shell, command: list[str]) -> None:
+    shell.set("threads", "many")
+    assert "MUSIC_ASSETS_THREADS='many'" in shell.fails(*command)
+
+
+def test_up_says_when_its_port_is_taken(shell: Shell) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        said = shell.fails("up", "--port", taken.getsockname()[1])
+    assert "port" in said and "--port" in said
