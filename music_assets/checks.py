@@ -207,7 +207,8 @@ def dimensions_finite(subject: Subject) -> dg.AssetCheckResult:
 def nobody_left_out(subject: Subject) -> dg.AssetCheckResult:
     """Check that each user, or each artist, in the rows that were trained on has a vector."""
     (key,) = subject.table.key
-    version = subject.store.metadata(subject.table, INPUTS)[0][USER_TOP_ARTISTS.name]
+    trainings = subject.store.metadata(subject.table, INPUTS)
+    version = trainings[0].get(USER_TOP_ARTISTS.name) if trainings else None
     history = subject.engine.read(USER_TOP_ARTISTS, subject.store.snapshot(USER_TOP_ARTISTS, version).files)
     listed = current_rows(history, USER_TOP_ARTISTS).select(key).distinct()
     return _no_violations(listed.anti_join(subject.rows, key), f"a vector for each {key} of user_top_artists")
