@@ -5,11 +5,12 @@ from typing import Any
 
 import dagster as dg
 
-from music_assets.assets import music_db, rankings, raw_parquet
+from music_assets.assets import embeddings, music_db, rankings, raw_parquet
 from music_assets.checks import CHECKS, Check, Thresholds, asset_checks
+from music_assets.embedding.training_folder import TrainingFolder
 from music_assets.engines.base import Engine
 from music_assets.engines.duckdb import DuckDBEngine
-from music_assets.jobs import refresh_rankings
+from music_assets.jobs import refresh_rankings, train_embeddings
 from music_assets.lake.delta import DeltaStore
 from music_assets.lake.ingest import Ingest
 from music_assets.lake.io_manager import DeltaIOManager
@@ -34,9 +35,9 @@ def build_definitions(
     landing = Landing(root, settings.settle_seconds)
     webhook = str(settings.alert_webhook) if settings.alert_webhook else None
     return dg.Definitions(
-        assets=dg.load_assets_from_modules([raw_parquet, rankings, music_db]),
+        assets=dg.load_assets_from_modules([raw_parquet, rankings, embeddings, music_db]),
         asset_checks=asset_checks(checks),
-        jobs=[refresh_rankings],
+        jobs=[refresh_rankings, train_embeddings],
         sensors=[
             csv_drop_sensor(
                 landing,
@@ -52,6 +53,7 @@ def build_definitions(
             "store": store,
             "engine": engine,
             "ingest": Ingest(landing, store, engine, settings.retention_hours),
+            "training_folder": TrainingFolder(root / ".scratch" / "training"),
             "publisher": Publisher(store, settings.memory_limit, settings.threads),
             "thresholds": Thresholds(settings.reject_warn_share, settings.reject_fail_share),
             **(resources or {}),

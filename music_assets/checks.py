@@ -15,16 +15,19 @@ import ibis.expr.types as ir
 from music_assets.engines.base import Engine
 from music_assets.lake.delta import DeltaStore
 from music_assets.lake.ingest import FILES
-from music_assets.lake.music_db import NothingPublishedError, PublishedTable, published
+from music_assets.lake.music_db import INPUTS, NothingPublishedError, PublishedTable, published
 from music_assets.metadata import markdown_table
 from music_assets.tables import (
     ARTIST_RANK_IN_COUNTRY,
     COUNTRY_RANK_PER_ARTIST,
+    EMBEDDING_TABLES,
     RANKING_TABLES,
     RAW_TABLES,
     USER_DATA,
+    USER_TOP_ARTISTS,
     Table,
 )
+from music_assets.transforms.current import current_rows
 
 SHOWN_VIOLATIONS = 5
 SUM_TOLERANCE = 1e-9
@@ -193,11 +196,31 @@ def row_count(subject: Subject) -> dg.AssetCheckResult:
     )
 
 
+def dimensions_finite(subject: Subject) -> dg.AssetCheckResult:
+    """Check that no vector holds NaN or an infinite number."""
+    rows = subject.rows
+    dimensions = [rows[column.name] for column in subject.table.columns if column.type == "float64"]
+    broken = ibis.or_(*(value.isnan() | value.isinf() for value in dimensions))
+    return _no_violations(rows.filter(broken).select(*subject.table.key), "no NaN, nothing infinite")
+
+
+def nobody_left_out(subject: Subject) -> dg.AssetCheckResult:
+    """Check that each user, or each artist, in the rows that were trained on has a vector."""
+    (key,) = subject.table.key
+    trainings = subject.store.metadata(subject.table, INPUTS)
+    version = trainings[0].get(USER_TOP_ARTISTS.name) if trainings else None
+    history = subject.engine.read(USER_TOP_ARTISTS, subject.store.snapshot(USER_TOP_ARTISTS, version).files)
+    listed = current_rows(history, USER_TOP_ARTISTS).select(key).distinct()
+    return _no_violations(listed.anti_join(subject.rows, key), f"a vector for each {key} of user_top_artists")
+
+
+CHECKED_TABLES = (*RAW_TABLES, *RANKING_TABLES, *EMBEDDING_TABLES)
+
 CHECKS = (
     Check("reject_share", "Few of the delivered rows were rejected.", RAW_TABLES, reject_share),
-    Check("no_nulls", "No NULL where none may be.", (*RAW_TABLES, *RANKING_TABLES), no_nulls),
+    Check("no_nulls", "No NULL where none may be.", CHECKED_TABLES, no_nulls),
     Check("keys_delivered_once", "No file delivers a key twice.", RAW_TABLES, keys_delivered_once, blocking=False),
-    Check("keys_unique", "No two rows have the same key.", RANKING_TABLES, keys_unique),
+    Check("keys_unique", "No two rows have the same key.", (*RANKING_TABLES, *EMBEDDING_TABLES), keys_unique),
     Check("ranks_in_order", "Ranks are 1, 2, 3 … in order.", RANKING_TABLES, ranks_in_order),
     Check(
         "popularity_sums_to_one",
@@ -206,16 +229,15 @@ CHECKS = (
         popularity_sums_to_one,
     ),
     Check("known_country_share", "Enough users have a country.", (USER_DATA,), known_country_share, blocking=False),
-    Check("row_count", "The table did not shrink.", (*RAW_TABLES, *RANKING_TABLES), row_count),
+    Check("dimensions_finite", "Every dimension is a finite number.", EMBEDDING_TABLES, dimensions_finite),
+    Check("nobody_left_out", "Every user and artist has a vector.", EMBEDDING_TABLES, nobody_left_out),
+    Check("row_count", "The table did not shrink.", CHECKED_TABLES, row_count),
 )
 
 
 def asset_checks(checks: Sequence[Check] = CHECKS) -> list[dg.AssetChecksDefinition]:
     """Return the checks as Dagster definitions: one for each table, which runs all checks of the table."""
-    return [
-        _checks_of(table, [check for check in checks if table in check.tables])
-        for table in (*RAW_TABLES, *RANKING_TABLES)
-    ]
+    return [_checks_of(table, [check for check in checks if table in check.tables]) for table in CHECKED_TABLES]
 
 
 def _checks_of(table: Table, checks: Sequence[Check]) -> dg.AssetChecksDefinition:

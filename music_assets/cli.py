@@ -27,7 +27,7 @@ from music_assets.lake.csv_file import BadFileError
 from music_assets.lake.landing import Landing
 from music_assets.lake.music_db import NothingPublishedError, connect, published
 from music_assets.settings import Settings, SettingsError, settings
-from music_assets.tables import TABLES
+from music_assets.tables import EMBEDDING_TABLES, TABLES, Table
 
 app = typer.Typer(
     help="Turn Last.fm CSV drops into ranked tables. The data root is MUSIC_ASSETS_DATA, ./data by default.",
@@ -134,8 +134,7 @@ def tables() -> None:
     listing = RichTable("table", "rows", "columns", "description", title=f"music_db {current.data_version}")
     for table in TABLES:
         rows = f"{current.tables[table.full_name].rows:,}" if table.full_name in current.tables else "not published"
-        columns = ", ".join(column.name for column in table.columns)
-        listing.add_row(table.full_name, rows, columns, table.description)
+        listing.add_row(table.full_name, rows, _listed(table), table.description)
     out.print(listing)
 
 
@@ -193,6 +192,12 @@ def demo(
         show.run(data.absolute(), users, out)
     except (show.DemoError, local.ProjectNotFoundError) as error:
         raise _fail(str(error)) from None
+
+
+def _listed(table: Table) -> str:
+    """Return the names of the columns; of an embedding's dimensions only the first and the last."""
+    names = [column.name for column in table.columns]
+    return f"{names[0]}, {names[1]} … {names[-1]}" if table in EMBEDDING_TABLES else ", ".join(names)
 
 
 @contextmanager

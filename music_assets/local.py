@@ -79,10 +79,12 @@ def run_all(root: Path, host: str, port: int) -> int:
     dagster = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace), "-h", host, "-p", str(port)]
     dagster += ["--log-level", "warning"]  # else each look of a sensor writes two lines, and runs drown in them
     service = [sys.executable, "-m", "music_assets", "serve"]
+    reached_at = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104  Everywhere includes this machine.
     environment = {
         "PYTHONWARNINGS": DEV_IS_SUPERSEDED,
         **os.environ,
         f"{PREFIX}DATA": str(root),
+        f"{PREFIX}DAGSTER_URL": f"http://{reached_at}:{port}",
         "DAGSTER_HOME": str(home),
     }
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import ibis.expr.types as ir
@@ -14,11 +14,15 @@ from music_assets.lake.ingest import IngestReport
 from music_assets.tables import (
     ARTIST_RANK_IN_COUNTRY,
     COUNTRY_RANK_PER_ARTIST,
+    EMBEDDING_TABLES,
     RANKING_TABLES,
     RAW_TABLES,
     TABLES,
     Table,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PREVIEW_ROWS = 10
 BARS = 12
@@ -80,7 +84,7 @@ def music_db_lineage() -> dg.TableColumnLineage:
     return dg.TableColumnLineage(
         {
             f"{table.full_name}.{column.name}": [dg.TableColumnDep(dg.AssetKey(table.asset_key), column.name)]
-            for table in (*RAW_TABLES, *RANKING_TABLES)
+            for table in (*RAW_TABLES, *RANKING_TABLES, *EMBEDDING_TABLES)
             for column in table.columns
         }
     )
@@ -168,7 +172,12 @@ def bars(labels: pd.Series, values: pd.Series, title: str) -> dg.MarkdownMetadat
     axes.set_title(title, fontsize=9)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=100)
-    encoded = base64.b64encode(picture.getvalue()).decode()
+    return picture(figure, title)
+
+
+def picture(figure: "Figure", title: str) -> dg.MarkdownMetadataValue:
+    """Return the figure as a picture that stands in the text itself."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=100)
+    encoded = base64.b64encode(content.getvalue()).decode()
     return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{encoded})")

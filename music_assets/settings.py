@@ -90,6 +90,10 @@ class Settings(BaseSettings):
     query_memory_mb: int = Field(
         512, ge=64, description="Megabytes DuckDB may use in each of these processes; nothing is spilled to disk."
     )
+    dagster_url: HttpUrl = Field(
+        HttpUrl("http://127.0.0.1:3000"),
+        description="Address of the Dagster web UI, where the query service starts trainings of the embeddings.",
+    )
     query_queue: int = Field(
         64, ge=0, description="Queries that may wait for a process; further ones are told to come back (503)."
     )

@@ -226,6 +226,44 @@ COUNTRY_RANK_PER_ARTIST = Table(
     sort_by=("artist_name", "rank"),
 )
 
+EMBEDDING_DIMENSIONS = 50
+
+
+def _embedding(name: str, description: str, key: Column) -> Table:
+    origins = ("user_top_artists.user_id", "user_top_artists.artist_name", "user_top_artists.playcount")
+    return Table(
+        name=name,
+        folder=f"processed_parquet/{name}",
+        description=description,
+        columns=(
+            replace(key, delivered=False, made_from=(f"user_top_artists.{key.name}",)),
+            *(
+                Column(
+                    f"dim_{number}",
+                    "float64",
+                    f"Dimension {number} of the vector.",
+                    nullable=False,
+                    made_from=origins,
+                )
+                for number in range(EMBEDDING_DIMENSIONS)
+            ),
+        ),
+        key=(key.name,),
+        sort_by=(key.name,),
+    )
+
+
+ARTIST_EMBEDDING = _embedding(
+    "artist_embedding",
+    "A vector for each artist that somebody listens to: artists of similar listeners lie close by cosine.",
+    USER_TOP_ARTISTS.column("artist_name"),
+)
+USER_EMBEDDING = _embedding(
+    "user_embedding",
+    "A vector for each user with an artist, in the space of artist_embedding: similar taste lies close by cosine.",
+    USER_ID,
+)
+
 REJECTED_ROWS = Table(
     name="rejected_rows",
     folder="rejected_rows",
@@ -243,4 +281,5 @@ REJECTED_ROWS = Table(
 
 RAW_TABLES = (USER_DATA, USER_TOP_ARTISTS)
 RANKING_TABLES = (ARTIST_RANK_IN_COUNTRY, COUNTRY_RANK_PER_ARTIST)
-TABLES = (*RAW_TABLES, *RANKING_TABLES, REJECTED_ROWS)
+EMBEDDING_TABLES = (ARTIST_EMBEDDING, USER_EMBEDDING)
+TABLES = (*RAW_TABLES, *RANKING_TABLES, *EMBEDDING_TABLES, REJECTED_ROWS)

@@ -9,19 +9,24 @@ from music_assets.assets import OWNERS
 from music_assets.build import build_definitions
 from music_assets.checks import CHECKS
 from music_assets.engines.duckdb import DuckDBEngine
-from music_assets.jobs import JOB_TAG, REFRESH_RANKINGS
+from music_assets.jobs import JOB_TAG, REFRESH_RANKINGS, TRAIN_EMBEDDINGS
 from music_assets.settings import Settings
+from music_assets.tables import EMBEDDING_TABLES
 
 UPSTREAM = {
     "raw_parquet/user_data": set(),
     "raw_parquet/user_top_artists": set(),
     "artist_rank_in_country": {"raw_parquet/user_data", "raw_parquet/user_top_artists"},
     "country_rank_per_artist": {"artist_rank_in_country"},
+    "artist_embedding": {"raw_parquet/user_top_artists", "country_rank_per_artist"},
+    "user_embedding": {"raw_parquet/user_top_artists", "country_rank_per_artist"},
     "music_db": {
         "raw_parquet/user_data",
         "raw_parquet/user_top_artists",
         "artist_rank_in_country",
         "country_rank_per_artist",
+        "artist_embedding",
+        "user_embedding",
     },
 }
 GROUPS = {
@@ -29,8 +34,13 @@ GROUPS = {
     "raw_parquet/user_top_artists": "raw_parquet",
     "artist_rank_in_country": "rankings",
     "country_rank_per_artist": "rankings",
+    "artist_embedding": "embeddings",
+    "user_embedding": "embeddings",
     "music_db": "published",
 }
+EMBEDDINGS = {table.name for table in EMBEDDING_TABLES}
+MEASURED = ("user_embedding", "foretells_better_than_popularity")
+"""The check that is part of the training itself."""
 
 
 @pytest.fixture(scope="module")
@@ -72,18 +82,23 @@ def test_each_asset_is_declared_in_full(graph, name: str) -> None:
     assert node.is_materializable
 
 
-def test_the_job_holds_all_assets_of_a_refresh_and_their_checks(defs: dg.Definitions) -> None:
-    job = defs.resolve_job_def(REFRESH_RANKINGS)
+@pytest.mark.parametrize(
+    ("name", "wanted"), [(REFRESH_RANKINGS, set(UPSTREAM) - EMBEDDINGS), (TRAIN_EMBEDDINGS, EMBEDDINGS | {"music_db"})]
+)
+def test_a_job_holds_its_assets_and_all_their_checks(defs: dg.Definitions, name: str, wanted: set[str]) -> None:
+    job = defs.resolve_job_def(name)
     keys = {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
-    assert keys == set(UPSTREAM)
+    assert keys == wanted
     checks = {(key.asset_key.path[-1], key.name) for key in job.asset_layer.asset_graph.asset_check_keys}
-    assert checks == {(table.name, check.name) for check in CHECKS for table in check.tables}
-    assert job.tags[JOB_TAG] == REFRESH_RANKINGS
+    declared = {(table.name, check.name) for check in CHECKS for table in check.tables} | {MEASURED}
+    tables = {key.split("/")[-1] for key in wanted}
+    assert checks == {(table, check) for table, check in declared if table in tables}
+    assert job.tags[JOB_TAG] == name
     assert job.executor_def is dg.in_process_executor
 
 
 def test_checks_stop_what_is_downstream_unless_they_only_warn(graph) -> None:
-    mild = {"keys_delivered_once", "known_country_share"}
+    mild = {"keys_delivered_once", "known_country_share", MEASURED[1]}
     for key in graph.asset_check_keys:
         assert graph.get(key).blocking == (key.name not in mild), key
 
@@ -95,4 +110,4 @@ def test_parts_can_be_replaced(tmp_path: Path) -> None:
     )
     assert variant.resources["engine"] is engine
     assert variant.resources["thresholds"] is thresholds
-    assert {key.name for key in variant.resolve_asset_graph().asset_check_keys} == {CHECKS[1].name}
+    assert {key.name for key in variant.resolve_asset_graph().asset_check_keys} == {CHECKS[1].name, MEASURED[1]}

@@ -8,11 +8,11 @@ import pandas as pd
 from music_assets.assets import OWNERS
 from music_assets.lake.music_db import Publisher
 from music_assets.metadata import markdown_table, music_db_lineage, music_db_schema
-from music_assets.tables import RANKING_TABLES, RAW_TABLES
+from music_assets.tables import EMBEDDING_TABLES, RANKING_TABLES, RAW_TABLES
 
 
 @dg.asset(
-    deps=[dg.AssetKey(table.asset_key) for table in (*RAW_TABLES, *RANKING_TABLES)],
+    deps=[dg.AssetKey(table.asset_key) for table in (*RAW_TABLES, *RANKING_TABLES, *EMBEDDING_TABLES)],
     description="The published snapshot: one read-only DuckDB file that holds every table under its full name.",
     group_name="published",
     owners=OWNERS,

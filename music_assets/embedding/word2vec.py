@@ -95,15 +95,20 @@ class WordVectors:
 
 
 def train(
-    listening: Listening, hyperparameters: Hyperparameters, on_progress: Callable[[Progress], None] | None = None
+    listening: Listening,
+    hyperparameters: Hyperparameters,
+    on_progress: Callable[[Progress], None] | None = None,
+    folder: Path | None = None,
 ) -> WordVectors:
     """Train word2vec on the artists with enough distinct listeners.
 
-    `on_progress` is called after each part of a pass. Any exception in this thread, such as an interrupt, ends the
-    training within a second. Raises TrainingError where there is nothing to train on, or where the training failed.
+    `on_progress` is called after each part of a pass. The corpus, some 6 bytes a word, is written into a folder of its
+    own in `folder`, or among the system's temporary files, and removed at the end. Any exception in this thread, such
+    as an interrupt, ends the training within a second. Raises TrainingError where there is nothing to train on, or
+    where the training failed.
     """
     min_listeners, trained = _trained_artists(listening, hyperparameters)
-    with tempfile.TemporaryDirectory(prefix="word2vec-") as name:
+    with tempfile.TemporaryDirectory(prefix="word2vec-", dir=folder) as name:
         folder = Path(name)
         parts = write_corpus(listening, trained, hyperparameters.seed, folder)
         words = sum(part.words for part in parts)

@@ -44,7 +44,7 @@ class DeltaIOManager(dg.IOManager):
         """Compute the rows, and make them the content of the table in one commit."""
         begun = time.monotonic()
         table = self.tables[context.asset_key]
-        inputs = self._read.pop(_step(context), {})
+        inputs = self._read.get(_step(context), {})
         folder = self.store.new_folder(table)
         try:
             files = self.engine.write(obj, table, folder)
@@ -54,6 +54,8 @@ class DeltaIOManager(dg.IOManager):
         self.store.replace(table, files, {INPUTS: inputs})
         self.store.vacuum(table, self.retention_hours)
         snapshot = self.store.snapshot(table)
+        # A step that writes two tables writes two that belong together: the second names the first.
+        self._read[_step(context)] = {**inputs, table.name: snapshot.version}
         metadata = table_metadata(table, snapshot, time.monotonic() - begun)
         describe = self.descriptions.get(table)
         own = describe(self.engine.read(table, snapshot.files)) if describe else {}

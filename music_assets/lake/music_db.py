@@ -17,7 +17,7 @@ from pathlib import Path
 import duckdb
 
 from music_assets.lake.delta import DeltaStore, Snapshot
-from music_assets.tables import TABLES, Table
+from music_assets.tables import EMBEDDING_TABLES, TABLES, Table
 
 KEPT_VERSIONS = 2
 POINTER = "current.json"
@@ -116,11 +116,16 @@ class Publisher:
         return publish(self.store.root, self._consistent(), self.memory_limit, self.threads)
 
     def _consistent(self) -> dict[Table, Snapshot]:
-        """Choose versions that fit: going from the last computed table to the first, each names its inputs."""
+        """Choose versions that fit: going from the last computed table to the first, each names its inputs.
+
+        Both embeddings come from one training. Beside the other tables they may be old, which holds none of those back.
+        """
         versions: dict[str, int] = {}
         for table in reversed(TABLES):
-            inputs = self.store.metadata(table, INPUTS, upto=versions.get(table.name))
-            versions |= inputs[0] if inputs else {}
+            found = self.store.metadata(table, INPUTS, upto=versions.get(table.name))
+            inputs = found[0] if found else {}
+            kept = {each.name for each in EMBEDDING_TABLES} if table in EMBEDDING_TABLES else inputs.keys()
+            versions |= {name: version for name, version in inputs.items() if name in kept}
         return {table: self.store.snapshot(table, versions.get(table.name)) for table in TABLES}
 
 

@@ -20,9 +20,11 @@ from music_assets.query.auth import api_keys, is_loopback
 from music_assets.query.edge import ACCESS_LOG, Edge
 from music_assets.query.metrics import Metrics
 from music_assets.query.problems import ProblemError
-from music_assets.query.routes import data_routes, invalid, nothing_published, open_routes
+from music_assets.query.routes import data_routes, embedding_routes, invalid, nothing_published, open_routes
 from music_assets.query.sandbox.pool import Pool
+from music_assets.query.similarity import Similarity
 from music_assets.query.snapshots import Snapshots
+from music_assets.query.training_runs import TrainingRuns
 from music_assets.settings import Settings, SettingsError
 
 LOOK_SECONDS = 0.5
@@ -63,7 +65,9 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     admission = Admission(api_keys(settings), settings.rate_limit)
-    app.include_router(data_routes(Answers(pool, snapshots, settings), snapshots, metrics))
+    answers = Answers(pool, snapshots, settings)
+    app.include_router(data_routes(answers, snapshots, metrics))
+    app.include_router(embedding_routes(answers, Similarity(snapshots), TrainingRuns(str(settings.dagster_url))))
     app.include_router(open_routes(pool, snapshots))
     app.openapi_schema = _with_key(app.openapi())
     app.add_exception_handler(HTTPException, _told)

@@ -15,10 +15,12 @@ KINDS = {
     "unauthorized": (401, "An API key is needed"),
     "not-allowed": (403, "The SQL does something that is not allowed here"),
     "wrong-host": (403, "The request names a host that is not served"),
+    "other-site": (403, "The request comes from a page of another site"),
     "not-found": (404, "There is nothing here"),
     "method-not-allowed": (405, "The method does not fit this address"),
     "not-acceptable": (406, "The answer does not come in that format"),
     "timeout": (408, "The time for the query is over"),
+    "not-trained": (409, "There are no embeddings yet"),
     "body-too-large": (413, "The body is too large"),
     "not-json": (415, "The body is not JSON"),
     "invalid": (422, "The request holds values that do not fit"),
@@ -29,7 +31,7 @@ KINDS = {
     "internal": (500, "The service failed"),
     "busy": (503, "The service is busy"),
     "nothing-published": (503, "There is no data yet"),
-    "no-embedding-job": (503, "There is no embedding job"),
+    "no-dagster": (503, "The training cannot be started or looked at now"),
 }
 """Each kind of problem: its HTTP status and its title."""
 
@@ -41,9 +43,11 @@ ADVICE = {
     "unauthorized": "Send the header 'Authorization: Bearer <key>'.",
     "not-allowed": "Send one SELECT over the tables that GET /tables lists.",
     "wrong-host": "Without API keys only this machine is served: ask for localhost.",
+    "other-site": "Send it from a program, or from the command line.",
     "not-found": "/docs lists the addresses.",
     "method-not-allowed": "Use a method of the Allow header.",
     "not-acceptable": "Ask for json, ndjson, csv, arrow or parquet by Accept or ?format=.",
+    "not-trained": "POST /embedding-runs trains them, which takes minutes; then ask again.",
     "timeout": "Make the query cheaper or, up to the service's limit, raise timeout_ms.",
     "body-too-large": "Send less.",
     "not-json": "Send JSON with the header 'Content-Type: application/json'.",
@@ -55,7 +59,7 @@ ADVICE = {
     "internal": "Tell the operator the request id.",
     "busy": "Ask again after the seconds in Retry-After.",
     "nothing-published": "Drop the two CSV files and run the job refresh_rankings, then ask again.",
-    "no-embedding-job": "Train from the Dagster web UI, once the job train_embeddings exists.",
+    "no-dagster": "Start the Dagster web UI (music-assets up), or mend MUSIC_ASSETS_DAGSTER_URL; then ask again.",
 }
 """What to do about each kind."""
 

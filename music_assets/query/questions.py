@@ -1,4 +1,4 @@
-"""The ready-made questions: their SQL. Each takes `$limit` and `$offset`; one row too many tells of a next page."""
+"""The ready-made questions: their SQL. Those with pages take `$limit`, `$offset`; one row too many tells of a next."""
 
 COUNTRIES = """
 SELECT country, count(*) AS artists, sum(total_playcount) AS total_playcount
@@ -61,3 +61,32 @@ WHERE rank = 1 AND contains(lower(artist_name), lower($search))
 ORDER BY artist_name
 LIMIT $limit OFFSET $offset
 """
+
+SIMILAR_ARTISTS = """
+SELECT unnest($keys::VARCHAR[]) AS artist_name, unnest($cosines::DOUBLE[]) AS similarity
+LIMIT $limit
+"""
+
+SIMILAR_USERS = """
+SELECT unnest($keys::INTEGER[]) AS user_id, unnest($cosines::DOUBLE[]) AS similarity
+LIMIT $limit
+"""
+
+RECOMMENDATIONS = """
+WITH near AS (
+    SELECT unnest($keys::VARCHAR[]) AS artist_name, unnest($cosines::DOUBLE[]) AS similarity
+), listed AS (
+    SELECT
+        rank,
+        first(artist_name ORDER BY ingested_at DESC, playcount DESC NULLS LAST, artist_name, mbid NULLS LAST)
+            AS artist_name
+    FROM raw_parquet_user_top_artists
+    WHERE user_id = $user_id
+    GROUP BY rank
+)
+SELECT artist_name, similarity
+FROM near ANTI JOIN listed USING (artist_name)
+ORDER BY similarity DESC, artist_name
+LIMIT $limit
+"""
+"""The artists near a user without those of the user's current list."""

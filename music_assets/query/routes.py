@@ -1,5 +1,6 @@
 """What each address answers. Every answer with rows goes through `Answers`; every refusal is a `ProblemError`."""
 
+from datetime import datetime
 from math import isfinite
 from typing import Annotated, Any, Literal
 
@@ -27,13 +28,17 @@ from music_assets.query.formats import MEDIA_TYPES
 from music_assets.query.metrics import Metrics
 from music_assets.query.problems import KINDS, MEDIA_TYPE, ProblemError
 from music_assets.query.sandbox.pool import Pool
+from music_assets.query.similarity import Found, Similarity
 from music_assets.query.snapshots import Snapshots, tables
-from music_assets.tables import Table
+from music_assets.query.training_runs import State, TrainingRun, TrainingRuns
+from music_assets.tables import USER_TOP_ARTISTS, Table
 
 MOST_SQL_CHARACTERS = 100_000
 MOST_PARAMETERS = 1000
 PAGE = 100
 SAMPLE_ROWS = 5
+LONGEST_LIST = USER_TOP_ARTISTS.column("rank").maximum or 0
+"""Artists in a user's list, at most."""
 
 
 def _exact(value: bool | int | float | str | None) -> bool | int | float | str | None:
@@ -51,6 +56,8 @@ Format = Annotated[
     Query(alias="format", description="Format of the answer; without it the Accept header decides, else JSON."),
 ]
 Limit = Annotated[int, Query(ge=1, le=10_000, description="Rows on the page.")]
+Neighbourhood = Annotated[int, Query(ge=1, le=1000, description="Rows wanted.")]
+UserId = Annotated[int, Path(ge=-(2**31), le=2**31 - 1)]
 Offset = Annotated[int, Query(ge=0, le=10**9, description="Rows before the page.")]
 
 
@@ -86,6 +93,17 @@ class RowsBody(BaseModel):
     query_id: str
     elapsed_ms: float
     data_version: str
+
+
+class TrainingRunBody(BaseModel):
+    """A training: its run in Dagster, how it does, and where to look."""
+
+    run_id: str
+    state: State
+    started_at: datetime | None
+    ended_at: datetime | None
+    address: str
+    web_ui: str
 
 
 class Problem(BaseModel):
@@ -185,12 +203,6 @@ def data_routes(answers: Answers, snapshots: Snapshots, metrics: Metrics) -> API
             members = {**problem.members, "error": detail}
             raise ProblemError(kind, detail, problem.headers, **members) from None
 
-    @router.get("/start_embedding_job", responses=PROBLEMS, response_class=Response, tags=["Old addresses"])
-    async def start_embedding_job() -> Response:
-        """Start the training of embeddings: there is no such job yet."""
-        detail = "This service cannot start the training of embeddings yet."
-        raise ProblemError("no-embedding-job", detail, error=detail)
-
     @router.get("/tables", responses=PROBLEMS, tags=["Tables"])
     async def list_tables() -> dict[str, Any]:
         """List the tables: columns with type and description, and how many rows there are."""
@@ -279,6 +291,79 @@ def data_routes(answers: Answers, snapshots: Snapshots, metrics: Metrics) -> API
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return router
+
+
+def embedding_routes(answers: Answers, similarity: Similarity, runs: TrainingRuns) -> APIRouter:
+    """Return the routes that start trainings, and ask the vectors; they need a key where there are keys."""
+    router = APIRouter()
+
+    async def start(request: Request, response: Response) -> TrainingRunBody:
+        # A page of another site can make a browser on this machine send it, with nobody asked.
+        if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+            raise ProblemError("other-site", "A training is not started from a page of another site.")
+        run, started = await runs.start()
+        request.state.notes.update(run_id=run.run_id, started=started)
+        body = _described_run(run, runs.dagster_url)
+        response.headers["Location"] = body.address
+        return body
+
+    @router.post("/embedding-runs", status_code=202, responses=PROBLEMS, tags=["Embeddings"])
+    async def start_training(request: Request, response: Response) -> TrainingRunBody:
+        """Start a training of the embeddings in Dagster, or tell of the one that has not ended yet."""
+        return await start(request, response)
+
+    @router.get("/embedding-runs/{run_id}", responses=PROBLEMS, tags=["Embeddings"])
+    async def show_training(run_id: Annotated[str, Path(max_length=200)]) -> TrainingRunBody:
+        """Tell how a training does."""
+        return _described_run(await runs.show(run_id), runs.dagster_url)
+
+    @router.get("/start_embedding_job", status_code=202, responses=PROBLEMS, tags=["Old addresses"])
+    async def start_embedding_job(request: Request, response: Response) -> TrainingRunBody:
+        """Do as POST /embedding-runs does; a problem also says `error`."""
+        try:
+            return await start(request, response)
+        except ProblemError as problem:
+            members = {**problem.members, "error": problem.detail}
+            raise ProblemError(problem.kind, problem.detail, problem.headers, **members) from None
+
+    async def answer(request: Request, sql: str, found: Found, k: int, wanted: str | None, **params: Any) -> Response:
+        bounds = {"keys": found.keys, "cosines": found.cosines, "limit": k, **params}
+        return await answers.answer(request, Question(sql, bounds), chosen_format(request, wanted))
+
+    @router.get("/artists/{artist:path}/similar", responses=ROWS, response_class=Response, tags=["Embeddings"])
+    async def similar_artists(request: Request, artist: str, k: Neighbourhood = 10, wanted: Format = None) -> Response:
+        """List the artists whose listeners' taste is nearest, by cosine."""
+        found = await similarity.artists_like(artist, k)
+        return await answer(request, questions.SIMILAR_ARTISTS, found, k, wanted)
+
+    @router.get("/users/{user_id}/similar", responses=ROWS, response_class=Response, tags=["Embeddings"])
+    async def similar_users(
+        request: Request, user_id: UserId, k: Neighbourhood = 10, wanted: Format = None
+    ) -> Response:
+        """List the users of nearest taste, by cosine."""
+        found = await similarity.users_like(user_id, k)
+        return await answer(request, questions.SIMILAR_USERS, found, k, wanted)
+
+    @router.get("/users/{user_id}/recommendations", responses=ROWS, response_class=Response, tags=["Embeddings"])
+    async def recommendations(
+        request: Request, user_id: UserId, k: Neighbourhood = 10, wanted: Format = None
+    ) -> Response:
+        """List the artists nearest to a user's taste that are not in the user's list, as last delivered."""
+        found = await similarity.artists_for(user_id, k + LONGEST_LIST)
+        return await answer(request, questions.RECOMMENDATIONS, found, k, wanted, user_id=user_id)
+
+    return router
+
+
+def _described_run(run: TrainingRun, dagster_url: str) -> TrainingRunBody:
+    return TrainingRunBody(
+        run_id=run.run_id,
+        state=run.state,
+        started_at=run.started_at,
+        ended_at=run.ended_at,
+        address=f"/embedding-runs/{run.run_id}",
+        web_ui=f"{dagster_url}/runs/{run.run_id}",
+    )
 
 
 def open_routes(pool: Pool, snapshots: Snapshots) -> APIRouter:

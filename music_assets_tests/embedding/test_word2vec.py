@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from music_assets.embedding.vectors import embed, unit
+from music_assets.embedding.vectors import Embeddings, embed, unit
 from music_assets.embedding.word2vec import Hyperparameters, Progress, TrainingError, train
 from music_assets_tests.embedding.planted import CLUSTERS, listening_of, planted_listening
 
@@ -19,10 +19,16 @@ def child_processes() -> list[str]:
     return [pid for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()]
 
 
-def test_neighbours_are_of_the_same_planted_cluster():
+@pytest.fixture(scope="module")
+def trained() -> tuple[Embeddings, list[Progress]]:
+    """The vectors of the planted listening, and the progress told while they were trained."""
+    listening, seen = planted_listening(), []
+    return embed(listening, train(listening, ONE_WORKER, seen.append)), seen
+
+
+def test_neighbours_are_of_the_same_planted_cluster(trained: tuple[Embeddings, list[Progress]]):
     """By chance one neighbour in six would be."""
-    listening = planted_listening()
-    embeddings = embed(listening, train(listening, ONE_WORKER))
+    embeddings, _ = trained
     artist_clusters = np.array([int(name.split("-")[0]) for name in embeddings.artist_names.to_pylist()])
     for vectors, clusters in (
         (embeddings.artists, artist_clusters),
@@ -36,26 +42,19 @@ def test_neighbours_are_of_the_same_planted_cluster():
 
 def test_the_same_seed_and_one_worker_give_the_same_bytes():
     listening = planted_listening(users=60)
-    settings = [ONE_WORKER.model_copy(update={"passes": 3, "seed": seed}) for seed in (5, 5, 6)]
+    settings = [ONE_WORKER.model_copy(update={"passes": 2, "seed": seed}) for seed in (5, 5, 6)]
     first, again, other = (embed(listening, train(listening, setting)) for setting in settings)
     assert first.artists.tobytes() == again.artists.tobytes()
     assert first.users.tobytes() == again.users.tobytes()
     assert first.artists.tobytes() != other.artists.tobytes()
 
 
-def test_progress_reaches_the_last_pass():
-    listening = planted_listening(users=60)
-    seen: list[Progress] = []
-    train(listening, ONE_WORKER.model_copy(update={"passes": 4}), seen.append)
-    assert [progress.passes_done for progress in seen] == [1, 2, 3, 4]
+def test_progress_reaches_the_last_pass_and_the_loss_falls(trained: tuple[Embeddings, list[Progress]]):
+    _, seen = trained
+    assert [progress.passes_done for progress in seen] == list(range(1, 41))
     assert seen[-1].seconds_left == 0
-    assert all(progress.loss > 0 and progress.words_per_second > 0 for progress in seen)
-
-
-def test_the_loss_falls():
-    seen: list[Progress] = []
-    train(planted_listening(), ONE_WORKER, seen.append)
-    assert seen[-1].loss < seen[0].loss
+    assert all(progress.words_per_second > 0 for progress in seen)
+    assert 0 < seen[-1].loss < seen[0].loss
 
 
 def test_an_interrupt_ends_the_training_process():

@@ -14,11 +14,13 @@ import pytest
 from music_assets.lake.delta import DeltaStore
 from music_assets.lake.music_db import INPUTS, NothingPublishedError, Published, Publisher, connect, published
 from music_assets.tables import (
+    ARTIST_EMBEDDING,
     ARTIST_RANK_IN_COUNTRY,
     COUNTRY_RANK_PER_ARTIST,
     REJECTED_ROWS,
     TABLES,
     USER_DATA,
+    USER_EMBEDDING,
     USER_TOP_ARTISTS,
     Table,
 )
@@ -100,6 +102,8 @@ def test_types_are_the_declared_ones(store: DeltaStore, publisher: Publisher, em
         USER_TOP_ARTISTS: (1, 1, "Moby", 1, "m", "f", moment),
         ARTIST_RANK_IN_COUNTRY: RANKED[0],
         COUNTRY_RANK_PER_ARTIST: ("Chad", "Moby", 1.0, 1.0, 1),
+        ARTIST_EMBEDDING: ("Moby", *(50 * [0.5])),
+        USER_EMBEDDING: (1, *(50 * [0.5])),
         REJECTED_ROWS: ("user_data", "f", 2, None, "why", "raw", moment),
     }
     if not empty:
@@ -114,6 +118,8 @@ def test_types_are_the_declared_ones(store: DeltaStore, publisher: Publisher, em
         "user_top_artists": "INTEGER INTEGER VARCHAR BIGINT VARCHAR VARCHAR TIMESTAMP",
         "artist_rank_in_country": "VARCHAR VARCHAR DOUBLE INTEGER",
         "country_rank_per_artist": "VARCHAR VARCHAR DOUBLE DOUBLE INTEGER",
+        "artist_embedding": "VARCHAR" + 50 * " DOUBLE",
+        "user_embedding": "INTEGER" + 50 * " DOUBLE",
         "rejected_rows": "VARCHAR VARCHAR BIGINT VARCHAR VARCHAR VARCHAR TIMESTAMP",
     }
 

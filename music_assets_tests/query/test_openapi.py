@@ -19,7 +19,9 @@ NOT_HTTP = b"Invalid HTTP request received."
 
 def test_nothing_in_the_document_brings_a_server_error(service: Service) -> None:
     schema = schemathesis.openapi.from_url(f"{service.url}/openapi.json")
-    operations = [result.ok() for result in schema.exclude(path="/start_embedding_job").get_all_operations()]
+    operations = [
+        result.ok() for result in schema.exclude(path_regex="embedding_job|embedding-runs").get_all_operations()
+    ]
     assert len(operations) >= 12
     for operation in operations:
         takes_values = operation.query or operation.path_parameters or operation.body
