@@ -12,6 +12,7 @@ from music_assets.tables import Column, Table
 
 INTEGER = r"^[ \t\r\n]*[+-]?[0-9]+[ \t\r\n]*$"
 VISIBLE = r"[^ \t\r\n]"
+FIRST_VISIBLE = "!"
 NOT_AN_INTEGER = "not an integer"
 
 
@@ -54,12 +55,12 @@ def _value(text: ir.StringValue, column: Column) -> ir.Value:
 def _defects(text: ir.StringValue, value: ir.Value, column: Column) -> list[tuple[ir.BooleanValue, ir.StringValue]]:
     """Return when a column is bad, and what is wrong with it then.
 
-    The condition looks at the text once, by a pattern: every row pays for it, and trimming every text would cost more
-    than reading the file.
+    Every row pays for the condition. So a pattern is matched only where a comparison cannot tell, and nothing is
+    trimmed: on all texts of a file either costs about as much as reading it.
     """
     if column.type == "string":
-        return [] if column.nullable else [(~text.re_search(VISIBLE).fill_null(False), column.missing_reason)]
-    number = text.re_search(INTEGER)
+        return [] if column.nullable else [(~_visible(text), column.missing_reason)]
+    number = ibis.ifelse(value.cast("string") == text, True, text.re_search(INTEGER))
     outside = ibis.literal(False)
     if column.minimum is not None:
         outside = outside | (value < column.minimum)
@@ -67,7 +68,7 @@ def _defects(text: ir.StringValue, value: ir.Value, column: Column) -> list[tupl
         outside = outside | (value > column.maximum)
     wrong = ~number | value.isnull() | outside
     bad = text.notnull() & wrong if column.nullable else text.isnull() | wrong
-    missing = ~text.re_search(VISIBLE).fill_null(False)
+    missing = ~_visible(text)
     too_large = column.range_reason if column.maximum is not None else "out of range"
     reason = ibis.cases(
         (missing, NOT_AN_INTEGER if column.nullable else column.missing_reason),
@@ -76,3 +77,8 @@ def _defects(text: ir.StringValue, value: ir.Value, column: Column) -> list[tupl
         else_=column.range_reason,
     )
     return [(bad, reason)]
+
+
+def _visible(text: ir.StringValue) -> ir.BooleanValue:
+    """Tell whether there is more than blanks in the text; what begins with a visible character sorts after them."""
+    return ibis.ifelse(text >= FIRST_VISIBLE, True, text.re_search(VISIBLE)).fill_null(False)
