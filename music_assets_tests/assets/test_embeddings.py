@@ -120,7 +120,7 @@ def test_a_materialization_tells_what_a_table_tells(trained: Trained) -> None:
         assert [column.name for column in shown["dagster/column_schema"].columns] == list(table.schema.names)
         (dep,) = shown["dagster/column_lineage"].deps_by_column[table.key[0]]
         assert (dep.asset_key, dep.column_name) == (dg.AssetKey(USER_TOP_ARTISTS.asset_key), table.key[0])
-        assert shown["table version"] == 0
+        assert shown["table version"] == 1
         assert shown["size (bytes)"] > 0
         assert shown["duration (s)"] > 0
         assert shown["passes"] == PASSES
@@ -210,9 +210,9 @@ def test_vectors_of_two_trainings_are_never_published_together(copy: Trained) ->
     newer = store.new_folder(ARTIST_EMBEDDING) / "rows.parquet"
     newer.write_bytes(Path(content.files[0]).read_bytes())
     store.replace(ARTIST_EMBEDDING, [newer], {"inputs": {}})
-    assert store.snapshot(ARTIST_EMBEDDING).version == 1
+    assert store.snapshot(ARTIST_EMBEDDING).version == 2
     shown = Publisher(store, "200MB").publish().tables
-    assert [shown[table.full_name].version for table in EMBEDDING_TABLES] == [0, 0]
+    assert [shown[table.full_name].version for table in EMBEDDING_TABLES] == [1, 1]
 
 
 def test_without_rows_the_failure_says_so_and_nothing_is_written(tmp_path: Path) -> None:
