@@ -17,7 +17,6 @@ from music_assets.tables import EMBEDDING_TABLES, RANKING_TABLES, RAW_TABLES
     group_name="published",
     owners=OWNERS,
     kinds={"duckdb"},
-    pool="music_db",
 )
 def music_db(publisher: dg.ResourceParam[Publisher]) -> dg.MaterializeResult:
     """Publish the tables as they stand."""
