@@ -121,6 +121,14 @@ def decide(
                 f"Run {failures[0].run_id} failed for {work.names}. Attempt {len(failures) + 1} of "
                 f"{policy.max_attempts} starts in {wait:.0f} s."
             )
+    if earlier and not failures:
+        repeated = len(list(takewhile(lambda run: run.succeeded, earlier)))
+        wait = earlier[0].ended + policy.pause(min(repeated, policy.max_attempts)) - now
+        if wait > 0:
+            return dg.SkipReason(
+                f"Run {earlier[0].run_id} succeeded, and {work.names} is still there, or there again. The next run "
+                f"starts in {wait:.0f} s. See that run's log for files that cannot be removed."
+            )
     return dg.RunRequest(run_key=f"{work.digest}-{len(earlier) + 1}", tags={WORK_TAG: work.digest})
 
 
