@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import duckdb
 import typer
+import typer.core
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -29,7 +30,22 @@ from music_assets.lake.music_db import NothingPublishedError, connect, published
 from music_assets.settings import Settings, SettingsError, settings
 from music_assets.tables import EMBEDDING_TABLES, TABLES, Table
 
+
+class Commands(typer.core.TyperGroup):
+    """The commands. What the disk refuses ends any of them with a message."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was typed."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from None
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Turn Last.fm CSV drops into ranked tables. The data root is MUSIC_ASSETS_DATA, ./data by default.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -108,7 +124,13 @@ def query(
     output: Annotated[OutputFormat, typer.Option("--format", help="How to print the rows.")] = OutputFormat.TABLE,
     limit: Annotated[int | None, typer.Option(min=0, help="Print at most this many rows.")] = None,
     url: Annotated[str | None, typer.Option(help="Ask the query service at this address instead.")] = None,
-    key: Annotated[str | None, typer.Option(envvar="MUSIC_ASSETS_API_KEY", help="API key of that service.")] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MUSIC_ASSETS_API_KEY",
+            help="API key of that service. An argument can be seen by others on this machine, a variable cannot.",
+        ),
+    ] = None,
 ) -> None:
     """Ask the published music_db. Every row is printed unless limited; json is a bare array of objects."""
     if url:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from urllib.parse import urlsplit
 
 import dagster as dg
 import requests
@@ -93,8 +94,9 @@ def decide(
     earlier: Sequence[EndedRun],
     policy: RetryPolicy,
     now: float,
+    ignored: Sequence[str] = (),
 ) -> dg.RunRequest | dg.SkipReason:
-    """Decide whether a refresh starts now; a skip says what it is waiting for.
+    """Decide whether a refresh starts now; a skip says what it is waiting for, and what is `ignored`.
 
     `earlier` are the runs that ended for this very work, the latest first. Failures count from the last success on: a
     file that was taken can come back with the same name, size, modification time and inode.
@@ -105,7 +107,7 @@ def decide(
         folders = " and ".join(f"user_data/{table.name}" for table in lacking)
         return dg.SkipReason(f"Waiting for the first complete CSV file in {folders}.")
     if not work:
-        return dg.SkipReason("No CSV file is waiting.")
+        return dg.SkipReason(f"No CSV file is waiting.{_not_looked_at(ignored)}")
     if unfinished_run:
         return dg.SkipReason(f"Run {unfinished_run} of {REFRESH_RANKINGS} has not ended yet.")
     if len(failures) >= policy.max_attempts:
@@ -132,6 +134,10 @@ def decide(
     return dg.RunRequest(run_key=f"{work.digest}-{len(earlier) + 1}", tags={WORK_TAG: work.digest})
 
 
+def _not_looked_at(ignored: Sequence[str]) -> str:
+    return f" Not looked at, as only regular files are: {'; '.join(ignored[:NAMED_FILES])}." if ignored else ""
+
+
 def csv_drop_sensor(
     landing: Landing, store: DeltaStore, policy: RetryPolicy, interval_seconds: int
 ) -> dg.SensorDefinition:
@@ -154,6 +160,7 @@ def csv_drop_sensor(
             _ended_runs(context.instance, work.digest),
             policy,
             time.time(),
+            [entry for table in RAW_TABLES for entry in landing.ignored(table)],
         )
 
     return sensor
@@ -199,14 +206,23 @@ def run_failure_alert(webhook: str | None) -> dg.SensorDefinition:
         line = alert_line(context.dagster_run, _causes(context) or context.failure_event.message or "no message")
         context.log.error(line)
         if webhook:
-            response = requests.post(
-                webhook,
-                json={"text": line, "job": context.dagster_run.job_name, "run_id": context.dagster_run.run_id},
-                timeout=WEBHOOK_SECONDS,
-            )
-            response.raise_for_status()
+            _post(webhook, {"text": line, "job": context.dagster_run.job_name, "run_id": context.dagster_run.run_id})
 
     return alert
+
+
+def _post(webhook: str, content: dict[str, str]) -> None:
+    """Post to the webhook. Raises AlertError, without the address: whoever knows it may post to it."""
+    try:
+        requests.post(webhook, json=content, timeout=WEBHOOK_SECONDS).raise_for_status()
+    except requests.HTTPError as error:
+        raise AlertError(f"The webhook answered with status {error.response.status_code}.") from None
+    except requests.RequestException as error:
+        raise AlertError(f"The webhook of {urlsplit(webhook).hostname} failed: {type(error).__name__}.") from None
+
+
+class AlertError(Exception):
+    """The alert could not be posted; its line stands in the log all the same."""
 
 
 def _causes(context: dg.RunFailureSensorContext) -> str:

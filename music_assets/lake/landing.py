@@ -222,7 +222,7 @@ def _move_beside(source: Path, target: Path, reason: str | None = None) -> Path:
     try:
         if reason:
             explanation.write_text(reason, encoding="utf-8", errors="replace")
-        shutil.move(source, claimed, copy_function=_copy_durably)
+        shutil.move(str(source), str(claimed), copy_function=_copy_durably)
     except BaseException:
         claimed.unlink()
         if reason:
@@ -240,7 +240,7 @@ def _names(target: Path, most_bytes: int) -> Iterator[Path]:
         yield target.with_name(stem[: most_bytes - len(ending)].decode(errors="ignore") + ending)
 
 
-def _copy_durably(source: Path, target: Path) -> None:
+def _copy_durably(source: str, target: str) -> None:
     """Copy to another file system; the source is removed next, so the copy must be on the disk."""
     shutil.copy2(source, target)
     descriptor = os.open(target, os.O_RDONLY)

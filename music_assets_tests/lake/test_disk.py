@@ -1,4 +1,4 @@
-"""Trouble with the disk: full, read-only, closed to us. No CSV is lost, none counted twice, and the message says where."""
+"""Trouble with the disk: full, read-only, closed to us. No CSV is lost, none counted twice, the message says where."""
 
 import errno
 import logging
@@ -33,7 +33,7 @@ def outcomes(data_root: DataRoot) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("spare_pages", [0, 1, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 48, 64])
 def test_full_disk_loses_nothing(tmp_path: Path, engine: Engine, spare_pages: int) -> None:
-    """Wherever the room ends, in the parquet file, in the log, in the move of the bad one: once there is room, all is in."""
+    """Wherever the room ends, in the parquet file, the log, the move of the bad one: once there is room, all is in."""
     with small_disk(tmp_path / "disk", 8) as disk:
         data_root = DataRoot(disk / "data", engine)
         data_root.drop(USER_DATA, "a many.csv", MANY)
@@ -43,7 +43,7 @@ def test_full_disk_loses_nothing(tmp_path: Path, engine: Engine, spare_pages: in
             try:
                 data_root.take(USER_DATA)
             except Exception as error:  # Each engine and each library has its own; a person must understand it.
-                assert "No space left on device" in str(error) or "os error 28" in str(error), repr(error)  # noqa: PT017
+                assert "No space left on device" in str(error) or "os error 28" in str(error), repr(error)
             left = set(data_root.waiting()) | {path.name for path in (disk / "data").glob("rejected/*.csv")}
             in_table = {name for (name,) in data_root.rows(USER_DATA, "source_file")}
             assert left | in_table == {"a many.csv", "b mixed.csv", "c bad.csv"}
@@ -141,8 +141,8 @@ def test_file_that_may_not_be_removed_is_counted_once(rights: DataRoot, caplog: 
     assert rights.waiting() == ["a.csv", "b.csv"]
     user = os.geteuid()
     assert (
-        "a.csv: its rows are in, but it cannot be removed: Permission denied. Every run reads it again until you remove "
-        f"it, or let the user with the number {user} remove files from {folder}"
+        "a.csv: its rows are in, but it cannot be removed: Permission denied. Every run reads it again until you "
+        f"remove it, or let the user with the number {user} remove files from {folder}"
     ) in caplog.messages
     folder.chmod(0o700)
     assert outcomes(rights) == [("a.csv", "duplicate"), ("b.csv", "duplicate")]
