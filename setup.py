@@ -45,6 +45,8 @@ setup(
         "rich>=13.9,<16",
         # The pictures shown with the rankings in the web UI.
         "matplotlib>=3.9,<4",
+        # Whether what is installed is what is needed: `music-assets doctor`.
+        "packaging>=24",
         # One ingest at a time per data root.
         "filelock>=3.16,<5",
         # The webhook of the failure alert, and the client of the query service.

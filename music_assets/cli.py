@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import date, time
 from decimal import Decimal
 from enum import StrEnum
@@ -158,6 +159,39 @@ def tables() -> None:
         rows = f"{current.tables[table.full_name].rows:,}" if table.full_name in current.tables else "not published"
         listing.add_row(table.full_name, rows, _listed(table), table.description)
     out.print(listing)
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as a JSON array.")] = False,
+) -> None:
+    """Look the data root over, and say what to do; exits with 0 only if there is no problem. Changes nothing."""
+    from music_assets.doctor import Level, examine
+
+    findings = examine(_settings())
+    if as_json:
+        sys.stdout.write(json.dumps([asdict(finding) for finding in findings], indent=1) + "\n")
+    else:
+        style = {Level.OK: "green", Level.NOTE: "yellow", Level.PROBLEM: "bold red"}
+        listing = RichTable("", "looked at", "found", "what to do")
+        for finding in findings:
+            level = Text(finding.level, style=style[finding.level])
+            listing.add_row(level, finding.subject, Text(finding.found), Text(finding.advice))
+        out.print(listing)
+    if any(finding.level is Level.PROBLEM for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def rebuild() -> None:
+    """Make rankings and music_db anew from the raw tables, through Dagster; damaged tables are moved aside first."""
+    from music_assets.rebuild import RebuildError
+    from music_assets.rebuild import rebuild as run
+
+    try:
+        run(_settings(), lambda line: out.print(_escaped(line), highlight=False, soft_wrap=True))
+    except (RebuildError, local.ProjectNotFoundError) as error:
+        raise _fail(str(error)) from None
 
 
 @app.command()

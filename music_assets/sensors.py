@@ -20,6 +20,7 @@ from music_assets.lake.landing import DroppedFile, Landing
 from music_assets.lake.music_db import NothingPublishedError, published
 from music_assets.tables import RAW_TABLES, Table
 
+DROP_SENSOR = "csv_drop_sensor"
 WORK_TAG = "music_assets/work"
 """Tag of a run: a digest of the work it was started for, by which its failed predecessors are found."""
 WEBHOOK_SECONDS = 10
@@ -144,7 +145,7 @@ def csv_drop_sensor(
     """Return the sensor that requests a refresh when CSV files wait."""
 
     @dg.sensor(
-        name="csv_drop_sensor",
+        name=DROP_SENSOR,
         job_name=REFRESH_RANKINGS,
         minimum_interval_seconds=interval_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,

@@ -19,7 +19,7 @@ from music_assets.tables import TABLES
 from music_assets_tests.disk import as_nobody
 from music_assets_tests.project import TOP_ARTISTS, USERS, Project
 
-COMMANDS = ["generate", "drop", "query", "tables", "home", "up", "serve", "demo"]
+COMMANDS = ["generate", "drop", "query", "tables", "doctor", "rebuild", "home", "up", "serve", "demo"]
 
 
 class Shell:

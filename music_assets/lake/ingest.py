@@ -14,15 +14,18 @@ from datetime import UTC, datetime, timedelta
 
 from music_assets.engines.base import CsvFile, Engine, ParsedFile
 from music_assets.lake.csv_file import BadFileError, check_compression, read_header
-from music_assets.lake.delta import DeltaStore
+from music_assets.lake.damage import lost_history
+from music_assets.lake.delta import FILES, DeltaStore
 from music_assets.lake.landing import DroppedFile, Landing, identity_of
 from music_assets.tables import REJECTED_ROWS, Table
 
 LANDED = "landed"
 DUPLICATE = "duplicate"
 REJECTED = "rejected"
-FILES = "files"
-"""Key of a commit's metadata under which the files it took stand."""
+
+
+class LostHistoryError(Exception):
+    """A table holds less than was published of it: its log is damaged. Nothing was taken, and nothing removed."""
 
 
 @dataclass(frozen=True)
@@ -85,15 +88,22 @@ class Ingest:
     def take(self, table: Table, log: logging.Logger) -> IngestReport:
         """Take every complete file that waits for the table; return what became of each.
 
-        Raises IngestRunningError where another process is at it, ConcurrentCommitError where one got in between; the
-        files wait on in both cases.
+        Raises IngestRunningError where another process is at it, ConcurrentCommitError where one got in between,
+        LostHistoryError where a log is damaged; the files wait on in each case.
         """
         self.landing.prepare()
         with self.landing.exclusively():
+            self._check_history(table)
             report = self._take(table, log)
             for written in (table, REJECTED_ROWS):
                 self.store.vacuum(written, self.retention_hours)
             return report
+
+    def _check_history(self, table: Table) -> None:
+        """Raise LostHistoryError before what a damaged log does not tell of any more is vacuumed."""
+        for each in (table, REJECTED_ROWS):
+            if lost := lost_history(self.store, each):
+                raise LostHistoryError(f"{lost}. Nothing was taken. `music-assets doctor` tells how to go on.")
 
     def _take(self, table: Table, log: logging.Logger) -> IngestReport:
         report = IngestReport()

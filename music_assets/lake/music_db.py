@@ -39,6 +39,7 @@ class PublishedTable:
     version: int
     rows: int
     files: tuple[str, ...]
+    table_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def read_pointer(path: Path) -> Published:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         tables = {
-            name: PublishedTable(entry["version"], entry["rows"], tuple(entry["files"]))
+            name: PublishedTable(entry["version"], entry["rows"], tuple(entry["files"]), entry["table_id"])
             for name, entry in content["tables"].items()
         }
         return Published(path.parent / content["file"], content["data_version"], tables, content["size_bytes"])
@@ -145,7 +146,10 @@ def publish(root: Path, snapshots: Mapping[Table, Snapshot], memory_limit: str, 
         data_version,
         {
             table.full_name: PublishedTable(
-                snapshot.version, snapshot.rows, snapshot.files if _is_view(table, snapshot) else ()
+                snapshot.version,
+                snapshot.rows,
+                snapshot.files if _is_view(table, snapshot) else (),
+                snapshot.table_id,
             )
             for table, snapshot in snapshots.items()
         },
