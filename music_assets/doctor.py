@@ -271,19 +271,21 @@ def _checked(store: DeltaStore, table: Table, settings: Settings) -> Iterator[Fi
 
 
 def _music_db(settings: Settings) -> Iterator[Finding]:
-    told = 0
+    served = False
     for pointer in pointers(settings.data):
         try:
             snapshot = read_pointer(pointer)
+            damage = "" if snapshot.whole else f"{snapshot.path} is missing or cut off"
         except DamagedPointerError as error:
-            yield _problem("music_db", str(error), REBUILD)
-            continue
-        if not snapshot.whole:
-            yield _problem("music_db", f"{snapshot.path} is missing or cut off", REBUILD)
-        elif not told:
-            told += 1
+            damage = str(error)
+        if damage and served:
+            yield _note("music_db", damage, "It is not in use, and goes when the next but one is published.")
+        elif damage:
+            yield _problem("music_db", damage, REBUILD)
+        elif not served:
+            served = True
             yield from _served(settings, snapshot)
-    if not told:
+    if not served:
         yield _note("music_db", "nothing is published", "Drop the two CSV files, or run `music-assets rebuild`.")
 
 
@@ -298,7 +300,8 @@ def _served(settings: Settings, snapshot: Published) -> Iterator[Finding]:
             try:
                 found = connection.execute(f'SELECT count(*) FROM "{name}"').fetchall()[0][0]
             except duckdb.Error as error:
-                yield _problem("music_db", f"{name} cannot be read: {_line(error)}", "See the table's own line.")
+                advice = f"See the table's own line. Where that is well: {REBUILD}"
+                yield _problem("music_db", f"{name} cannot be read: {_line(error)}", advice)
                 continue
             if found != shown.rows:
                 yield _problem("music_db", f"{name} has {found:,} rows, where {shown.rows:,} were published", REBUILD)
