@@ -45,6 +45,8 @@ setup(
         "rich>=13.9,<16",
         # The pictures shown with the rankings in the web UI.
         "matplotlib>=3.9,<4",
+        # Whether what is installed is what is needed: `music-assets doctor`.
+        "packaging>=24",
         # One ingest, and one publishing, at a time per data root.
         "filelock>=3.16,<5",
         # Whether the process of a run is alive.
