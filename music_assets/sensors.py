@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 import dagster as dg
-import requests
 
 from music_assets.jobs import REFRESH_RANKINGS
 from music_assets.lake.delta import DeltaStore
@@ -191,6 +190,8 @@ def run_failure_alert(webhook: str | None) -> dg.SensorDefinition:
         line = alert_line(context.dagster_run, _causes(context) or context.failure_event.message or "no message")
         context.log.error(line)
         if webhook:
+            import requests  # only for this: every run loads this module, and seldom one fails
+
             response = requests.post(
                 webhook,
                 json={"text": line, "job": context.dagster_run.job_name, "run_id": context.dagster_run.run_id},
