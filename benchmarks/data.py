@@ -52,9 +52,7 @@ def small_drop(work: Path, users: int) -> Drop:
         with _connect(full_drop(work, max(1, users // ONE_IN), seed=1)) as new:
             last = connection.execute("SELECT max(user_id) FROM users").fetchall()[0][0]
             for name in ("users", "top_artists"):
-                rows = new.execute(
-                    f"SELECT user_id + {last} AS user_id, * EXCLUDE (user_id) FROM {name}"
-                ).to_arrow_table()
+                rows = new.sql(f"SELECT user_id + {last} AS user_id, * EXCLUDE (user_id) FROM {name}").to_arrow_table()
                 connection.register(f"new_{name}", rows)
         folder.mkdir(parents=True, exist_ok=True)
         for name, path, order in (("users", drop.users, ""), ("top_artists", drop.top_artists, ", rank")):

@@ -144,8 +144,8 @@ def _start(command: Command, output: int) -> subprocess.Popen[bytes]:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask it to end, as Ctrl-C would have it; kill what is left after 20 seconds."""
-    family = psutil.Process(process.pid).children(recursive=True)
+    """Ask it to end; kill what is left after 20 seconds."""
+    family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     process.terminate()
     try:
         process.wait(20)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.bases import base, folder_of
 from benchmarks.contestants import Ranker, copied, rankers, size_mb
 from benchmarks.data import full_drop, small_drop
 from benchmarks.digest import Agreement
@@ -18,7 +19,7 @@ def csv_to_rankings(setting: Setting) -> Iterator[Measurement]:
     drop = full_drop(setting.work, setting.users)
     agreement = Agreement()
     for number, ranker in setting.in_turn(setting.present(rankers())):
-        folder = _folder(setting, "csv", ranker)
+        folder = folder_of(setting, "csv", ranker.name)
         shutil.rmtree(folder, ignore_errors=True)
         yield measured(ranker, folder, ranker.take(folder, drop), number, agreement, setting)
 
@@ -27,10 +28,9 @@ def refresh_from_parquet(setting: Setting) -> Iterator[Measurement]:
     """Make the rankings anew from the raw parquet files that lie there."""
     agreement = Agreement()
     present = setting.present(rankers())
-    for ranker in present:
-        _base(setting, ranker)
+    bases = {ranker.name: base(setting, ranker) for ranker in present}
     for number, ranker in setting.in_turn(present):
-        folder = _folder(setting, "base", ranker)
+        folder = bases[ranker.name]
         ranker.forget(folder)
         yield measured(ranker, folder, ranker.refresh(folder), number, agreement, setting)
 
@@ -40,10 +40,9 @@ def after_small_drop(setting: Setting) -> Iterator[Measurement]:
     drop = small_drop(setting.work, setting.users)
     agreement = Agreement()
     present = setting.present(rankers())
-    for ranker in present:
-        _base(setting, ranker)
+    bases = {ranker.name: base(setting, ranker) for ranker in present}
     for number, ranker in setting.in_turn(present):
-        folder = copied(_folder(setting, "base", ranker), _folder(setting, "drop", ranker))
+        folder = copied(bases[ranker.name], folder_of(setting, "drop", ranker.name))
         yield measured(ranker, folder, ranker.take(folder, drop, later_wins=True), number, agreement, setting)
 
 
@@ -62,20 +61,6 @@ def measured(
     agreement.check(ranker.name, made)
     setting.facts["rows"] = {name: counted[0] for name, counted in made.items()}
     return Measurement(ranker.name, number, {**asdict(usage), "left_mb": size_mb(folder)}, variant)
-
-
-def _folder(setting: Setting, purpose: str, ranker: Ranker) -> Path:
-    return setting.work / purpose / ranker.name.replace(" ", "-").lower()
-
-
-def _base(setting: Setting, ranker: Ranker) -> None:
-    """Take the full drop, unmeasured, unless a case of this process has: what lies there may be of older code."""
-    folder = _folder(setting, "base", ranker)
-    if setting.made.get(folder) == setting.users:
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    run(ranker.take(folder, full_drop(setting.work, setting.users)), folder.with_suffix(".log"))
-    setting.made[folder] = setting.users
 
 
 CASES = (
