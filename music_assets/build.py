@@ -8,6 +8,7 @@ import dagster as dg
 from music_assets.assets import embeddings, music_db, rankings, raw_parquet
 from music_assets.checks import CHECKS, Check, Thresholds, asset_checks
 from music_assets.embedding.training_folder import TrainingFolder
+from music_assets.embedding.word2vec import train
 from music_assets.engines.base import Engine
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.engines.java import check_java
@@ -53,6 +54,7 @@ def build_definitions(
         resources={
             "io_manager": DeltaIOManager(store, engine, TABLES, DESCRIPTIONS, settings.retention_hours),
             "store": store,
+            "trainer": train,
             **computing,
             "ingest": Ingest(landing, store, engine, settings.retention_hours),
             "training_folder": TrainingFolder(root / ".scratch" / "training"),
@@ -64,7 +66,7 @@ def build_definitions(
 
 
 def _computing(settings: Settings) -> dict[str, Any]:
-    """Return the chosen engine as the resource `engine`; with Spark also its session, as the resource `pyspark`.
+    """Return the resource `engine`; with Spark also its session, as `pyspark`, and the `trainer` that runs on it.
 
     Nothing of Spark is imported with DuckDB, and no JVM started before the session is used. Raises JavaMissingError.
     """
@@ -74,10 +76,12 @@ def _computing(settings: Settings) -> dict[str, Any]:
     check_java()
     from dagster_pyspark import LazyPySparkResource
 
+    from music_assets.embedding.word2vec_spark import SparkTrainer
     from music_assets.engines.spark import SparkEngine, spark_config
 
     config = spark_config(
         settings.spark_master, settings.spark_driver_memory, settings.spark_executor_memory, settings.spark_conf
     )
     pyspark = LazyPySparkResource(spark_config=config)
-    return {"engine": SparkEngine(pyspark, scratch, settings.spark_shuffle_partitions), "pyspark": pyspark}
+    engine = SparkEngine(pyspark, scratch, settings.spark_shuffle_partitions)
+    return {"engine": engine, "pyspark": pyspark, "trainer": SparkTrainer(lambda: engine.session)}

@@ -1,8 +1,8 @@
 """Fixtures that every test may use."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,21 +11,11 @@ from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.engines.java import JavaMissingError, check_java
 from music_assets_tests.data_root import DataRoot
 
+if TYPE_CHECKING:
+    from music_assets.engines.spark import SparkEngine
 
-def duckdb_engine(scratch: Path) -> Engine:
-    return DuckDBEngine(scratch, threads=1)
 
-
-def spark_engine(scratch: Path) -> Engine:
-    """Spark in one process, made for thousands of jobs of a few rows: its compiler must not polish what runs once."""
-    need_java()
-    from dagster_pyspark import LazyPySparkResource
-
-    from music_assets.engines.spark import SparkEngine, spark_config
-
-    quick = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
-    config = spark_config("local[2]", "1g", "1g", quick)
-    return SparkEngine(LazyPySparkResource(spark_config=config), scratch, shuffle_partitions=2)
+ENGINES = ("duckdb", "spark")
 
 
 def need_java() -> None:
@@ -38,14 +28,30 @@ def need_java() -> None:
         pytest.skip(str(error))
 
 
-ENGINES: dict[str, Callable[[Path], Engine]] = {"duckdb": duckdb_engine, "spark": spark_engine}
-"""The engines that every test with the fixture `engine` runs on."""
+@pytest.fixture(scope="session")
+def spark_engine(tmp_path_factory: pytest.TempPathFactory) -> "SparkEngine":
+    """Spark in one process, started once: its compiler is not to polish what runs a few times over a few rows."""
+    need_java()
+    from dagster_pyspark import LazyPySparkResource
+
+    from music_assets.engines.spark import SparkEngine, spark_config
+
+    folder = tmp_path_factory.mktemp("spark")
+    quick = {
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        "spark.local.dir": str(folder),
+        "spark.sql.warehouse.dir": str(folder / "warehouse"),
+    }
+    pyspark = LazyPySparkResource(spark_config=spark_config("local[2]", "1g", "1g", quick))
+    return SparkEngine(pyspark, folder / "scratch", shuffle_partitions=2)
 
 
 @pytest.fixture(scope="session", params=ENGINES)
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engine:
     """Each engine in turn, started once."""
-    return ENGINES[request.param](tmp_path_factory.mktemp("scratch"))
+    if request.param == "spark":
+        return request.getfixturevalue("spark_engine")
+    return DuckDBEngine(tmp_path_factory.mktemp("scratch"), threads=1)
 
 
 @pytest.fixture

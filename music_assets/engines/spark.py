@@ -24,6 +24,7 @@ from pyspark.sql.types import StructType, TimestampNTZType, TimestampType
 from music_assets.engines.base import CsvFile, ParsedFile
 from music_assets.engines.parsing import account, good_and_rejected
 from music_assets.lake.csv_file import header_record, read_exactly
+from music_assets.scratch import Scratch
 from music_assets.tables import REJECTED_ROWS, Table
 from music_assets.transforms.cleaning import clean
 
@@ -72,7 +73,7 @@ def spark_config(
 class SparkEngine:
     """The engine over a Spark session that starts when it is first needed, and stops with this process.
 
-    `scratch` holds the texts of files that are not flawless while they are parted; executors read them there.
+    A folder below `scratch` holds the texts of files that are not flawless while they are parted; executors read there.
     `shuffle_partitions` None: as many as the size of the data on the disk asks for.
     """
 
@@ -80,7 +81,7 @@ class SparkEngine:
 
     def __init__(self, pyspark: LazyPySparkResource, scratch: Path, shuffle_partitions: int | None = None) -> None:
         self.pyspark = pyspark
-        self.scratch = scratch
+        self.scratch = Scratch(scratch)
         self.shuffle_partitions = shuffle_partitions
         self._largest_input = 0
 
@@ -158,8 +159,7 @@ class SparkEngine:
         )
 
     def _parse_exactly(self, csv_file: CsvFile, folder: Path, reject_folder: Path) -> ParsedFile:
-        self.scratch.mkdir(parents=True, exist_ok=True)
-        texts = self.scratch / f"{folder.name}.parquet"
+        texts = self.scratch.folder / f"{folder.name}.parquet"
         try:
             read_exactly(csv_file.path, csv_file.header, texts)
             good, rejected = good_and_rejected(self._read(None, [str(texts)]), csv_file)

@@ -20,6 +20,8 @@ from music_assets.tables import Table
 
 REPLACED = "replaced"
 """Identity under which commits that replace a table's content exclude each other, even where there was none."""
+FILES = "files"
+"""Key of a commit's metadata under which the CSV files it took stand."""
 STATISTICS_FOR = ("user_id", "ingested_at")
 """Columns whose smallest and largest value go into the log: integers and times only, which every reader agrees on."""
 
@@ -37,6 +39,8 @@ class Snapshot:
     rows: int
     size_bytes: int
     latest_ingest: datetime | None = None
+    table_id: str = ""
+    """Given to the table when it was made: a table that is made anew has another."""
 
 
 class DeltaStore:
@@ -62,6 +66,7 @@ class DeltaStore:
             rows=sum(column["num_records"]),
             size_bytes=sum(column["size_bytes"]),
             latest_ingest=max(filter(None, column.get("max.ingested_at", ())), default=None),
+            table_id=str(delta.metadata().id),
         )
 
     def new_folder(self, table: Table) -> Path:

@@ -6,6 +6,7 @@ then the identity tells that the rows are in.
 """
 
 import logging
+import os
 import shutil
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -13,15 +14,18 @@ from datetime import UTC, datetime, timedelta
 
 from music_assets.engines.base import CsvFile, Engine, ParsedFile
 from music_assets.lake.csv_file import BadFileError, check_compression, read_header
-from music_assets.lake.delta import DeltaStore
+from music_assets.lake.damage import lost_history
+from music_assets.lake.delta import FILES, DeltaStore
 from music_assets.lake.landing import DroppedFile, Landing, identity_of
 from music_assets.tables import REJECTED_ROWS, Table
 
 LANDED = "landed"
 DUPLICATE = "duplicate"
 REJECTED = "rejected"
-FILES = "files"
-"""Key of a commit's metadata under which the files it took stand."""
+
+
+class LostHistoryError(Exception):
+    """A table holds less than was published of it: its log is damaged. Nothing was taken, and nothing removed."""
 
 
 @dataclass(frozen=True)
@@ -84,23 +88,34 @@ class Ingest:
     def take(self, table: Table, log: logging.Logger) -> IngestReport:
         """Take every complete file that waits for the table; return what became of each.
 
-        Raises IngestRunningError where another process is at it, ConcurrentCommitError where one got in between; the
-        files wait on in both cases.
+        Raises IngestRunningError where another process is at it, ConcurrentCommitError where one got in between,
+        LostHistoryError where a log is damaged; the files wait on in each case.
         """
         self.landing.prepare()
         with self.landing.exclusively():
+            self._check_history(table)
             report = self._take(table, log)
             for written in (table, REJECTED_ROWS):
                 self.store.vacuum(written, self.retention_hours)
             return report
+
+    def _check_history(self, table: Table) -> None:
+        """Raise LostHistoryError before what a damaged log does not tell of any more is vacuumed."""
+        for each in (table, REJECTED_ROWS):
+            if lost := lost_history(self.store, each):
+                raise LostHistoryError(f"{lost}. Nothing was taken. `music-assets doctor` tells how to go on.")
 
     def _take(self, table: Table, log: logging.Logger) -> IngestReport:
         report = IngestReport()
         parsed: dict[str, _Parsed] = {}
         repeated: list[tuple[DroppedFile, str, str]] = []
         after = self.store.snapshot(table).latest_ingest
-        for file in self.landing.complete()[table]:
+        for entry in self.landing.ignored(table):
+            log.warning(f"{entry}: not looked at; only regular files are taken")
+        for seen in self.landing.complete()[table]:
+            file = seen
             try:
+                file = self.landing.with_plain_name(seen)
                 identity = identity_of(file.path)
             except OSError as error:
                 self._reject(file, f"unreadable: {error.strerror}", report, log)
@@ -129,9 +144,14 @@ class Ingest:
 
     def _reject(self, file: DroppedFile, reason: str, report: IngestReport, log: logging.Logger) -> None:
         """Move a bad file aside, unless it is no longer the one that was read: then it was not complete."""
-        if _still_there(file, log):
-            moved = self.landing.quarantine(file, reason)
-            report.add(TakenFile(file.name, REJECTED, file.size, note=f"{reason}; moved to {moved}"), log)
+        if not _still_there(file, log):
+            return
+        try:
+            became = f"moved to {self.landing.quarantine(file, reason)}"
+        except OSError as error:
+            became = f"it stays, as it cannot be moved to {self.landing.root / 'rejected'}: {error.strerror}"
+            log.error(f"{file.name}: {became}")
+        report.add(TakenFile(file.name, REJECTED, file.size, note=f"{reason}; {became}"), log)
 
     def _parse(
         self, table: Table, file: DroppedFile, identity: str, ingested_at: datetime, log: logging.Logger
@@ -190,7 +210,13 @@ def _still_there(file: DroppedFile, log: logging.Logger) -> bool:
 
 
 def _delete(file: DroppedFile, log: logging.Logger) -> None:
-    if file.unchanged():
-        file.path.unlink()
-    else:
+    if not file.unchanged():
         log.warning(f"{file.name}: changed after it was read; the new content waits for the next run")
+        return
+    try:
+        file.path.unlink()
+    except OSError as error:
+        log.error(
+            f"{file.name}: its rows are in, but it cannot be removed: {error.strerror}. Every run reads it again until "
+            f"you remove it, or let the user with the number {os.geteuid()} remove files from {file.path.parent}"
+        )
