@@ -14,6 +14,7 @@ from uuid import uuid4
 import ibis.expr.types as ir
 import pyarrow as pa
 import pyarrow.parquet as pq
+from hypothesis import HealthCheck, settings
 
 from music_assets.assets import rankings
 from music_assets.engines.base import Engine
@@ -42,6 +43,15 @@ def table_on(engine: Engine, folder: Path, schema: Mapping[str, str], rows: Sequ
     file = folder / f"{uuid4().hex}.parquet"
     pq.write_table(pa.table(columns, schema=kinds), file)
     return engine.read(table, [str(file)])
+
+
+def examples(engine: Engine, number: int) -> settings:
+    """Return the settings of a hypothesis test: on Spark, where an example is a dozen jobs, a quarter as many."""
+    return settings(
+        max_examples=number if engine.name == "duckdb" else max(1, number // 4),
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
 
 
 class DataRoot:

@@ -3,7 +3,7 @@
 import pytest
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def spark_session(spark_engine: "SparkEngine") -> "SparkSession":  # noqa: F821
     """The session of the engine that all tests share."""
     return spark_engine.session
