@@ -9,6 +9,7 @@ from uuid import uuid4
 import duckdb
 import ibis
 import ibis.expr.types as ir
+import pyarrow as pa
 import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 
@@ -75,6 +76,14 @@ class DuckDBEngine:
             return self._parse_exactly(csv_file, target, reject_folder)
         return self._parsed(csv_file.table, target)
 
+    def parse_texts(
+        self, texts: pa.Table, table: Table, folder: Path, reject_folder: Path
+    ) -> tuple[Sequence[Path], Sequence[Path]]:
+        """Parse the rows of many small files at once."""
+        target = folder / "rows.parquet"
+        rejected = self._split(clean(ibis.memtable(texts), table), table, target, reject_folder / "rows.parquet")
+        return (target,), rejected
+
     def read(self, table: Table, files: Sequence[str]) -> ir.Table:
         """Return the rows in these parquet files of the table."""
         if not files:
@@ -105,29 +114,30 @@ class DuckDBEngine:
         texts = self.scratch / f"{target.parent.name}.parquet"
         try:
             read_exactly(csv_file.path, csv_file.header, texts)
-            return self._split(csv_file, texts, target, reject_folder / "rows.parquet")
+            raw = self.backend.read_parquet(escape(str(texts)))
+            cleaned = clean(raw, csv_file.table, csv_file.source_file, csv_file.ingested_at)
+            rejected = self._split(cleaned, csv_file.table, target, reject_folder / "rows.parquet")
         finally:
             texts.unlink(missing_ok=True)
+        rejects = self.read(REJECTED_ROWS, [str(file) for file in rejected])
+        counted = rejects.group_by("reason").agg(rows=rejects.count()).to_pyarrow().to_pydict()
+        reasons = dict(zip(counted["reason"], counted["rows"], strict=True))
+        return self._parsed(csv_file.table, target, rejected, reasons)
 
-    def _split(self, csv_file: CsvFile, texts: Path, target: Path, reject_target: Path) -> ParsedFile:
-        """Write good and rejected rows into a file each."""
-        raw = self.backend.read_parquet(escape(str(texts)))
-        cleaned = clean(raw, csv_file.table, csv_file.source_file, csv_file.ingested_at)
+    def _split(self, cleaned: ir.Table, table: Table, target: Path, reject_target: Path) -> tuple[Path, ...]:
+        """Write good and rejected rows into a file each; return the latter, if there are any."""
         verdict = cleaned.mutate(
             column_name=ibis.ifelse(cleaned["broken"].isnull(), cleaned["column_name"], ibis.null("string")),
             reason=cleaned["broken"].coalesce(cleaned["reason"]),
         )
-        good = verdict.filter(verdict["reason"].isnull()).select(list(csv_file.table.schema))
-        rejected = verdict.filter(verdict["reason"].notnull()).mutate(table_name=ibis.literal(csv_file.table.name))
+        good = verdict.filter(verdict["reason"].isnull()).select(list(table.schema))
+        rejected = verdict.filter(verdict["reason"].notnull()).mutate(table_name=ibis.literal(table.name))
         self._copy(good, target)
         self._copy(rejected.select(list(REJECTED_ROWS.schema)), reject_target)
-        rejects = self.read(REJECTED_ROWS, [str(reject_target)])
-        counted = rejects.group_by("reason").agg(rows=rejects.count()).to_pyarrow().to_pydict()
-        reasons = dict(zip(counted["reason"], counted["rows"], strict=True))
-        if not reasons:
-            reject_target.unlink()
-            return self._parsed(csv_file.table, target)
-        return self._parsed(csv_file.table, target, (reject_target,), reasons)
+        if pq.read_metadata(reject_target).num_rows:
+            return (reject_target,)
+        reject_target.unlink()
+        return ()
 
     def _parsed(
         self, table: Table, target: Path, reject_files: tuple[Path, ...] = (), reasons: dict[str, int] | None = None
