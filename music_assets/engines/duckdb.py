@@ -15,6 +15,7 @@ from ibis.backends.duckdb import Backend
 
 from music_assets.engines.base import CsvFile, ParsedFile
 from music_assets.lake.csv_file import LONGEST_RECORD, is_compressed, read_exactly
+from music_assets.scratch import Scratch
 from music_assets.tables import REJECTED_ROWS, Table
 from music_assets.transforms.cleaning import clean
 from music_assets.transforms.current import repeated_keys
@@ -42,7 +43,7 @@ def error(message: str) -> bool:
 
 
 class DuckDBEngine:
-    """One in-memory DuckDB for a run, spilling to `scratch` beyond `memory_limit`.
+    """One in-memory DuckDB for a run, spilling to a folder below `scratch` beyond `memory_limit`.
 
     Every path that is read is escaped: DuckDB takes brackets, stars and question marks in it for a pattern.
     """
@@ -50,17 +51,16 @@ class DuckDBEngine:
     name = "duckdb"
 
     def __init__(self, scratch: Path, memory_limit: str = "800MB", threads: int | None = None) -> None:
-        self.scratch = scratch
+        self.scratch = Scratch(scratch)
         self.memory_limit = memory_limit
         self.threads = threads
 
     @cached_property
     def backend(self) -> Backend:
         """The Ibis backend, started when it is first needed."""
-        self.scratch.mkdir(parents=True, exist_ok=True)
         options: dict[str, object] = {
             "memory_limit": self.memory_limit,
-            "temp_directory": str(self.scratch),
+            "temp_directory": str(self.scratch.folder),
             "preserve_insertion_order": False,
         }
         if self.threads:
@@ -111,7 +111,7 @@ class DuckDBEngine:
         self._copy(flawless.drop("column_name", "reason"), target)
 
     def _parse_exactly(self, csv_file: CsvFile, target: Path, reject_folder: Path) -> ParsedFile:
-        texts = self.scratch / f"{target.parent.name}.parquet"
+        texts = self.scratch.folder / f"{target.parent.name}.parquet"
         try:
             read_exactly(csv_file.path, csv_file.header, texts)
             raw = self.backend.read_parquet(escape(str(texts)))

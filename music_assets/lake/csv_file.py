@@ -25,6 +25,10 @@ BROKEN_QUOTING = "broken quoting"
 INVALID_UTF8 = "invalid UTF-8"
 
 GZIP_MAGIC = b"\x1f\x8b"
+MOST_EXPANSION = 200
+"""A compressed CSV file shrinks to a tenth, a very uniform one to a hundredth; a bomb to a thousandth."""
+ALWAYS_EXPANDED = 64 << 20
+"""Bytes to which every file may expand."""
 LONGEST_RECORD = 2_000_000
 """Characters over which a quote may stay open; one that is not closed by then is broken."""
 SNIFFED_BYTES = 1 << 16
@@ -73,12 +77,18 @@ def is_compressed(path: Path) -> bool:
 def check_compression(path: Path) -> None:
     """Read a compressed file to its end, where its checksum stands: engines do not compare it.
 
-    Raises BadFileError where the file is cut off or damaged.
+    Raises BadFileError where the file is cut off or damaged, or expands so much that it must be a bomb.
     """
     if is_compressed(path):
         with _readable(), _open_bytes(path) as file:
-            while file.read(READ_AT_ONCE):
-                pass
+            most = max(ALWAYS_EXPANDED, MOST_EXPANSION * path.stat().st_size)
+            expanded = 0
+            while block := file.read(READ_AT_ONCE):
+                expanded += len(block)
+                if expanded > most:
+                    raise BadFileError(
+                        f"expands to more than {MOST_EXPANSION} times its size. If it is meant to, drop it uncompressed"
+                    )
 
 
 def names_in_header(path: Path) -> list[str]:

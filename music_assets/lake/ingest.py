@@ -9,6 +9,7 @@ the tables it needs no more than a batch does.
 """
 
 import logging
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -20,8 +21,10 @@ from typing import TypeVar
 
 from music_assets.engines.base import CsvFile, Engine, ParsedFile
 from music_assets.lake.csv_file import BadFileError, check_compression, read_header
-from music_assets.lake.delta import DeltaStore
+from music_assets.lake.damage import lost_history
+from music_assets.lake.delta import FILES, ConcurrentCommitError, DeltaStore
 from music_assets.lake.landing import DroppedFile, Landing, identity_of
+from music_assets.lake.music_db import DamagedPointerError, alone, shown_files
 from music_assets.lake.small_files import BYTES_TOGETHER, FEWEST_TOGETHER, is_small, parse_together
 from music_assets.tables import REJECTED_ROWS, Table
 
@@ -29,11 +32,13 @@ File = TypeVar("File")
 LANDED = "landed"
 DUPLICATE = "duplicate"
 REJECTED = "rejected"
-FILES = "files"
-"""Key of a commit's metadata under which the files it took stand."""
 FILES_AT_ONCE = 1_000
 BYTES_AT_ONCE = 1 << 30
 """What one transaction takes at most; a file may be larger."""
+
+
+class LostHistoryError(Exception):
+    """A table holds less than was published of it: its log is damaged. Nothing was taken, and nothing removed."""
 
 
 @dataclass(frozen=True)
@@ -109,18 +114,39 @@ class Ingest:
     def take(self, table: Table, log: logging.Logger) -> IngestReport:
         """Take every complete file that waits for the table; return what became of each.
 
-        Raises IngestRunningError where another process is at it, ConcurrentCommitError where one got in between; the
-        files wait on in both cases.
+        Raises IngestRunningError where another process is at it, ConcurrentCommitError where one got in between,
+        LostHistoryError where a log is damaged; the files wait on in each case.
         """
         self.landing.prepare()
         with self.landing.exclusively():
+            self._check_history(table)
             report = self._take(table, log)
             for written in (table, REJECTED_ROWS):
-                self.store.vacuum(written, self.retention_hours)
+                self._tidy(written, log)
             return report
+
+    def _tidy(self, table: Table, log: logging.Logger) -> None:
+        """Put small parquet files together where they are many; delete those that nothing refers to any more."""
+        try:
+            if self.store.compact(table):
+                log.info(f"{table.full_name}: compacted to {len(self.store.snapshot(table).files)} parquet files")
+            with alone(self.store.root):
+                self.store.vacuum(table, self.retention_hours, shown_files(self.store.root))
+        except ConcurrentCommitError as error:
+            log.info(f"Not compacted this time: {error}")
+        except DamagedPointerError as error:
+            log.warning(f"Nothing is vacuumed, as it is not known what is published: {error}")
+
+    def _check_history(self, table: Table) -> None:
+        """Raise LostHistoryError before what a damaged log does not tell of any more is vacuumed."""
+        for each in (table, REJECTED_ROWS):
+            if lost := lost_history(self.store, each):
+                raise LostHistoryError(f"{lost}. Nothing was taken. `music-assets doctor` tells how to go on.")
 
     def _take(self, table: Table, log: logging.Logger) -> IngestReport:
         report = IngestReport()
+        for entry in self.landing.ignored(table):
+            log.warning(f"{entry}: not looked at; only regular files are taken")
         waiting = self.landing.complete()[table]
         for batch in _chunks(waiting, lambda file: file.size, BYTES_AT_ONCE):
             self._take_batch(table, batch, report, log)
@@ -133,39 +159,55 @@ class Ingest:
     ) -> None:
         """Take some files in one transaction, each content once."""
         bad: dict[DroppedFile, str] = {}
-        identities = _identities(batch, bad)
+        identities = self._identities(batch, bad)
         held = self.store.held(table, identities.values())
         first: dict[str, DroppedFile] = {}
         for file, identity in identities.items():
-            if identity not in held:
+            if identity not in held and file not in bad:
                 first.setdefault(identity, file)
         readable = self._readable(table, first, bad, log)
         known_rejects = self.store.held(REJECTED_ROWS, [file.rejects_identity for file in readable])
         groups = [self._parse(table, files, bad, log) for files in _groups(readable, known_rejects)]
         parsed = [done for group in groups for done in self._unchanged(table, group, bad, log)]
         self._commit(table, parsed, known_rejects)
-        for done in parsed:
-            report.add(done.taken, log)
-            report.reasons.update(done.result.reasons)
-            _delete(done.file.dropped, log)
-        landed = {done.file.identity: done.file.dropped.name for done in parsed}
+        landed = {done.file.identity: done for done in parsed}
         for file, identity in identities.items():
             original = first.get(identity)
-            if original in bad:
-                bad.setdefault(file, bad[original])
+            if reason := bad.get(original or file):
+                self._reject(file, reason, report, log)
+            elif file is original and identity in landed:
+                report.add(landed[identity].taken, log)
+                report.reasons.update(landed[identity].result.reasons)
+                _delete(file, log)
             elif file is not original and (identity in held or identity in landed):
-                same = f"as {landed[identity]}" if identity in landed else "as a file taken before"
+                same = f"as {landed[identity].taken.name}" if identity in landed else "as a file taken before"
                 note = f"the same bytes {same}: counted once, removed"
                 report.add(TakenFile(file.name, DUPLICATE, file.size, note=note), log)
                 _delete(file, log)
-        for file, reason in bad.items():
-            self._reject(file, reason, report, log)
 
     def _reject(self, file: DroppedFile, reason: str, report: IngestReport, log: logging.Logger) -> None:
         """Move a bad file aside, unless it is no longer the one that was read: then it was not complete."""
-        if _still_there(file, log):
-            moved = self.landing.quarantine(file, reason)
-            report.add(TakenFile(file.name, REJECTED, file.size, note=f"{reason}; moved to {moved}"), log)
+        if not _still_there(file, log):
+            return
+        try:
+            became = f"moved to {self.landing.quarantine(file, reason)}"
+        except OSError as error:
+            became = f"it stays, as it cannot be moved to {self.landing.root / 'rejected'}: {error.strerror}"
+            log.error(f"{file.name}: {became}")
+        report.add(TakenFile(file.name, REJECTED, file.size, note=f"{reason}; {became}"), log)
+
+    def _identities(self, files: Iterable[DroppedFile], bad: dict[DroppedFile, str]) -> dict[DroppedFile, str]:
+        """Return the identity of each file; note those that cannot be read, which have none, with the reason."""
+        identities = {}
+        for seen in files:
+            file = seen
+            try:
+                file = self.landing.with_plain_name(seen)
+                identities[file] = identity_of(file.path)
+            except OSError as error:
+                bad[file] = f"unreadable: {error.strerror}"
+                identities[file] = ""
+        return identities
 
     def _readable(
         self, table: Table, files: Mapping[str, DroppedFile], bad: dict[DroppedFile, str], log: logging.Logger
@@ -246,17 +288,6 @@ class Ingest:
             self.store.append(REJECTED_ROWS, files, [done.file.rejects_identity for done in parsed], {})
 
 
-def _identities(files: Iterable[DroppedFile], bad: dict[DroppedFile, str]) -> dict[DroppedFile, str]:
-    """Return the identity of each file that can be read; note the others with the reason."""
-    identities = {}
-    for file in files:
-        try:
-            identities[file] = identity_of(file.path)
-        except OSError as error:
-            bad[file] = f"unreadable: {error.strerror}"
-    return identities
-
-
 def _groups(files: Sequence[_Readable], known_rejects: Container[str]) -> list[list[_Readable]]:
     """Put small files together, if they are many: those whose rejects are in already apart from the others."""
     small = [is_small(file.dropped.path, file.dropped.size) for file in files]
@@ -301,7 +332,13 @@ def _still_there(file: DroppedFile, log: logging.Logger) -> bool:
 
 
 def _delete(file: DroppedFile, log: logging.Logger) -> None:
-    if file.unchanged():
-        file.path.unlink()
-    else:
+    if not file.unchanged():
         log.warning(f"{file.name}: changed after it was read; the new content waits for the next run")
+        return
+    try:
+        file.path.unlink()
+    except OSError as error:
+        log.error(
+            f"{file.name}: its rows are in, but it cannot be removed: {error.strerror}. Every run reads it again until "
+            f"you remove it, or let the user with the number {os.geteuid()} remove files from {file.path.parent}"
+        )
