@@ -272,12 +272,16 @@ def _checked(store: DeltaStore, table: Table, settings: Settings) -> Iterator[Fi
 
 def _music_db(settings: Settings) -> Iterator[Finding]:
     served = False
+    told = set()
     for pointer in pointers(settings.data):
         try:
             snapshot = read_pointer(pointer)
             damage = "" if snapshot.whole else f"{snapshot.path} is missing or cut off"
         except DamagedPointerError as error:
             damage = str(error)
+        if damage in told:
+            continue
+        told |= {damage} if damage else set()
         if damage and served:
             yield _note("music_db", damage, "It is not in use, and goes when the next but one is published.")
         elif damage:

@@ -111,7 +111,7 @@ def read_pointer(path: Path) -> Published:
         return Published(path.parent / content["file"], content["data_version"], tables, content["size_bytes"])
     except OSError as error:
         raise DamagedPointerError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise DamagedPointerError(f"{path} is damaged: it does not tell of a snapshot") from None
 
 
