@@ -12,7 +12,6 @@ from itertools import takewhile
 from urllib.parse import urlsplit
 
 import dagster as dg
-import requests
 
 from music_assets.jobs import REFRESH_RANKINGS
 from music_assets.lake.delta import DeltaStore
@@ -214,6 +213,8 @@ def run_failure_alert(webhook: str | None) -> dg.SensorDefinition:
 
 def _post(webhook: str, content: dict[str, str]) -> None:
     """Post to the webhook. Raises AlertError, without the address: whoever knows it may post to it."""
+    import requests  # only for this: every run loads this module, and seldom one fails
+
     try:
         requests.post(webhook, json=content, timeout=WEBHOOK_SECONDS).raise_for_status()
     except requests.HTTPError as error:

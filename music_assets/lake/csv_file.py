@@ -96,6 +96,17 @@ def names_in_header(path: Path) -> list[str]:
 
     Raises BadFileError where the file is empty, not text, or unreadable, or where its first line cannot be read.
     """
+    header = header_record(path)
+    if header.fields is None:
+        raise BadFileError(f"the header cannot be read, {header.reason}: {header.raw_line[:200]}")
+    return [name.strip() for name in header.fields]
+
+
+def header_record(path: Path) -> Record:
+    """Return the file's first row, as text; bytes in it that are not UTF-8 are replaced.
+
+    Raises BadFileError where the file is empty, not text, or unreadable.
+    """
     with _readable(), _open_bytes(path) as file:
         start = file.read(SNIFFED_BYTES)
     if not start.strip():
@@ -110,9 +121,7 @@ def names_in_header(path: Path) -> list[str]:
     header = next(records(lines, range(len(lines)), iter(())), None)
     if header is None:
         raise BadFileError("empty")
-    if header.fields is None:
-        raise BadFileError(f"the header cannot be read, {header.reason}: {header.raw_line[:200]}")
-    return [name.strip() for name in header.fields]
+    return header
 
 
 def read_header(path: Path, table: Table) -> Header:

@@ -12,11 +12,12 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from glob import escape
 from pathlib import Path
 
 import duckdb
+from filelock import FileLock
 
 from music_assets.lake.delta import DeltaStore, Snapshot
 from music_assets.tables import EMBEDDING_TABLES, TABLES, Table
@@ -24,6 +25,9 @@ from music_assets.tables import EMBEDDING_TABLES, TABLES, Table
 LOG = logging.getLogger(__name__)
 KEPT_VERSIONS = 2
 POINTER = "current.json"
+BUILDING = ".building-"
+NAME = "music_db-{}.duckdb"
+VERSION = "%Y%m%dT%H%M%S.%fZ"
 INPUTS = "inputs"
 """Key of a commit's metadata under which stands which version of which table it was computed from."""
 
@@ -132,14 +136,14 @@ def publish(root: Path, snapshots: Mapping[Table, Snapshot], memory_limit: str, 
     """
     folder = root / "music_db"
     folder.mkdir(parents=True, exist_ok=True)
-    data_version = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-    building = folder / f".building-{data_version}.duckdb"
+    data_version = _next_version(folder)
+    building = folder / f"{BUILDING}{data_version}.duckdb"
     try:
         _build(building, snapshots, memory_limit, threads)
     except BaseException:
         _remove(building)
         raise
-    final = folder / f"music_db-{data_version}.duckdb"
+    final = folder / NAME.format(data_version)
     building.rename(final)
     result = Published(
         final,
@@ -170,8 +174,15 @@ class Publisher:
     threads: int | None = None
 
     def publish(self) -> Published:
-        """Publish the newest tables, each computed table beside the very versions it was computed from."""
-        return publish(self.store.root, self._consistent(), self.memory_limit, self.threads)
+        """Publish the newest tables, each computed table beside the very versions it was computed from.
+
+        One process at a time publishes below a data root; the next one waits, then sees what this one was given.
+        """
+        root = self.store.root
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / ".publish.lock"):
+            _remove_unfinished(root / "music_db")
+            return publish(root, self._consistent(), self.memory_limit, self.threads)
 
     def _consistent(self) -> dict[Table, Snapshot]:
         """Choose versions that fit: going from the last computed table to the first, each names its inputs.
@@ -185,6 +196,27 @@ class Publisher:
             kept = {each.name for each in EMBEDDING_TABLES} if table in EMBEDDING_TABLES else inputs.keys()
             versions |= {name: version for name, version in inputs.items() if name in kept}
         return {table: self.store.snapshot(table, versions.get(table.name)) for table in TABLES}
+
+
+def _next_version(folder: Path) -> str:
+    """Return the time, or the next microsecond after the newest version's where the clock is behind it.
+
+    Versions are ordered by name: without that, what is published would be removed as an old one.
+    """
+    now = datetime.now(UTC)
+    for newest in sorted(folder.glob(NAME.format("*")))[-1:]:
+        earlier = datetime.strptime(newest.name, NAME.format(VERSION)).replace(tzinfo=UTC)
+        now = max(now, earlier + timedelta(microseconds=1))
+    return now.strftime(VERSION)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what a process left that died while it was building."""
+    for path in folder.glob(f"{BUILDING}*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _is_view(table: Table, snapshot: Snapshot) -> bool:
@@ -257,9 +289,8 @@ def _tell(result: Published, pointer: Path) -> None:
 
 
 def _remove_old(folder: Path) -> None:
-    """Remove all but the newest snapshots, and what a run left that died while it built one; not what is in use."""
-    old = sorted(folder.glob("music_db-*.duckdb"))[:-KEPT_VERSIONS]
-    for path in (*old, *folder.glob(".building-*.duckdb")):
+    """Remove all but the newest snapshots; not what is in use."""
+    for path in sorted(folder.glob(NAME.format("*")))[:-KEPT_VERSIONS]:
         if not _in_use(path):
             _remove(path)
 
