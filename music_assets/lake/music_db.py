@@ -25,6 +25,7 @@ from music_assets.tables import EMBEDDING_TABLES, TABLES, Table
 LOG = logging.getLogger(__name__)
 KEPT_VERSIONS = 2
 POINTER = "current.json"
+PUBLISH_LOCK = ".publish.lock"
 BUILDING = ".building-"
 NAME = "music_db-{}.duckdb"
 VERSION = "%Y%m%dT%H%M%S.%fZ"
@@ -180,7 +181,7 @@ class Publisher:
         """
         root = self.store.root
         root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / ".publish.lock"):
+        with FileLock(root / PUBLISH_LOCK):
             _remove_unfinished(root / "music_db")
             return publish(root, self._consistent(), self.memory_limit, self.threads)
 
