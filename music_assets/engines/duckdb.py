@@ -9,10 +9,11 @@ from uuid import uuid4
 import duckdb
 import ibis
 import ibis.expr.types as ir
+import pyarrow as pa
 from ibis.backends.duckdb import Backend
 
 from music_assets.engines.base import CsvFile, ParsedFile
-from music_assets.engines.parsing import account, good_and_rejected
+from music_assets.engines.parsing import account, good_and_rejected, without_empty
 from music_assets.lake.csv_file import LONGEST_RECORD, is_compressed, read_exactly
 from music_assets.scratch import Scratch
 from music_assets.tables import Table
@@ -74,6 +75,13 @@ class DuckDBEngine:
             return self._parse_exactly(csv_file, target, reject_folder)
         return account(self, csv_file, [target])
 
+    def parse_texts(
+        self, texts: pa.Table, table: Table, folder: Path, reject_folder: Path
+    ) -> tuple[Sequence[Path], Sequence[Path]]:
+        """Parse the rows of many small files at once."""
+        target = folder / "rows.parquet"
+        return [target], self._split(clean(ibis.memtable(texts), table), table, target, reject_folder)
+
     def read(self, table: Table, files: Sequence[str]) -> ir.Table:
         """Return the rows in these parquet files of the table."""
         if not files:
@@ -102,15 +110,22 @@ class DuckDBEngine:
 
     def _parse_exactly(self, csv_file: CsvFile, target: Path, reject_folder: Path) -> ParsedFile:
         texts = self.scratch.folder / f"{target.parent.name}.parquet"
-        reject_target = reject_folder / "rows.parquet"
         try:
             read_exactly(csv_file.path, csv_file.header, texts)
-            good, rejected = good_and_rejected(self.backend.read_parquet(escape(str(texts))), csv_file)
-            self._copy(good, target)
-            self._copy(rejected, reject_target)
-            return account(self, csv_file, [target], [reject_target])
+            raw = self.backend.read_parquet(escape(str(texts)))
+            cleaned = clean(raw, csv_file.table, csv_file.source_file, csv_file.ingested_at)
+            reject_files = self._split(cleaned, csv_file.table, target, reject_folder)
+            return account(self, csv_file, [target], reject_files)
         finally:
             texts.unlink(missing_ok=True)
+
+    def _split(self, cleaned: ir.Table, table: Table, target: Path, reject_folder: Path) -> list[Path]:
+        """Write good and rejected rows into a file each; return the latter, if there are any."""
+        reject_target = reject_folder / "rows.parquet"
+        good, rejected = good_and_rejected(cleaned, table)
+        self._copy(good, target)
+        self._copy(rejected, reject_target)
+        return without_empty([reject_target])
 
     def _copy(self, rows: ir.Table, target: Path) -> None:
         self.backend.to_parquet(rows, target, **PARQUET)

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import ibis
 import ibis.expr.types as ir
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pyspark.sql.functions as sf
 from dagster_pyspark import LazyPySparkResource
 from ibis.backends.pyspark import Backend
@@ -25,8 +27,9 @@ from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql.types import StructType, TimestampNTZType, TimestampType
 
 from music_assets.engines.base import CsvFile, ParsedFile
-from music_assets.engines.parsing import account, good_and_rejected
+from music_assets.engines.parsing import account, good_and_rejected, without_empty
 from music_assets.lake.csv_file import header_record, read_exactly
+from music_assets.scratch import Scratch
 from music_assets.tables import REJECTED_ROWS, Table
 from music_assets.transforms.cleaning import clean
 
@@ -110,7 +113,7 @@ class SparkEngine:
     def __init__(self, pyspark: LazyPySparkResource, scratch: Path, shuffle_partitions: int | None = None) -> None:
         check_java()
         self.pyspark = pyspark
-        self.scratch = scratch
+        self.scratch = Scratch(scratch)
         self.shuffle_partitions = shuffle_partitions
         self._largest_input = 0
 
@@ -134,6 +137,17 @@ class SparkEngine:
         for file in _parquet_files(folder):
             file.unlink()
         return self._parse_exactly(csv_file, folder, reject_folder)
+
+    def parse_texts(
+        self, texts: pa.Table, table: Table, folder: Path, reject_folder: Path
+    ) -> tuple[Sequence[Path], Sequence[Path]]:
+        """Parse the rows of many small files at once."""
+        path = self.scratch.folder / f"{folder.name}.parquet"
+        try:
+            pq.write_table(texts, path)
+            return self._split(clean(self._read(None, [str(path)]), table), table, folder, reject_folder)
+        finally:
+            path.unlink(missing_ok=True)
 
     def read(self, table: Table, files: Sequence[str]) -> ir.Table:
         """Return the rows in these parquet files of the table."""
@@ -186,15 +200,21 @@ class SparkEngine:
         )
 
     def _parse_exactly(self, csv_file: CsvFile, folder: Path, reject_folder: Path) -> ParsedFile:
-        self.scratch.mkdir(parents=True, exist_ok=True)
-        texts = self.scratch / f"{folder.name}.parquet"
+        texts = self.scratch.folder / f"{folder.name}.parquet"
         try:
             read_exactly(csv_file.path, csv_file.header, texts)
-            good, rejected = good_and_rejected(self._read(None, [str(texts)]), csv_file)
-            files = self.write(good, csv_file.table, folder)
-            return account(self, csv_file, files, self.write(rejected, REJECTED_ROWS, reject_folder))
+            raw = self._read(None, [str(texts)])
+            cleaned = clean(raw, csv_file.table, csv_file.source_file, csv_file.ingested_at)
+            files, reject_files = self._split(cleaned, csv_file.table, folder, reject_folder)
+            return account(self, csv_file, files, reject_files)
         finally:
             texts.unlink(missing_ok=True)
+
+    def _split(
+        self, cleaned: ir.Table, table: Table, folder: Path, reject_folder: Path
+    ) -> tuple[list[Path], list[Path]]:
+        good, rejected = good_and_rejected(cleaned, table)
+        return self.write(good, table, folder), without_empty(self.write(rejected, REJECTED_ROWS, reject_folder))
 
     def _read(self, schema: StructType | None, files: Sequence[str]) -> ir.Table:
         reader = self.session.read if schema is None else self.session.read.schema(schema)
