@@ -1,11 +1,12 @@
 # `make demo` shows it work, `make test` proves it; both install everything into .venv first.
 PYTHON ?= python3
+SECONDS ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format up clean
+.PHONY: help install demo test lint format fuzz audit up clean
 
 help:  ## Show the targets.
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -33,6 +34,14 @@ test: lint  ## Lint, then run every test.
 format: $(INSTALLED)  ## Format the code.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+fuzz: $(INSTALLED)  ## Fuzz the CSV reader and the query gate, SECONDS=60 each; what breaks is written to crash-*.
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	for target in csv gate; do $(BIN)/python -m music_assets_tests.fuzz $$target -max_total_time=$(SECONDS) -len_control=0 || exit 1; done
+
+audit: $(INSTALLED)  ## Ask PyPI's vulnerability service about every version in constraints.txt; needs the network.
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[audit]'
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 up: $(INSTALLED)  ## Start the web UI and the daemon; Ctrl-C stops them.
 	$(BIN)/music-assets up

@@ -20,7 +20,7 @@ from music_assets.tables import RAW_TABLES, Table
 SUFFIXES = (".csv", ".csv.gz")
 NOT_LOOKED_AT = (".", "_")
 HASHED_AT_ONCE = 1 << 20
-LOCK = ".ingest.lock"
+INGEST_LOCK = ".ingest.lock"
 REASON_SUFFIX = ".reason.txt"
 CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode categories of control characters, marks that turn the direction of text, stray surrogates, line ends."""
@@ -142,7 +142,7 @@ class Landing:
 
         Raises IngestRunningError where another process holds it.
         """
-        lock = FileLock(self.root / LOCK)
+        lock = FileLock(self.root / INGEST_LOCK)
         try:
             lock.acquire(timeout=0)
         except Timeout:
