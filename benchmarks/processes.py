@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+REPOSITORY = Path(__file__).parents[1]
 LOOK_SECONDS = 0.2
 MB = 2**20
 
@@ -139,8 +140,13 @@ def running(command: Command, log: Path) -> Iterator[tuple[subprocess.Popen[byte
 
 
 def _start(command: Command, output: int) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, **command.environment}
-    return subprocess.Popen(list(command.arguments), env=environment, stdout=output, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        list(command.arguments),
+        env={**os.environ, **command.environment},
+        cwd=REPOSITORY,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
