@@ -45,8 +45,12 @@ setup(
         "rich>=13.9,<16",
         # The pictures shown with the rankings in the web UI.
         "matplotlib>=3.9,<4",
-        # One ingest at a time per data root.
+        # Whether what is installed is what is needed: `music-assets doctor`.
+        "packaging>=24",
+        # One ingest, and one publishing, at a time per data root.
         "filelock>=3.16,<5",
+        # Whether the process of a run is alive.
+        "psutil>=6,<8",
         # The webhook of the failure alert, and the client of the query service.
         "requests>=2.32,<3",
         # The query service: routes, the server with its fast loop and parser, API documentation without a CDN.
@@ -76,8 +80,6 @@ setup(
             "polars>=1.30,<3",
             # The recipe of docs/embeddings.md: predicting the country from a user's vector.
             "scikit-learn>=1.6,<2",
-            # Whether a stopped command left a process behind.
-            "psutil>=6,<8",
             # Lint, format, types.
             "ruff>=0.17,<0.18",
             "mypy>=2.4,<3",

@@ -8,6 +8,7 @@ import dagster as dg
 from music_assets.assets import embeddings, music_db, rankings, raw_parquet
 from music_assets.checks import CHECKS, Check, Thresholds, asset_checks
 from music_assets.embedding.training_folder import TrainingFolder
+from music_assets.embedding.word2vec import train
 from music_assets.engines.base import Engine
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.jobs import refresh_rankings, train_embeddings
@@ -54,6 +55,7 @@ def build_definitions(
             "engine": engine,
             "ingest": Ingest(landing, store, engine, settings.retention_hours),
             "training_folder": TrainingFolder(root / ".scratch" / "training"),
+            "trainer": train,
             "publisher": Publisher(store, settings.memory_limit, settings.threads),
             "thresholds": Thresholds(settings.reject_warn_share, settings.reject_fail_share),
             **(resources or {}),

@@ -265,8 +265,10 @@ def _checks_of(table: Table, checks: Sequence[Check]) -> dg.AssetChecksDefinitio
 
 def _no_violations(wrong: ir.Table, expected: str) -> dg.AssetCheckResult:
     count = wrong.count().to_pyarrow().as_py()
-    examples: dict[str, Any] = {"examples": markdown_table(wrong.limit(SHOWN_VIOLATIONS).to_pandas())} if count else {}
-    return _result(not count, expected=expected, found=f"{count} violations", **examples)
+    if not count:
+        return _result(True, expected=expected, found="0 violations")
+    examples = wrong.limit(SHOWN_VIOLATIONS).to_pyarrow().to_pylist()
+    return _result(False, expected=expected, found=f"{count} violations", examples=markdown_table(examples))
 
 
 def _result(

@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import date, time
 from decimal import Decimal
 from enum import StrEnum
@@ -15,6 +16,7 @@ from typing import Annotated, Any
 
 import duckdb
 import typer
+import typer.core
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -29,7 +31,22 @@ from music_assets.lake.music_db import NothingPublishedError, connect, published
 from music_assets.settings import Settings, SettingsError, settings
 from music_assets.tables import EMBEDDING_TABLES, TABLES, Table
 
+
+class Commands(typer.core.TyperGroup):
+    """The commands. What the disk refuses ends any of them with a message."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was typed."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from None
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Turn Last.fm CSV drops into ranked tables. The data root is MUSIC_ASSETS_DATA, ./data by default.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -108,7 +125,13 @@ def query(
     output: Annotated[OutputFormat, typer.Option("--format", help="How to print the rows.")] = OutputFormat.TABLE,
     limit: Annotated[int | None, typer.Option(min=0, help="Print at most this many rows.")] = None,
     url: Annotated[str | None, typer.Option(help="Ask the query service at this address instead.")] = None,
-    key: Annotated[str | None, typer.Option(envvar="MUSIC_ASSETS_API_KEY", help="API key of that service.")] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MUSIC_ASSETS_API_KEY",
+            help="API key of that service. An argument can be seen by others on this machine, a variable cannot.",
+        ),
+    ] = None,
 ) -> None:
     """Ask the published music_db. Every row is printed unless limited; json is a bare array of objects."""
     if url:
@@ -136,6 +159,39 @@ def tables() -> None:
         rows = f"{current.tables[table.full_name].rows:,}" if table.full_name in current.tables else "not published"
         listing.add_row(table.full_name, rows, _listed(table), table.description)
     out.print(listing)
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as a JSON array.")] = False,
+) -> None:
+    """Look the data root over, and say what to do; exits with 0 only if there is no problem. Changes nothing."""
+    from music_assets.doctor import Level, examine
+
+    findings = examine(_settings())
+    if as_json:
+        sys.stdout.write(json.dumps([asdict(finding) for finding in findings], indent=1) + "\n")
+    else:
+        style = {Level.OK: "green", Level.NOTE: "yellow", Level.PROBLEM: "bold red"}
+        listing = RichTable("", "looked at", "found", "what to do")
+        for finding in findings:
+            level = Text(finding.level, style=style[finding.level])
+            listing.add_row(level, finding.subject, Text(finding.found), Text(finding.advice))
+        out.print(listing)
+    if any(finding.level is Level.PROBLEM for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def rebuild() -> None:
+    """Make rankings and music_db anew from the raw tables, through Dagster; damaged tables are moved aside first."""
+    from music_assets.rebuild import RebuildError
+    from music_assets.rebuild import rebuild as run
+
+    try:
+        run(_settings(), lambda line: out.print(_escaped(line), highlight=False, soft_wrap=True))
+    except (RebuildError, local.ProjectNotFoundError) as error:
+        raise _fail(str(error)) from None
 
 
 @app.command()

@@ -38,15 +38,20 @@ def project_folder() -> Path:
     )
 
 
+def home_folder(root: Path) -> Path:
+    """Return the folder of Dagster's history of runs: DAGSTER_HOME where that is set, else one in the data root."""
+    configured = os.environ.get("DAGSTER_HOME")
+    return Path(configured).absolute() if configured else root / HOME
+
+
 def dagster_home(root: Path) -> Path:
     """Return the folder of Dagster's history of runs for a data root, made ready with the project's dagster.yaml.
 
-    It is DAGSTER_HOME where that is set, whose own dagster.yaml is left alone, and a folder in the data root otherwise.
+    A dagster.yaml in a DAGSTER_HOME is left alone.
     """
-    configured = os.environ.get("DAGSTER_HOME")
-    folder = Path(configured).absolute() if configured else root / HOME
+    folder = home_folder(root)
     folder.mkdir(parents=True, exist_ok=True)
-    if not (configured and (folder / "dagster.yaml").exists()):
+    if not (os.environ.get("DAGSTER_HOME") and (folder / "dagster.yaml").exists()):
         shutil.copyfile(project_folder() / "dagster.yaml", folder / "dagster.yaml")
     return folder
 

@@ -2,12 +2,11 @@
 
 import base64
 import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import ibis.expr.types as ir
-import pandas as pd
 
 from music_assets.lake.delta import Snapshot
 from music_assets.lake.ingest import IngestReport
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 
 PREVIEW_ROWS = 10
 BARS = 12
+BAR_LENGTH = 40
+"""Characters of the longest bar."""
 SHOWN_FILES = 200
 
 
@@ -92,22 +93,19 @@ def music_db_lineage() -> dg.TableColumnLineage:
 
 def ingest_metadata(report: IngestReport) -> dict[str, Any]:
     """Return the table of the files taken, and the table of reject reasons."""
-    files = pd.DataFrame(
-        [
-            {
-                "name": file.name,
-                "outcome": file.outcome,
-                "rows": file.rows,
-                "rejects": file.rejects,
-                "duplicates": file.duplicates,
-                "bytes": file.bytes,
-                "note": file.note,
-            }
-            for file in report.files[:SHOWN_FILES]
-        ],
-        columns=["name", "outcome", "rows", "rejects", "duplicates", "bytes", "note"],
-    )
-    reasons = pd.DataFrame(report.reasons.most_common(), columns=["reason", "rows"])
+    files = [
+        {
+            "name": file.name,
+            "outcome": file.outcome,
+            "rows": file.rows,
+            "rejects": file.rejects,
+            "duplicates": file.duplicates,
+            "bytes": file.bytes,
+            "note": file.note,
+        }
+        for file in report.files[:SHOWN_FILES]
+    ]
+    reasons = [{"reason": reason, "rows": rows} for reason, rows in report.reasons.most_common()]
     return {
         "files taken": markdown_table(files),
         "number of files": len(report.files),
@@ -117,39 +115,44 @@ def ingest_metadata(report: IngestReport) -> dict[str, Any]:
     }
 
 
-def markdown_table(rows: pd.DataFrame) -> dg.MarkdownMetadataValue:
-    """Return the rows as a Markdown table; what stands in the cells cannot break out of them."""
-    if rows.empty:
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> dg.MarkdownMetadataValue:
+    """Return the rows, all of the same columns, as a Markdown table; no cell's content can break out of it."""
+    if not rows:
         return dg.MetadataValue.md("none")
-    lines: list[Iterable[Any]] = [rows.columns, ["---"] * len(rows.columns), *rows.itertuples(index=False)]
+    lines: list[Iterable[Any]] = [rows[0], ["---"] * len(rows[0]), *(row.values() for row in rows)]
     return dg.MetadataValue.md("\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines))
 
 
 def _cell(value: Any) -> str:
-    text = "NULL" if pd.isna(value) else str(value)
+    text = "NULL" if value is None else str(value)
     return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
 def _describe_artists(rows: ir.Table) -> dict[str, Any]:
-    countries = rows.group_by("country").agg(plays=rows["total_playcount"].sum(), artists=rows.count())
-    largest = countries.order_by(countries["plays"].desc(), "country").limit(BARS).to_pandas()
+    countries = rows.group_by("country").agg(plays=rows["total_playcount"].sum())
     first = rows.filter(rows["rank"] == 1)
-    preview = first.order_by(first["total_playcount"].desc(), "country").limit(PREVIEW_ROWS).to_pandas()
     return {
-        "preview: first artist of the largest countries": markdown_table(preview),
-        "largest countries": bars(largest["country"], largest["plays"], "plays by the country's users"),
+        "preview: first artist of the largest countries": markdown_table(
+            _read(first.order_by(first["total_playcount"].desc(), "country").limit(PREVIEW_ROWS))
+        ),
+        "largest countries": bars(_read(countries.order_by(countries["plays"].desc(), "country").limit(BARS)), "plays"),
     }
 
 
 def _describe_countries(rows: ir.Table) -> dict[str, Any]:
-    artists = rows.group_by("artist_name").agg(plays=rows["total_playcount"].sum(), countries=rows.count())
-    largest = artists.order_by(artists["plays"].desc(), "artist_name").limit(BARS).to_pandas()
-    first = rows.filter((rows["rank"] == 1) & rows["artist_name"].isin(largest["artist_name"].tolist()))
-    preview = first.order_by(first["total_playcount"].desc(), "artist_name").limit(PREVIEW_ROWS).to_pandas()
+    artists = rows.group_by("artist_name").agg(plays=rows["total_playcount"].sum())
+    largest = _read(artists.order_by(artists["plays"].desc(), "artist_name").limit(BARS))
+    first = rows.filter((rows["rank"] == 1) & rows["artist_name"].isin([artist["artist_name"] for artist in largest]))
     return {
-        "preview: where the largest artists are loved most": markdown_table(preview),
-        "most played artists": bars(largest["artist_name"], largest["plays"], "plays over all countries"),
+        "preview: where the largest artists are loved most": markdown_table(
+            _read(first.order_by(first["total_playcount"].desc(), "artist_name").limit(PREVIEW_ROWS))
+        ),
+        "most played artists": bars(largest, "plays"),
     }
+
+
+def _read(rows: ir.Table) -> list[dict[str, Any]]:
+    return rows.to_pyarrow().to_pylist()
 
 
 DESCRIPTIONS: Mapping[Table, Callable[[ir.Table], dict[str, Any]]] = {
@@ -159,20 +162,15 @@ DESCRIPTIONS: Mapping[Table, Callable[[ir.Table], dict[str, Any]]] = {
 """For each table that has something of its own to show: rows to metadata."""
 
 
-def bars(labels: pd.Series, values: pd.Series, title: str) -> dg.MarkdownMetadataValue:
-    """Return a picture of horizontal bars, the first on top."""
-    if labels.empty:
-        return dg.MetadataValue.md("no rows")
-    from matplotlib.figure import Figure  # costs half a second, which only a run that draws should pay
+def bars(rows: Sequence[Mapping[str, Any]], measure: str) -> dg.MarkdownMetadataValue:
+    """Return the rows as a table with a horizontal bar as long as the measure, the largest of which stands first.
 
-    figure = Figure(figsize=(6.4, 0.28 * len(labels) + 0.9), layout="tight")
-    axes = figure.subplots()
-    axes.barh(labels.str.slice(0, 32).str.replace("$", r"\$"), values, color="#4f43dd")
-    axes.invert_yaxis()
-    axes.set_title(title, fontsize=9)
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    return picture(figure, title)
+    The bar is text, because every refresh makes it: to load matplotlib and draw takes longer than to rank a small drop.
+    """
+    unit = max(rows[0][measure], 1) / BAR_LENGTH if rows else 1
+    return markdown_table(
+        [{**row, measure: f"{row[measure]:,.0f}", "": "█" * round(row[measure] / unit)} for row in rows]
+    )
 
 
 def picture(figure: "Figure", title: str) -> dg.MarkdownMetadataValue:

@@ -9,9 +9,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from urllib.parse import urlsplit
 
 import dagster as dg
-import requests
 
 from music_assets.jobs import REFRESH_RANKINGS
 from music_assets.lake.delta import DeltaStore
@@ -19,6 +19,7 @@ from music_assets.lake.landing import DroppedFile, Landing
 from music_assets.lake.music_db import NothingPublishedError, published
 from music_assets.tables import RAW_TABLES, Table
 
+DROP_SENSOR = "csv_drop_sensor"
 WORK_TAG = "music_assets/work"
 """Tag of a run: a digest of the work it was started for, by which its failed predecessors are found."""
 WEBHOOK_SECONDS = 10
@@ -93,8 +94,9 @@ def decide(
     earlier: Sequence[EndedRun],
     policy: RetryPolicy,
     now: float,
+    ignored: Sequence[str] = (),
 ) -> dg.RunRequest | dg.SkipReason:
-    """Decide whether a refresh starts now; a skip says what it is waiting for.
+    """Decide whether a refresh starts now; a skip says what it is waiting for, and what is `ignored`.
 
     `earlier` are the runs that ended for this very work, the latest first. Failures count from the last success on: a
     file that was taken can come back with the same name, size, modification time and inode.
@@ -105,7 +107,7 @@ def decide(
         folders = " and ".join(f"user_data/{table.name}" for table in lacking)
         return dg.SkipReason(f"Waiting for the first complete CSV file in {folders}.")
     if not work:
-        return dg.SkipReason("No CSV file is waiting.")
+        return dg.SkipReason(f"No CSV file is waiting.{_not_looked_at(ignored)}")
     if unfinished_run:
         return dg.SkipReason(f"Run {unfinished_run} of {REFRESH_RANKINGS} has not ended yet.")
     if len(failures) >= policy.max_attempts:
@@ -121,7 +123,19 @@ def decide(
                 f"Run {failures[0].run_id} failed for {work.names}. Attempt {len(failures) + 1} of "
                 f"{policy.max_attempts} starts in {wait:.0f} s."
             )
+    if earlier and not failures:
+        repeated = len(list(takewhile(lambda run: run.succeeded, earlier)))
+        wait = earlier[0].ended + policy.pause(min(repeated, policy.max_attempts)) - now
+        if wait > 0:
+            return dg.SkipReason(
+                f"Run {earlier[0].run_id} succeeded, and {work.names} is still there, or there again. The next run "
+                f"starts in {wait:.0f} s. See that run's log for files that cannot be removed."
+            )
     return dg.RunRequest(run_key=f"{work.digest}-{len(earlier) + 1}", tags={WORK_TAG: work.digest})
+
+
+def _not_looked_at(ignored: Sequence[str]) -> str:
+    return f" Not looked at, as only regular files are: {'; '.join(ignored[:NAMED_FILES])}." if ignored else ""
 
 
 def csv_drop_sensor(
@@ -130,7 +144,7 @@ def csv_drop_sensor(
     """Return the sensor that requests a refresh when CSV files wait."""
 
     @dg.sensor(
-        name="csv_drop_sensor",
+        name=DROP_SENSOR,
         job_name=REFRESH_RANKINGS,
         minimum_interval_seconds=interval_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
@@ -146,6 +160,7 @@ def csv_drop_sensor(
             _ended_runs(context.instance, work.digest),
             policy,
             time.time(),
+            [entry for table in RAW_TABLES for entry in landing.ignored(table)],
         )
 
     return sensor
@@ -191,14 +206,25 @@ def run_failure_alert(webhook: str | None) -> dg.SensorDefinition:
         line = alert_line(context.dagster_run, _causes(context) or context.failure_event.message or "no message")
         context.log.error(line)
         if webhook:
-            response = requests.post(
-                webhook,
-                json={"text": line, "job": context.dagster_run.job_name, "run_id": context.dagster_run.run_id},
-                timeout=WEBHOOK_SECONDS,
-            )
-            response.raise_for_status()
+            _post(webhook, {"text": line, "job": context.dagster_run.job_name, "run_id": context.dagster_run.run_id})
 
     return alert
+
+
+def _post(webhook: str, content: dict[str, str]) -> None:
+    """Post to the webhook. Raises AlertError, without the address: whoever knows it may post to it."""
+    import requests  # only for this: every run loads this module, and seldom one fails
+
+    try:
+        requests.post(webhook, json=content, timeout=WEBHOOK_SECONDS).raise_for_status()
+    except requests.HTTPError as error:
+        raise AlertError(f"The webhook answered with status {error.response.status_code}.") from None
+    except requests.RequestException as error:
+        raise AlertError(f"The webhook of {urlsplit(webhook).hostname} failed: {type(error).__name__}.") from None
+
+
+class AlertError(Exception):
+    """The alert could not be posted; its line stands in the log all the same."""
 
 
 def _causes(context: dg.RunFailureSensorContext) -> str:

@@ -8,10 +8,19 @@ from pydantic import AfterValidator, Field, HttpUrl, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "MUSIC_ASSETS_"
+SECRETS = ("alert_webhook", "api_keys")
 
 
 def _absolute(path: Path) -> Path:
     return path.expanduser().absolute()
+
+
+def _data_root(path: Path) -> Path:
+    """Refuse what the storage libraries misread in a path: one reads an address into it, another a pattern."""
+    odd = sorted({character for character in str(path) if character in "%?\\" or not character.isprintable()})
+    if odd:
+        raise ValueError(f"the path of the data root may not hold {', '.join(map(repr, odd))}")
+    return path
 
 
 class SettingsError(Exception):
@@ -23,7 +32,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", env_ignore_empty=True)
 
-    data: Annotated[Path, AfterValidator(_absolute)] = Field(
+    data: Annotated[Path, AfterValidator(_absolute), AfterValidator(_data_root)] = Field(
         Path("data"), description="The data root: the folder that holds drops, tables and snapshots."
     )
     memory_limit: str = Field(
@@ -108,5 +117,10 @@ def settings() -> Settings:
     try:
         return Settings()  # type: ignore[call-arg]
     except ValidationError as error:
-        lines = [f"{PREFIX}{str(part['loc'][0]).upper()}={part['input']!r}: {part['msg']}" for part in error.errors()]
+        lines = [_problem(str(part["loc"][0]), part["input"], part["msg"]) for part in error.errors()]
         raise SettingsError("Mend these environment variables:\n" + "\n".join(lines)) from None
+
+
+def _problem(name: str, value: object, message: str) -> str:
+    """Return a line on a value that does not fit. Whoever knows a webhook's address may post to it: it is not shown."""
+    return f"{PREFIX}{name.upper()}{'' if name in SECRETS else f'={value!r}'}: {message}"

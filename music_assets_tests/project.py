@@ -58,6 +58,12 @@ class Project:
         job = self.defs.resolve_job_def(REFRESH_RANKINGS)
         return job.execute_in_process(instance=self.instance, tags=dict(tags or {}), raise_on_error=False)
 
+    def materialize_raw(self) -> None:
+        """Take what waits, and compute nothing from it."""
+        job = self.defs.resolve_implicit_global_asset_job_def()
+        keys = [dg.AssetKey(table.asset_key) for table in (USER_DATA, USER_TOP_ARTISTS)]
+        assert job.execute_in_process(instance=self.instance, asset_selection=keys).success
+
     def materialize(self, *keys: str) -> dg.ExecuteInProcessResult:
         """Materialize single assets with their checks, as a person would in the web UI."""
         job = self.defs.resolve_implicit_global_asset_job_def()

@@ -1,5 +1,7 @@
 """The definitions as Dagster loads them: what is declared, what depends on what, and which parts can be replaced."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import dagster as dg
@@ -69,6 +71,19 @@ def test_the_definitions_that_dagster_loads_follow_the_environment(
     module.settings.cache_clear()
     assert loaded.resources["store"].root == tmp_path / "data"
     assert not (tmp_path / "data").exists()
+
+
+HEAVY = {
+    *("pandas", "scipy.sparse", "matplotlib", "gensim", "faiss", "sklearn", "pyarrow.dataset"),
+    *("requests", "httpx", "fastapi", "uvicorn", "typer", "pyspark"),
+}
+
+
+def test_loading_the_definitions_loads_nothing_that_few_runs_need() -> None:
+    """Every run, however small, begins in a process of its own that loads the definitions."""
+    listing = "import sys, music_assets.definitions; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True).stdout
+    assert not HEAVY & set(loaded.split())
 
 
 @pytest.mark.parametrize("name", UPSTREAM)

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import socket
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from typer.testing import CliRunner, Result
 from music_assets import cli
 from music_assets.settings import settings
 from music_assets.tables import TABLES
+from music_assets_tests.disk import as_nobody
 from music_assets_tests.project import TOP_ARTISTS, USERS, Project
 
-COMMANDS = ["generate", "drop", "query", "tables", "home", "up", "serve", "demo"]
+COMMANDS = ["generate", "drop", "query", "tables", "doctor", "rebuild", "home", "up", "serve", "demo"]
 
 
 class Shell:
@@ -255,3 +257,26 @@ def test_up_says_when_its_port_is_taken(shell: Shell) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         said = shell.fails("up", "--port", taken.getsockname()[1])
     assert "port" in said and "--port" in said
+
+
+@pytest.mark.parametrize("command", [["tables"], ["query", "SELECT 1"], ["home"], ["up"], ["demo", "--data", "."]])
+def test_a_data_root_that_is_a_file_is_named(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    """A traceback was shown."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").write_text("in the way")
+    (tmp_path / "kept").write_text("no folder of the demo")
+    assert str(tmp_path) in shell.fails(*command)
+
+
+def test_a_data_root_that_may_not_be_read_is_named(shell: Shell) -> None:
+    """A traceback was shown."""
+    with tempfile.TemporaryDirectory() as folder:
+        closed = Path(folder) / "closed"
+        closed.mkdir(mode=0)
+        shell.set("data", str(closed / "data"))
+        Path(folder).chmod(0o755)
+        with as_nobody():
+            for command in (["tables"], ["query", "SELECT 1"], ["home"], ["up"]):
+                assert "Permission denied" in shell.fails(*command)

@@ -13,7 +13,7 @@ import pytest
 
 from music_assets.jobs import REFRESH_RANKINGS
 from music_assets.lake.landing import DroppedFile
-from music_assets.sensors import WORK_TAG, EndedRun, RetryPolicy, Work, decide
+from music_assets.sensors import WORK_TAG, AlertError, EndedRun, RetryPolicy, Work, decide
 from music_assets.tables import RAW_TABLES, USER_DATA, USER_TOP_ARTISTS
 from music_assets_tests.project import TOP_ARTISTS, USERS, Project
 
@@ -63,6 +63,20 @@ class TestDecide:
 
     def test_without_work_nothing_starts(self) -> None:
         assert decided(NOTHING).skip_message == "No CSV file is waiting."
+
+    def test_a_skip_names_what_is_not_looked_at(self) -> None:
+        """A link in the folder was passed over, and nothing said so."""
+        skip = decide(NOTHING, RAW_TABLES, None, (), POLICY, NOW, ["a.csv, a symbolic link"])
+        assert isinstance(skip, dg.SkipReason)
+        assert skip.skip_message.endswith("Not looked at, as only regular files are: a.csv, a symbolic link.")
+
+    def test_files_that_a_run_leaves_behind_are_tried_again_after_growing_pauses(self) -> None:
+        """A file that cannot be removed started a run every five seconds, for good."""
+        skips = [decided(earlier=[EndedRun("left", NOW - 1, succeeded=True)] * runs) for runs in (1, 2, 3, 9)]
+        waits = [skip.skip_message.split("starts in ")[1].split(" ")[0] for skip in skips]
+        assert waits == ["29", "59", "119", "119"]
+        assert "Run left succeeded, and users.csv, top.csv is still there, or there again" in skips[0].skip_message
+        assert isinstance(decided(earlier=[EndedRun("left", NOW - 30, succeeded=True)]), dg.RunRequest)
 
     def test_rows_that_were_taken_but_not_published_are_work(self) -> None:
         assert isinstance(decided(replace(NOTHING, unpublished={USER_DATA: 3})), dg.RunRequest)
@@ -291,6 +305,18 @@ class TestAlert:
         """A person who relies on the webhook sees in the web UI that it does not work; the line is in the log."""
         project = Project(tmp_path, alert_webhook=webhook[0].replace("alerts", "wrong"))
         run = fail(project)
-        with pytest.raises(Exception, match="500"):
+        with pytest.raises(AlertError, match="500"):
             alert(project, run)
         assert "ALERT: job refresh_rankings failed" in capfd.readouterr().err
+
+    @pytest.mark.parametrize("path", ["wrong", "nowhere"])
+    def test_a_webhook_that_fails_is_not_shown(
+        self, tmp_path: Path, webhook: tuple[str, list[dict[str, Any]]], path: str
+    ) -> None:
+        """Whoever knows its address may post to it, and the error stands in the web UI and its history."""
+        address = webhook[0].replace("alerts", "wrong") if path == "wrong" else "http://127.0.0.1:9/secret"
+        project = Project(tmp_path, alert_webhook=address)
+        with pytest.raises(AlertError) as raised:
+            alert(project, fail(project))
+        assert path not in str(raised.value) and "secret" not in str(raised.value)
+        assert raised.value.__suppress_context__

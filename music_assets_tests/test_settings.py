@@ -66,8 +66,10 @@ def test_every_setting_has_a_default() -> None:
         ("reject_fail_share", "20%"),
         ("retention_hours", "-1"),
         ("retention_hours", "inf"),
-        ("alert_webhook", "hooks.example.org/alert"),
-        ("alert_webhook", "ftp://example.org"),
+        ("data", "what?"),
+        ("data", "100%41"),
+        ("data", "a\\b"),
+        ("data", "two\nlines"),
     ],
 )
 def test_a_value_that_does_not_fit_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -75,6 +77,15 @@ def test_a_value_that_does_not_fit_is_named(monkeypatch: pytest.MonkeyPatch, nam
     with pytest.raises(SettingsError) as caught:
         settings()
     assert f"{PREFIX}{name.upper()}={value!r}" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["hooks.example.org/token", "ftp://example.org/token"])
+def test_a_webhook_that_does_not_fit_is_not_shown(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """Its address is all that it takes to post to it."""
+    monkeypatch.setenv("MUSIC_ASSETS_ALERT_WEBHOOK", value)
+    with pytest.raises(SettingsError, match="MUSIC_ASSETS_ALERT_WEBHOOK: ") as caught:
+        settings()
+    assert "token" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", [name for name, field in Settings.model_fields.items() if field.default is None])

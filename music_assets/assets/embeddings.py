@@ -16,7 +16,7 @@ from music_assets.embedding.evaluation import Figures
 from music_assets.embedding.listening import Listening, read_listening
 from music_assets.embedding.training import Training, train_and_evaluate
 from music_assets.embedding.training_folder import TrainingFolder, TrainingUnderwayError
-from music_assets.embedding.word2vec import Hyperparameters, Progress, TrainingError
+from music_assets.embedding.word2vec import Hyperparameters, Progress, Trainer, TrainingError
 from music_assets.engines.base import Engine
 from music_assets.metadata import markdown_table, picture
 from music_assets.tables import (
@@ -82,13 +82,14 @@ def embeddings(
     country_rank_per_artist: ir.Table,
     engine: dg.ResourceParam[Engine],
     training_folder: dg.ResourceParam[TrainingFolder],
+    trainer: dg.ResourceParam[Trainer],
 ) -> Iterator[Any]:
     """Train word2vec on the current rows; commit the vectors of the artists, then those of the users."""
     try:
         with training_folder.occupied() as folder:
             listening = _read(sentences(current_rows(user_top_artists, USER_TOP_ARTISTS)), engine, folder)
             context.log.info(f"{len(listening.user_ids):,} users listen to {len(listening.artist_names):,} artists")
-            training = train_and_evaluate(listening, config, _progress_into(context.log.info), folder)
+            training = train_and_evaluate(listening, config, _progress_into(context.log.info), folder, trainer)
             shown = {**_facts(training), **_pictures(training, country_rank_per_artist)}
             for table, reader in _vectors(training):
                 rows = engine.read(table, [str(_written(reader, folder / f"{table.name}.parquet"))])
@@ -117,9 +118,10 @@ def _progress_into(tell: Callable[[str], None]) -> Callable[[Progress], None]:
         if progress.seconds_left and time.monotonic() - last < PROGRESS_SECONDS:
             return
         last = time.monotonic()
+        loss = "" if progress.loss is None else f"loss {progress.loss:.3f} a word, "
         tell(
             f"{progress.passes_done:.1f} of {progress.passes} passes, {progress.words_per_second:,.0f} words/s, "
-            f"loss {progress.loss:.3f} a word, {progress.seconds_left:.0f} s left"
+            f"{loss}{progress.seconds_left:.0f} s left"
         )
 
     return on_progress

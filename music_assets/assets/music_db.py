@@ -3,7 +3,6 @@
 import time
 
 import dagster as dg
-import pandas as pd
 
 from music_assets.assets import OWNERS
 from music_assets.lake.music_db import Publisher
@@ -17,15 +16,12 @@ from music_assets.tables import EMBEDDING_TABLES, RANKING_TABLES, RAW_TABLES
     group_name="published",
     owners=OWNERS,
     kinds={"duckdb"},
-    pool="music_db",
 )
 def music_db(publisher: dg.ResourceParam[Publisher]) -> dg.MaterializeResult:
     """Publish the tables as they stand."""
     begun = time.monotonic()
     published = publisher.publish()
-    tables = pd.DataFrame(
-        [{"table": name, "version": table.version, "rows": table.rows} for name, table in published.tables.items()]
-    )
+    tables = [{"table": name, "version": table.version, "rows": table.rows} for name, table in published.tables.items()]
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": sum(table.rows for table in published.tables.values()),

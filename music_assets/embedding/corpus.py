@@ -5,7 +5,7 @@ other's windows, and word2vec would learn little more than that an artist goes w
 shuffled too. One shuffle serves all passes: a fresh one for each pass was measured to gain nothing.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,24 @@ def write_corpus(listening: Listening, trained: Bools, seed: int, folder: Path) 
         for number, users in enumerate(np.split(order, cuts))
         if len(users)
     ]
+
+
+def thin(listening: Listening, trained: Bools, sample: float, seed: int) -> Listening:
+    """Return the listening with the marked artists' words left out at random, the more often the more frequent.
+
+    A word of an artist with the share s of all words stays with probability (sqrt(s / sample) + 1) * sample / s, as in
+    word2vec's first implementation (https://code.google.com/archive/p/word2vec). An artist that would lose its last
+    word keeps them all. A sample of 0 leaves out nothing.
+    """
+    if not sample:
+        return listening
+    artists, weights = listening.artists, listening.weights
+    counts = np.where(trained, np.bincount(artists, weights, len(trained)), 0)
+    ratio = np.maximum(counts, 1) / (sample * counts.sum())
+    stays = np.minimum((np.sqrt(ratio) + 1) / ratio, 1)
+    kept = np.random.default_rng(seed).binomial(weights, stays[artists])
+    gone = np.bincount(artists, kept, len(trained)) == 0
+    return replace(listening, weights=np.where(gone[artists], weights, kept).astype(np.uint8))
 
 
 def _write_part(

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from music_assets.embedding.neighbours import Neighbours
@@ -19,7 +18,7 @@ OTHERS = "other or unknown"
 GREY = "#bbbbbb"
 
 
-def neighbours_of_largest(embeddings: Embeddings) -> pd.DataFrame:
+def neighbours_of_largest(embeddings: Embeddings) -> list[dict[str, str]]:
     """Return the ten artists with most listeners, each with the five nearest artists and their cosines."""
     index = Neighbours.of(embeddings.artists)
     names = embeddings.artist_names
@@ -28,7 +27,7 @@ def neighbours_of_largest(embeddings: Embeddings) -> pd.DataFrame:
         others, cosines = index.others(number, SHOWN_NEIGHBOURS)
         near = [f"{names[other]} ({cosine:.2f})" for other, cosine in zip(others.tolist(), cosines, strict=True)]
         rows.append({"artist": names[number].as_py(), "nearest": ", ".join(near)})
-    return pd.DataFrame(rows, columns=["artist", "nearest"])
+    return rows
 
 
 def map_of_largest(embeddings: Embeddings, countries: Mapping[str, str]) -> Figure:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_matrix
+import scipy
 
 from music_assets.embedding.listening import Ints, Listening
 from music_assets.embedding.vectors import Embeddings, unit
@@ -94,7 +94,9 @@ def evaluate(data: Split, scores: Scores) -> Figures:
     return _figures(np.concatenate(hits), np.diff(wanted.indptr)[data.users])
 
 
-def _hits(scores: npt.NDArray[np.float32], known: csr_matrix, wanted: csr_matrix) -> npt.NDArray[np.bool_]:
+def _hits(
+    scores: npt.NDArray[np.float32], known: "scipy.sparse.csr_matrix", wanted: "scipy.sparse.csr_matrix"
+) -> npt.NDArray[np.bool_]:
     """Return for each user whether the artist at each of the first places is a held-out one."""
     places = min(RECALL_PLACES, scores.shape[1])
     rows = np.arange(len(scores))[:, None]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.sparse import csr_matrix
+import scipy  # scipy.sparse loads when it is first used, which a refresh does not
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -45,10 +45,10 @@ class Listening:
         sums = np.concatenate(([0], np.cumsum(values, dtype=np.int64)))
         return np.diff(sums[self.starts])
 
-    def matrix(self) -> csr_matrix:
+    def matrix(self) -> "scipy.sparse.csr_matrix":
         """Return the weights as a sparse matrix, users by artists."""
         shape = (len(self.user_ids), len(self.artist_names))
-        return csr_matrix((self.weights.astype(np.float32), self.artists, self.starts), shape)
+        return scipy.sparse.csr_matrix((self.weights.astype(np.float32), self.artists, self.starts), shape)
 
     def only(self, pairs: Bools) -> "Listening":
         """Return the marked pairs alone; users and artists keep their numbers."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from music_assets.embedding.evaluation import Figures, by_cosine, by_popularity, evaluate, split
 from music_assets.embedding.listening import Listening
 from music_assets.embedding.vectors import Embeddings, embed
-from music_assets.embedding.word2vec import Hyperparameters, Progress, WordVectors, train
+from music_assets.embedding.word2vec import Hyperparameters, Progress, Trainer, WordVectors, train
 
 EVALUATED_SHARE = 0.1
 FEWEST_EVALUATED = 100
@@ -41,10 +41,11 @@ def train_and_evaluate(
     hyperparameters: Hyperparameters,
     on_progress: Callable[[Progress], None] | None = None,
     folder: Path | None = None,
+    trainer: Trainer = train,
 ) -> Training:
     """Train on all but what is held out of some users' lists; see `train` for the arguments and errors."""
     data = split(listening, hyperparameters.seed, evaluated_users(len(listening.user_ids)))
-    word_vectors = train(data.kept, hyperparameters, on_progress, folder)
+    word_vectors = trainer(data.kept, hyperparameters, on_progress, folder)
     figures = popularity = None
     if len(data.users):
         figures = evaluate(data, by_cosine(embed(data.kept, word_vectors)))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from scipy.sparse import csr_matrix, diags_array
+import scipy
 
 from music_assets.embedding.listening import Bools, Listening
 from music_assets.embedding.word2vec import DIMENSIONS, WordVectors
@@ -66,7 +66,7 @@ def embed(listening: Listening, word_vectors: WordVectors) -> Embeddings:
     return Embeddings(listening.artist_names, artists, listening.user_ids, users)
 
 
-def _spread(taste: Floats, known: Bools, weights: csr_matrix, common: Floats) -> None:
+def _spread(taste: Floats, known: Bools, weights: "scipy.sparse.csr_matrix", common: Floats) -> None:
     """Fill in the taste of the artists not known, from what is known, in as many steps as there are links between."""
     while not known.all():
         users, reached = _mean(weights, taste, known)
@@ -79,9 +79,9 @@ def _spread(taste: Floats, known: Bools, weights: csr_matrix, common: Floats) ->
         known |= new
 
 
-def _mean(weights: csr_matrix, vectors: Floats, known: Bools) -> tuple[Floats, Bools]:
+def _mean(weights: "scipy.sparse.csr_matrix", vectors: Floats, known: Bools) -> tuple[Floats, Bools]:
     """Return the weighted mean of the known vectors for each row of the matrix, and which rows have any."""
-    masked = weights @ diags_array(known.astype(np.float32))
+    masked = weights @ scipy.sparse.diags_array(known.astype(np.float32))
     totals = np.asarray(masked.sum(axis=1)).reshape(-1, 1)
     means = np.asarray(masked @ vectors) / np.where(totals > 0, totals, 1)
     return means.astype(np.float32), totals[:, 0] > 0

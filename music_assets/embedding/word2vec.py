@@ -1,5 +1,7 @@
 """Training with gensim's word2vec: the settings, what is derived from the data, and the run itself.
 
+What a trainer takes and returns stands here too; `word2vec_spark.py` is another.
+
 gensim trains in C, where neither a signal nor an exception reaches it. It therefore runs in a process of its own
 (`training_process.py`), which tells its progress line by line and is killed when the waiting one is interrupted. That
 also gives its memory back to the system.
@@ -74,12 +76,15 @@ class Hyperparameters(BaseModel):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training is: passes done (with a fraction) of all, speed, loss per word in the last part, time left."""
+    """How far a training is: passes done (with a fraction) of all, speed, loss per word in the last part, time left.
+
+    No loss where the trainer tells none.
+    """
 
     passes_done: float
     passes: int
     words_per_second: float
-    loss: float
+    loss: float | None
     seconds_left: float
 
 
@@ -92,6 +97,10 @@ class WordVectors:
     min_listeners: int
     passes: int
     words: int
+
+
+Trainer = Callable[[Listening, Hyperparameters, Callable[[Progress], None] | None, Path | None], WordVectors]
+"""What trains: `train`, or another that takes, returns and raises the same."""
 
 
 def train(
@@ -107,7 +116,7 @@ def train(
     as an interrupt, ends the training within a second. Raises TrainingError where there is nothing to train on, or
     where the training failed.
     """
-    min_listeners, trained = _trained_artists(listening, hyperparameters)
+    min_listeners, trained = trained_artists(listening, hyperparameters)
     with tempfile.TemporaryDirectory(prefix="word2vec-", dir=folder) as name:
         folder = Path(name)
         parts = write_corpus(listening, trained, hyperparameters.seed, folder)
@@ -127,7 +136,11 @@ def train(
     return WordVectors(np.flatnonzero(trained), vectors.astype(np.float32), min_listeners, passes, words)
 
 
-def _trained_artists(listening: Listening, hyperparameters: Hyperparameters) -> tuple[int, Bools]:
+def trained_artists(listening: Listening, hyperparameters: Hyperparameters) -> tuple[int, Bools]:
+    """Return how many distinct listeners an artist needs, and which artists have them.
+
+    Raises TrainingError where nobody has played anything.
+    """
     listeners = listening.listeners
     if not listeners.any():
         raise TrainingError("No artist has a playcount above 0, so there is nothing to train on.")

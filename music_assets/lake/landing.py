@@ -2,11 +2,14 @@
 
 import hashlib
 import os
+import shutil
 import time
+import unicodedata
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -17,6 +20,10 @@ from music_assets.tables import RAW_TABLES, Table
 SUFFIXES = (".csv", ".csv.gz")
 NOT_LOOKED_AT = (".", "_")
 HASHED_AT_ONCE = 1 << 20
+LOCK = ".ingest.lock"
+REASON_SUFFIX = ".reason.txt"
+CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode categories of control characters, marks that turn the direction of text, stray surrogates, line ends."""
 
 
 class IngestRunningError(Exception):
@@ -34,8 +41,8 @@ class DroppedFile:
 
     @property
     def name(self) -> str:
-        """The file's name without the folder, with bytes that are not UTF-8 replaced."""
-        return os.fsencode(self.path.name).decode("utf-8", "replace")
+        """The file's name without the folder, with bytes that are not UTF-8 and what cannot be printed replaced."""
+        return printable(self.path.name)
 
     def unchanged(self) -> bool:
         """Tell whether the file is still the one that was seen."""
@@ -46,8 +53,8 @@ class DroppedFile:
 
 
 def look_at(path: Path) -> DroppedFile:
-    """Look at a file once; FileNotFoundError where there is none."""
-    status = path.stat()
+    """Look at a file once, not through a symbolic link; FileNotFoundError where there is none."""
+    status = path.lstat()
     return DroppedFile(path, status.st_size, status.st_mtime_ns, status.st_ino)
 
 
@@ -76,6 +83,12 @@ class Landing:
         with os.scandir(self.folder(table)) as entries:
             paths = [Path(entry.path) for entry in entries if _is_csv(entry)]
         return sorted(_seen(paths), key=lambda file: (file.modified_ns, file.path.name))
+
+    def ignored(self, table: Table) -> list[str]:
+        """Return what in the table's folder is named like a CSV file and is none: `a.csv, a symbolic link`."""
+        with os.scandir(self.folder(table)) as entries:
+            odd = [entry for entry in entries if _is_named_csv(entry) and not entry.is_file(follow_symlinks=False)]
+        return sorted(f"{printable(entry.name)}, {_kind(entry)}" for entry in odd)
 
     def complete(self) -> Mapping[Table, list[DroppedFile]]:
         """Return for each raw table the files that are complete, the oldest first.
@@ -112,11 +125,16 @@ class Landing:
         """Move a file that cannot be taken into `rejected/`, beside a text file that gives the reason."""
         folder = self.root / "rejected"
         folder.mkdir(parents=True, exist_ok=True)
-        moved = _move_beside(file.path, folder / file.path.name)
-        moved.with_name(f"{moved.name}.reason.txt").write_text(
-            f"{file.path}\n{reason}\nMend the file and drop it again.\n", encoding="utf-8", errors="surrogateescape"
-        )
-        return moved
+        text = f"{file.path.with_name(file.name)}\n{reason}\nMend the file and drop it again.\n"
+        return _move_beside(file.path, folder / file.name, text)
+
+    def with_plain_name(self, file: DroppedFile) -> DroppedFile:
+        """Rename a file in its place where the name is not UTF-8, which no engine opens."""
+        try:
+            file.path.name.encode()
+        except UnicodeEncodeError:
+            return look_at(_move_beside(file.path, file.path.with_name(file.name)))
+        return file
 
     @contextmanager
     def exclusively(self) -> Iterator[None]:
@@ -124,7 +142,7 @@ class Landing:
 
         Raises IngestRunningError where another process holds it.
         """
-        lock = FileLock(self.root / ".ingest.lock")
+        lock = FileLock(self.root / LOCK)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -163,12 +181,23 @@ def table_of(file: Path) -> Table:
     raise BadFileError(f"its header, {','.join(sorted(found))[:200]}, {problem}. Expected are {expected}")
 
 
+def printable(name: str) -> str:
+    """Return a file's name for people: bytes that are not UTF-8, line ends and other control characters replaced."""
+    return "".join("\ufffd" if unicodedata.category(character) in CONTROLS else character for character in name)
+
+
 def _is_csv(entry: os.DirEntry[str]) -> bool:
-    return (
-        not entry.name.startswith(NOT_LOOKED_AT)
-        and entry.name.lower().endswith(SUFFIXES)
-        and entry.is_file(follow_symlinks=False)
-    )
+    return _is_named_csv(entry) and entry.is_file(follow_symlinks=False)
+
+
+def _is_named_csv(entry: os.DirEntry[str]) -> bool:
+    return not entry.name.startswith(NOT_LOOKED_AT) and entry.name.lower().endswith(SUFFIXES)
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    if entry.is_symlink():
+        return "a symbolic link"
+    return "a folder" if entry.is_dir() else "no regular file"
 
 
 def _seen(paths: list[Path]) -> Iterator[DroppedFile]:
@@ -179,15 +208,44 @@ def _seen(paths: list[Path]) -> Iterator[DroppedFile]:
             continue
 
 
-def _move_beside(source: Path, target: Path) -> Path:
-    """Move a file to the target's name, or to that name with a number where it is taken; nothing is overwritten."""
-    number = 1
-    stem, suffix = target.name.split(".", 1) if "." in target.name else (target.name, "")
-    while True:
-        try:
-            os.link(source, target)
-            source.unlink()
-            return target
-        except FileExistsError:
-            number += 1
-            target = target.with_name(f"{stem}-{number}.{suffix}")
+def _move_beside(source: Path, target: Path, reason: str | None = None) -> Path:
+    """Move a file to the target's name, or to that name with a number where it is taken; nothing is overwritten.
+
+    A reason is written to a text file beside it first. The name is claimed by an empty file, which the move replaces:
+    a hard link would do it in one step, but not every file system has them, nor one file system both folders.
+    """
+    beside = len(REASON_SUFFIX) if reason else 0
+    for claimed in _names(target, os.pathconf(target.parent, "PC_NAME_MAX") - beside):
+        with suppress(FileExistsError):
+            claimed.touch(exist_ok=False)
+            break
+    explanation = claimed.with_name(claimed.name + REASON_SUFFIX)
+    try:
+        if reason:
+            explanation.write_text(reason, encoding="utf-8", errors="replace")
+        shutil.move(str(source), str(claimed), copy_function=_copy_durably)
+    except BaseException:
+        claimed.unlink()
+        if reason:
+            explanation.unlink(missing_ok=True)
+        raise
+    return claimed
+
+
+def _names(target: Path, most_bytes: int) -> Iterator[Path]:
+    """Yield the target, then with -2, -3 … before its suffix, each shortened to a name of at most that many bytes."""
+    suffix = next((target.name[-len(end) :] for end in SUFFIXES if target.name.lower().endswith(end)), "")
+    stem = target.name.removesuffix(suffix).encode()
+    for number in count(1):
+        ending = f"-{number}{suffix}" if number > 1 else suffix
+        yield target.with_name(stem[: most_bytes - len(ending)].decode(errors="ignore") + ending)
+
+
+def _copy_durably(source: str, target: str) -> None:
+    """Copy to another file system; the source is removed next, so the copy must be on the disk."""
+    shutil.copy2(source, target)
+    descriptor = os.open(target, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

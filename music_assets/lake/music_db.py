@@ -6,27 +6,34 @@ newest. DuckDB is the file's format here, whichever engine computed the tables.
 
 import fcntl
 import json
+import logging
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from glob import escape
 from pathlib import Path
 
 import duckdb
+from filelock import FileLock
 
 from music_assets.lake.delta import DeltaStore, Snapshot
 from music_assets.tables import EMBEDDING_TABLES, TABLES, Table
 
+LOG = logging.getLogger(__name__)
 KEPT_VERSIONS = 2
 POINTER = "current.json"
+BUILDING = ".building-"
+NAME = "music_db-{}.duckdb"
+VERSION = "%Y%m%dT%H%M%S.%fZ"
 INPUTS = "inputs"
 """Key of a commit's metadata under which stands which version of which table it was computed from."""
 
 
 class NothingPublishedError(Exception):
-    """No snapshot has been published below this data root yet."""
+    """No snapshot has been published below this data root yet, or none that is whole is left."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,7 @@ class PublishedTable:
     version: int
     rows: int
     files: tuple[str, ...]
+    table_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,25 +53,70 @@ class Published:
     path: Path
     data_version: str
     tables: Mapping[str, PublishedTable]
+    size_bytes: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether the file is there, and as long as it was when it was published."""
+        try:
+            return self.path.stat().st_size == self.size_bytes
+        except OSError:
+            return False
 
 
 def published(root: Path) -> Published:
-    """Return the newest published snapshot below the data root.
+    """Return the newest published snapshot below the data root that is whole.
 
-    Raises NothingPublishedError where there is none.
+    It is the one that the pointer names. Where the pointer, or what it names, is damaged, it is the newest of the
+    others, and the log says so. Raises NothingPublishedError where there is none.
     """
+    damage: list[str] = []
+    for pointer in pointers(root):
+        try:
+            snapshot = read_pointer(pointer)
+        except DamagedPointerError as error:
+            damage.append(str(error))
+            continue
+        if not snapshot.whole:
+            damage.append(f"{snapshot.path} is missing or cut off")
+            continue
+        if damage:
+            LOG.warning(f"{'; '.join(damage)}. Using {snapshot.path.name} instead. {MEND}")
+        return snapshot
+    if damage:
+        raise NothingPublishedError(f"No published snapshot is whole: {'; '.join(damage)}. {MEND}")
+    raise NothingPublishedError(
+        f"Nothing is published below {root} yet. Drop the two CSV files and run the job refresh_rankings."
+    )
+
+
+MEND = "`music-assets rebuild` publishes anew."
+
+
+class DamagedPointerError(Exception):
+    """A file that should tell of a snapshot does not. The message names it."""
+
+
+def pointers(root: Path) -> list[Path]:
+    """Return the files that tell of a snapshot: the pointer where there is one, then what each snapshot came with."""
     folder = root / "music_db"
+    own = sorted(folder.glob("music_db-*.json"), reverse=True)
+    return [folder / POINTER, *own] if (folder / POINTER).exists() else own
+
+
+def read_pointer(path: Path) -> Published:
+    """Return the snapshot of which the file tells. Raises DamagedPointerError."""
     try:
-        pointer = json.loads((folder / POINTER).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise NothingPublishedError(
-            f"Nothing is published below {root} yet. Drop the two CSV files and run the job refresh_rankings."
-        ) from None
-    tables = {
-        name: PublishedTable(entry["version"], entry["rows"], tuple(entry["files"]))
-        for name, entry in pointer["tables"].items()
-    }
-    return Published(folder / pointer["file"], pointer["data_version"], tables)
+        content = json.loads(path.read_text(encoding="utf-8"))
+        tables = {
+            name: PublishedTable(entry["version"], entry["rows"], tuple(entry["files"]), entry["table_id"])
+            for name, entry in content["tables"].items()
+        }
+        return Published(path.parent / content["file"], content["data_version"], tables, content["size_bytes"])
+    except OSError as error:
+        raise DamagedPointerError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise DamagedPointerError(f"{path} is damaged: it does not tell of a snapshot") from None
 
 
 @contextmanager
@@ -83,22 +136,31 @@ def publish(root: Path, snapshots: Mapping[Table, Snapshot], memory_limit: str, 
     """
     folder = root / "music_db"
     folder.mkdir(parents=True, exist_ok=True)
-    data_version = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-    building = folder / f".building-{data_version}.duckdb"
-    _build(building, snapshots, memory_limit, threads)
-    final = folder / f"music_db-{data_version}.duckdb"
+    data_version = _next_version(folder)
+    building = folder / f"{BUILDING}{data_version}.duckdb"
+    try:
+        _build(building, snapshots, memory_limit, threads)
+    except BaseException:
+        _remove(building)
+        raise
+    final = folder / NAME.format(data_version)
     building.rename(final)
     result = Published(
         final,
         data_version,
         {
             table.full_name: PublishedTable(
-                snapshot.version, snapshot.rows, snapshot.files if _is_view(table, snapshot) else ()
+                snapshot.version,
+                snapshot.rows,
+                snapshot.files if _is_view(table, snapshot) else (),
+                snapshot.table_id,
             )
             for table, snapshot in snapshots.items()
         },
+        final.stat().st_size,
     )
-    _point_to(folder, result)
+    _tell(result, final.with_suffix(".json"))
+    _tell(result, folder / POINTER)
     _remove_old(folder)
     return result
 
@@ -112,8 +174,15 @@ class Publisher:
     threads: int | None = None
 
     def publish(self) -> Published:
-        """Publish the newest tables, each computed table beside the very versions it was computed from."""
-        return publish(self.store.root, self._consistent(), self.memory_limit, self.threads)
+        """Publish the newest tables, each computed table beside the very versions it was computed from.
+
+        One process at a time publishes below a data root; the next one waits, then sees what this one was given.
+        """
+        root = self.store.root
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / ".publish.lock"):
+            _remove_unfinished(root / "music_db")
+            return publish(root, self._consistent(), self.memory_limit, self.threads)
 
     def _consistent(self) -> dict[Table, Snapshot]:
         """Choose versions that fit: going from the last computed table to the first, each names its inputs.
@@ -127,6 +196,27 @@ class Publisher:
             kept = {each.name for each in EMBEDDING_TABLES} if table in EMBEDDING_TABLES else inputs.keys()
             versions |= {name: version for name, version in inputs.items() if name in kept}
         return {table: self.store.snapshot(table, versions.get(table.name)) for table in TABLES}
+
+
+def _next_version(folder: Path) -> str:
+    """Return the time, or the next microsecond after the newest version's where the clock is behind it.
+
+    Versions are ordered by name: without that, what is published would be removed as an old one.
+    """
+    now = datetime.now(UTC)
+    for newest in sorted(folder.glob(NAME.format("*")))[-1:]:
+        earlier = datetime.strptime(newest.name, NAME.format(VERSION)).replace(tzinfo=UTC)
+        now = max(now, earlier + timedelta(microseconds=1))
+    return now.strftime(VERSION)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what a process left that died while it was building."""
+    for path in folder.glob(f"{BUILDING}*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _is_view(table: Table, snapshot: Snapshot) -> bool:
@@ -177,19 +267,21 @@ def _text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def _point_to(folder: Path, result: Published) -> None:
+def _tell(result: Published, pointer: Path) -> None:
+    """Write the file that tells of a snapshot, in one step for readers."""
     content = {
         "file": result.path.name,
         "data_version": result.data_version,
+        "size_bytes": result.size_bytes,
         "tables": {name: asdict(table) for name, table in result.tables.items()},
     }
-    aside = folder / f".{POINTER}.tmp"
+    aside = pointer.with_name(f".{pointer.name}.tmp")
     with aside.open("w", encoding="utf-8") as file:
         json.dump(content, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
-    aside.replace(folder / POINTER)
-    descriptor = os.open(folder, os.O_RDONLY)
+    aside.replace(pointer)
+    descriptor = os.open(pointer.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -197,9 +289,17 @@ def _point_to(folder: Path, result: Published) -> None:
 
 
 def _remove_old(folder: Path) -> None:
-    for path in sorted(folder.glob("music_db-*.duckdb"))[:-KEPT_VERSIONS]:
+    """Remove all but the newest snapshots; not what is in use."""
+    for path in sorted(folder.glob(NAME.format("*")))[:-KEPT_VERSIONS]:
         if not _in_use(path):
-            path.unlink()
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a DuckDB file with what stands beside it: what tells of it, its log of changes, what it spilled."""
+    for beside in (path, path.with_suffix(".json"), path.with_name(f"{path.name}.wal")):
+        beside.unlink(missing_ok=True)
+    shutil.rmtree(path.with_name(f"{path.name}.tmp"), ignore_errors=True)
 
 
 def _in_use(path: Path) -> bool:

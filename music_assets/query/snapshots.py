@@ -16,18 +16,21 @@ class Snapshots:
         self._newest: Published | None = None
 
     def newest(self) -> Published:
-        """Return the newest snapshot.
+        """Return the newest snapshot that is whole.
 
         Raises NothingPublishedError where there is none.
         """
-        try:
-            status = self._pointer.stat()
-        except FileNotFoundError:
-            return published(self._root)
-        seen = (status.st_ino, status.st_mtime_ns)
-        if self._newest is None or seen != self._seen:
+        seen = self._look()
+        if self._newest is None or seen != self._seen or not self._newest.whole:
             self._newest, self._seen = published(self._root), seen
         return self._newest
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            status = self._pointer.stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
 
 
 def tables(snapshot: Published) -> list[Table]:
