@@ -192,6 +192,8 @@ def _origin(session: Session) -> Iterator[str]:
         f"`{session.command}`, begun {session.started}; rounds: {session.rounds}, load before: "
         f"{session.machine['load_before']}."
     )
+    if session.machine["load_before"] > session.machine["cores"] / 4:
+        yield "**The machine was busy with other work**: the times are not what a quiet one would give."
     if "rows" in session.facts:
         rows = ", ".join(f"{name} {count:,}" for name, count in session.facts["rows"].items())
         yield f"Rows, the same for all by count and hash: {rows}."

@@ -28,7 +28,7 @@ from music_assets.local import HOME, project_folder
 from music_assets.settings import PREFIX, Settings
 
 USERS = 1_000
-DROPS = 3
+DROPS = 2
 """Drops a round, after one that is not counted: it tells that everything is up."""
 
 SENSOR_INTERVAL: int = Settings.model_fields["sensor_interval"].default
