@@ -46,9 +46,10 @@ def growth(setting: Setting) -> Iterator[Measurement]:
 
 def _asked(root: Path, log: Path, seconds: float) -> dict[str, float]:
     service, port = OurService(), free_port()
-    with running(service.command(root, root, port), log) as (_, watch):
+    with running(service.command(root, root, port), log) as watch:
         wait_until_ready(service, port)
         found = load(port, 1, requests(service, ANY_ARTIST, sample_of_artists(root)), seconds)
+        watch.look()
     return {**found.figures(), "largest_mb": watch.largest_mb, "sum_mb": watch.sum_mb}
 
 
