@@ -31,6 +31,9 @@ FLOOR = "DuckDB in process"
 ARTISTS = 5_000
 ENDURANCE_QUERIES = 100_000
 ENDURANCE_PARTS = 10
+ENDURANCE_SECONDS = 60.0
+"""Seconds after which a tenth is broken off."""
+
 CROWD = 500
 
 
@@ -59,7 +62,7 @@ def endurance(setting: Setting) -> Iterator[Measurement]:
         asked = requests(service, ANY_ARTIST, artists)
         part = ENDURANCE_QUERIES // ENDURANCE_PARTS
         for number in range(1, ENDURANCE_PARTS + 1):
-            figures = load(port, 16, asked, 3600, part).figures()
+            figures = load(port, 16, asked, ENDURANCE_SECONDS, part).figures()
             watch.look()
             yield Measurement(OURS, number, {**figures, "sum_mb": watch.sum_mb}, f"{number * part:,} queries")
         figures = load(port, CROWD, asked, setting.seconds).figures()
