@@ -9,9 +9,21 @@ from music_assets.engines.base import Engine
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets_tests.data_root import DataRoot
 
-ENGINES: dict[str, Callable[[Path], Engine]] = {
-    "duckdb": lambda scratch: DuckDBEngine(scratch, threads=1),
-}
+
+def duckdb_engine(scratch: Path) -> Engine:
+    return DuckDBEngine(scratch, threads=1)
+
+
+def spark_engine(scratch: Path) -> Engine:
+    from dagster_pyspark import LazyPySparkResource
+
+    from music_assets.engines.spark import SparkEngine, spark_config
+
+    config = spark_config("local[2]", "1g", "1g", {"spark.sql.shuffle.partitions": "2"})
+    return SparkEngine(LazyPySparkResource(spark_config=config), scratch, shuffle_partitions=2)
+
+
+ENGINES: dict[str, Callable[[Path], Engine]] = {"duckdb": duckdb_engine, "spark": spark_engine}
 """The engines that every test with the fixture `engine` runs on."""
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 import ibis.expr.types as ir
+import pyarrow as pa
 
 from music_assets.lake.csv_file import Header
 from music_assets.tables import Table
@@ -47,6 +48,16 @@ class Engine(Protocol):
         """Write the file's good rows into `folder` and its rejected ones into `reject_folder`, as parquet.
 
         Raises BadFileError where the file cannot be read to its end.
+        """
+        ...
+
+    def parse_texts(
+        self, texts: pa.Table, table: Table, folder: Path, reject_folder: Path
+    ) -> tuple[Sequence[Path], Sequence[Path]]:
+        """Parse the rows of many small files at once; return the parquet files of good rows, and of rejected ones.
+
+        `texts` holds what `csv_file.texts` returns of each file, with `source_file` and `ingested_at` beside it. No
+        rejected rows: no file of them.
         """
         ...
 

@@ -9,15 +9,15 @@ from uuid import uuid4
 import duckdb
 import ibis
 import ibis.expr.types as ir
-import pyarrow.parquet as pq
+import pyarrow as pa
 from ibis.backends.duckdb import Backend
 
 from music_assets.engines.base import CsvFile, ParsedFile
+from music_assets.engines.parsing import account, good_and_rejected, without_empty
 from music_assets.lake.csv_file import LONGEST_RECORD, is_compressed, read_exactly
 from music_assets.scratch import Scratch
-from music_assets.tables import REJECTED_ROWS, Table
+from music_assets.tables import Table
 from music_assets.transforms.cleaning import clean
-from music_assets.transforms.current import repeated_keys
 
 PARQUET = {"compression": "zstd", "compression_level": 1, "row_group_size": 500_000}
 """Level 1 writes a third faster than the default of 3, into files a seventh larger; large row groups help, too."""
@@ -73,7 +73,14 @@ class DuckDBEngine:
             self._parse_flawless(csv_file, target)
         except (duckdb.InvalidInputException, duckdb.IOException, duckdb.ConversionException):
             return self._parse_exactly(csv_file, target, reject_folder)
-        return self._parsed(csv_file.table, target)
+        return account(self, csv_file, [target])
+
+    def parse_texts(
+        self, texts: pa.Table, table: Table, folder: Path, reject_folder: Path
+    ) -> tuple[Sequence[Path], Sequence[Path]]:
+        """Parse the rows of many small files at once."""
+        target = folder / "rows.parquet"
+        return [target], self._split(clean(ibis.memtable(texts), table), table, target, reject_folder)
 
     def read(self, table: Table, files: Sequence[str]) -> ir.Table:
         """Return the rows in these parquet files of the table."""
@@ -105,43 +112,20 @@ class DuckDBEngine:
         texts = self.scratch.folder / f"{target.parent.name}.parquet"
         try:
             read_exactly(csv_file.path, csv_file.header, texts)
-            return self._split(csv_file, texts, target, reject_folder / "rows.parquet")
+            raw = self.backend.read_parquet(escape(str(texts)))
+            cleaned = clean(raw, csv_file.table, csv_file.source_file, csv_file.ingested_at)
+            reject_files = self._split(cleaned, csv_file.table, target, reject_folder)
+            return account(self, csv_file, [target], reject_files)
         finally:
             texts.unlink(missing_ok=True)
 
-    def _split(self, csv_file: CsvFile, texts: Path, target: Path, reject_target: Path) -> ParsedFile:
-        """Write good and rejected rows into a file each."""
-        raw = self.backend.read_parquet(escape(str(texts)))
-        cleaned = clean(raw, csv_file.table, csv_file.source_file, csv_file.ingested_at)
-        verdict = cleaned.mutate(
-            column_name=ibis.ifelse(cleaned["broken"].isnull(), cleaned["column_name"], ibis.null("string")),
-            reason=cleaned["broken"].coalesce(cleaned["reason"]),
-        )
-        good = verdict.filter(verdict["reason"].isnull()).select(list(csv_file.table.schema))
-        rejected = verdict.filter(verdict["reason"].notnull()).mutate(table_name=ibis.literal(csv_file.table.name))
+    def _split(self, cleaned: ir.Table, table: Table, target: Path, reject_folder: Path) -> list[Path]:
+        """Write good and rejected rows into a file each; return the latter, if there are any."""
+        reject_target = reject_folder / "rows.parquet"
+        good, rejected = good_and_rejected(cleaned, table)
         self._copy(good, target)
-        self._copy(rejected.select(list(REJECTED_ROWS.schema)), reject_target)
-        rejects = self.read(REJECTED_ROWS, [str(reject_target)])
-        counted = rejects.group_by("reason").agg(rows=rejects.count()).to_pyarrow().to_pydict()
-        reasons = dict(zip(counted["reason"], counted["rows"], strict=True))
-        if not reasons:
-            reject_target.unlink()
-            return self._parsed(csv_file.table, target)
-        return self._parsed(csv_file.table, target, (reject_target,), reasons)
-
-    def _parsed(
-        self, table: Table, target: Path, reject_files: tuple[Path, ...] = (), reasons: dict[str, int] | None = None
-    ) -> ParsedFile:
-        landed = self.read(table, [str(target)])
-        repeats = repeated_keys(landed, table)
-        return ParsedFile(
-            files=(target,),
-            rows=pq.read_metadata(target).num_rows,
-            duplicates=repeats.agg(surplus=(repeats["rows"] - 1).sum().fill_null(0)).to_pyarrow()["surplus"][0].as_py(),
-            reject_files=reject_files,
-            rejects=sum((reasons or {}).values()),
-            reasons=reasons or {},
-        )
+        self._copy(rejected, reject_target)
+        return without_empty([reject_target])
 
     def _copy(self, rows: ir.Table, target: Path) -> None:
         self.backend.to_parquet(rows, target, **PARQUET)

@@ -96,6 +96,17 @@ def names_in_header(path: Path) -> list[str]:
 
     Raises BadFileError where the file is empty, not text, or unreadable, or where its first line cannot be read.
     """
+    header = header_record(path)
+    if header.fields is None:
+        raise BadFileError(f"the header cannot be read, {header.reason}: {header.raw_line[:200]}")
+    return [name.strip() for name in header.fields]
+
+
+def header_record(path: Path) -> Record:
+    """Return the file's first row, as text; bytes in it that are not UTF-8 are replaced.
+
+    Raises BadFileError where the file is empty, not text, or unreadable.
+    """
     with _readable(), _open_bytes(path) as file:
         start = file.read(SNIFFED_BYTES)
     if not start.strip():
@@ -110,9 +121,7 @@ def names_in_header(path: Path) -> list[str]:
     header = next(records(lines, range(len(lines)), iter(())), None)
     if header is None:
         raise BadFileError("empty")
-    if header.fields is None:
-        raise BadFileError(f"the header cannot be read, {header.reason}: {header.raw_line[:200]}")
-    return [name.strip() for name in header.fields]
+    return header
 
 
 def read_header(path: Path, table: Table) -> Header:
@@ -136,22 +145,38 @@ def read_header(path: Path, table: Table) -> Header:
 
 
 def read_exactly(path: Path, header: Header, target: Path) -> None:
-    """Write the rows of the file as text to the parquet file `target`.
+    """Write the rows of the file as text, as `texts` returns them, to the parquet file `target`.
 
-    Its columns: the table's delivered ones, then `line`, `raw_line`, and `broken`, the reason why a row has no fields,
-    or NULL. Raises BadFileError where the file cannot be read to its end.
+    Raises BadFileError where the file cannot be read to its end.
     """
     names = [name for name in header.columns if name is not None]
+    with pq.ParquetWriter(target, _text_schema(header), compression="zstd", use_dictionary=names) as writer:
+        for rows in texts(path, header):
+            writer.write_table(rows)
+
+
+def read_at_once(path: Path, header: Header) -> pa.Table:
+    """Return all rows of the file as text, as `texts` does."""
+    return pa.concat_tables([_text_schema(header).empty_table(), *texts(path, header)])
+
+
+def texts(path: Path, header: Header) -> Iterator[pa.Table]:
+    """Return the rows of the file as text, some at a time, in no order.
+
+    Their columns: the table's delivered ones, then `line`, `raw_line`, and `broken`, the reason why a row has no
+    fields, or NULL. Raises BadFileError where the file cannot be read to its end.
+    """
     places = [place for place, name in enumerate(header.columns) if name is not None]
-    schema = pa.schema(
-        [(name, pa.string()) for name in names]
+    for rows in _rows(_blocks(path), len(header.columns)):
+        fields = [pc.list_element(rows["fields"], place) for place in places]
+        yield pa.table([*fields, rows["line"], rows["raw_line"], rows["reason"]], schema=_text_schema(header))
+
+
+def _text_schema(header: Header) -> pa.Schema:
+    return pa.schema(
+        [(name, pa.string()) for name in header.columns if name is not None]
         + [("line", pa.int64()), ("raw_line", pa.string()), ("broken", pa.string())]
     )
-    with pq.ParquetWriter(target, schema, compression="zstd", use_dictionary=names) as writer:
-        for rows in _rows(_blocks(path), len(header.columns)):
-            fields = [pc.list_element(rows["fields"], place) for place in places]
-            columns = [*fields, rows["line"], rows["raw_line"], rows["reason"]]
-            writer.write_table(pa.table(columns, schema=schema))
 
 
 def _rows(blocks: Iterator[list[str]], width: int) -> Iterator[pa.Table]:

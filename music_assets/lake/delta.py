@@ -11,6 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError
@@ -77,8 +79,12 @@ class DeltaStore:
 
     def holds(self, table: Table, identity: str) -> bool:
         """Tell whether a commit of the table carried this identity."""
+        return bool(self.held(table, [identity]))
+
+    def held(self, table: Table, identities: Iterable[str]) -> set[str]:
+        """Return which of these identities commits of the table carried."""
         delta = self._open(table)
-        return delta is not None and delta.transaction_version(identity) is not None
+        return set() if delta is None else _held(self.folder(table), delta.version(), identities)
 
     def append(
         self, table: Table, files: Sequence[Path], identities: Iterable[str], metadata: Mapping[str, Any]
@@ -151,7 +157,7 @@ class DeltaStore:
             delta = self._open(table) or self._create(table, schema, append_only=mode == "append")
             properties = CommitProperties(
                 custom_metadata={key: json.dumps(value) for key, value in metadata.items()},
-                app_transactions=_transactions(delta, table, mode, identities),
+                app_transactions=self._transactions(delta.version(), table, mode, identities),
             )
             delta.create_write_transaction([*adds], mode, schema, commit_properties=properties)
         except CommitFailedError as error:
@@ -161,15 +167,34 @@ class DeltaStore:
         _sync((log / f"{committed:020}.json", log, folder))
         return committed
 
+    def _transactions(self, version: int, table: Table, mode: str, identities: Iterable[str]) -> list[Transaction]:
+        """Return the marks that make one of two commits fail: of the same files, or that both replace the content."""
+        if mode == "overwrite":
+            return [Transaction(app_id=REPLACED, version=version + 1)]
+        names = list(identities)
+        if _held(self.folder(table), version, names):
+            raise ConcurrentCommitError(f"{table.full_name}: the same files were committed in between")
+        return [Transaction(app_id=name, version=1) for name in names]
 
-def _transactions(delta: DeltaTable, table: Table, mode: str, identities: Iterable[str]) -> list[Transaction]:
-    """Return the marks that make one of two commits fail: of the same files, or that both replace the content."""
-    if mode == "overwrite":
-        return [Transaction(app_id=REPLACED, version=delta.version() + 1)]
-    names = list(identities)
-    if any(delta.transaction_version(name) is not None for name in names):
-        raise ConcurrentCommitError(f"{table.full_name}: the same files were committed in between")
-    return [Transaction(app_id=name, version=1) for name in names]
+
+def _held(folder: Path, version: int, identities: Iterable[str]) -> set[str]:
+    """Return which of these identities stand in the table's log up to that version.
+
+    `DeltaTable.transaction_version` goes through every identity there is to find one. This goes through them once for
+    all: the newest checkpoint (https://github.com/delta-io/delta/blob/master/PROTOCOL.md), then each later commit.
+    """
+    log = folder / "_delta_log"
+    wanted = set(identities)
+    checkpoints = {int(path.name[:20]): path for path in log.glob("*.checkpoint.parquet")}
+    checkpoint = max((number for number in checkpoints if number <= version), default=-1)
+    found: set[str] = set()
+    if wanted and checkpoint >= 0:
+        (names,) = pq.ParquetFile(checkpoints[checkpoint]).read(columns=["txn.appId"]).flatten().columns
+        found.update(names.filter(pc.is_in(names, pa.array(wanted, pa.string()))).to_pylist())
+    for number in range(checkpoint + 1, version + 1) if wanted else ():
+        with (log / f"{number:020}.json").open(encoding="utf-8") as actions:
+            found.update(json.loads(action)["txn"]["appId"] for action in actions if action.startswith('{"txn":'))
+    return found & wanted
 
 
 def _add_action(folder: Path, file: Path) -> AddAction:

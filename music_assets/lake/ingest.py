@@ -3,25 +3,37 @@
 The order is what makes it so: parse, commit the rejects, commit the rows, both with the file's identity, and only then
 delete the CSV, if it is still the file that was read. A crash at any point leaves the CSV, or its rows, or both, and
 then the identity tells that the rows are in.
+
+The files are taken in batches, one transaction each: a drop of any size makes progress that lasts, and of disk beside
+the tables it needs no more than a batch does.
 """
 
 import logging
 import os
 import shutil
 from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import compress
+from pathlib import Path
+from typing import TypeVar
 
 from music_assets.engines.base import CsvFile, Engine, ParsedFile
 from music_assets.lake.csv_file import BadFileError, check_compression, read_header
 from music_assets.lake.damage import lost_history
 from music_assets.lake.delta import FILES, DeltaStore
 from music_assets.lake.landing import DroppedFile, Landing, identity_of
+from music_assets.lake.small_files import BYTES_TOGETHER, FEWEST_TOGETHER, is_small, parse_together
 from music_assets.tables import REJECTED_ROWS, Table
 
+File = TypeVar("File")
 LANDED = "landed"
 DUPLICATE = "duplicate"
 REJECTED = "rejected"
+FILES_AT_ONCE = 1_000
+BYTES_AT_ONCE = 1 << 30
+"""What one transaction takes at most; a file may be larger."""
 
 
 class LostHistoryError(Exception):
@@ -57,22 +69,35 @@ class IngestReport:
 
 
 @dataclass(frozen=True)
-class _Parsed:
+class _Readable:
+    """A file that is new, and whose header fits the table."""
+
     dropped: DroppedFile
     identity: str
+    csv_file: CsvFile
+
+    @property
+    def rejects_identity(self) -> str:
+        """The identity of its rejected rows, which stand in one table for all raw tables."""
+        return f"{self.csv_file.table.name}:{self.identity}"
+
+
+@dataclass(frozen=True)
+class _Parsed:
+    file: _Readable
     result: ParsedFile
-    unknown_columns: tuple[str, ...]
 
     @property
     def taken(self) -> TakenFile:
+        unknown = self.file.csv_file.header.unknown
         return TakenFile(
-            name=self.dropped.name,
+            name=self.file.dropped.name,
             outcome=LANDED,
-            bytes=self.dropped.size,
+            bytes=self.file.dropped.size,
             rows=self.result.rows,
             rejects=self.result.rejects,
             duplicates=self.result.duplicates,
-            note=f"unknown columns ignored: {', '.join(self.unknown_columns)}" if self.unknown_columns else "",
+            note=f"unknown columns ignored: {', '.join(unknown)}" if unknown else "",
         )
 
 
@@ -107,40 +132,59 @@ class Ingest:
 
     def _take(self, table: Table, log: logging.Logger) -> IngestReport:
         report = IngestReport()
-        parsed: dict[str, _Parsed] = {}
-        repeated: list[tuple[DroppedFile, str, str]] = []
-        after = self.store.snapshot(table).latest_ingest
         for entry in self.landing.ignored(table):
             log.warning(f"{entry}: not looked at; only regular files are taken")
-        for seen in self.landing.complete()[table]:
+        waiting = self.landing.complete()[table]
+        for batch in _chunks(waiting, lambda file: file.size, BYTES_AT_ONCE):
+            self._take_batch(table, batch, report, log)
+        if not waiting:
+            self._commit(table, [], set())
+        return report
+
+    def _take_batch(
+        self, table: Table, batch: Sequence[DroppedFile], report: IngestReport, log: logging.Logger
+    ) -> None:
+        """Take some files in one transaction, each content once."""
+        bad: dict[DroppedFile, str] = {}
+        identities = self._identities(batch, bad)
+        held = self.store.held(table, identities.values())
+        first: dict[str, DroppedFile] = {}
+        for file, identity in identities.items():
+            if identity not in held:
+                first.setdefault(identity, file)
+        readable = self._readable(table, first, bad, log)
+        known_rejects = self.store.held(REJECTED_ROWS, [file.rejects_identity for file in readable])
+        groups = [self._parse(table, files, bad, log) for files in _groups(readable, known_rejects)]
+        parsed = [done for group in groups for done in self._unchanged(table, group, bad, log)]
+        self._commit(table, parsed, known_rejects)
+        for done in parsed:
+            report.add(done.taken, log)
+            report.reasons.update(done.result.reasons)
+            _delete(done.file.dropped, log)
+        landed = {done.file.identity: done.file.dropped.name for done in parsed}
+        for file, identity in identities.items():
+            original = first.get(identity)
+            if original in bad:
+                bad.setdefault(file, bad[original])
+            elif file is not original and (identity in held or identity in landed):
+                same = f"as {landed[identity]}" if identity in landed else "as a file taken before"
+                note = f"the same bytes {same}: counted once, removed"
+                report.add(TakenFile(file.name, DUPLICATE, file.size, note=note), log)
+                _delete(file, log)
+        for file, reason in bad.items():
+            self._reject(file, reason, report, log)
+
+    def _identities(self, files: Iterable[DroppedFile], bad: dict[DroppedFile, str]) -> dict[DroppedFile, str]:
+        """Return the identity of each file that can be read; note the others with the reason."""
+        identities = {}
+        for seen in files:
             file = seen
             try:
                 file = self.landing.with_plain_name(seen)
-                identity = identity_of(file.path)
+                identities[file] = identity_of(file.path)
             except OSError as error:
-                self._reject(file, f"unreadable: {error.strerror}", report, log)
-                continue
-            earlier = parsed.get(identity)
-            if earlier or self.store.holds(table, identity):
-                same = f"as {earlier.dropped.name}" if earlier else "as a file taken before"
-                repeated.append((file, identity, f"the same bytes {same}: counted once, removed"))
-                continue
-            ingested_at = after = _later_than(after)
-            try:
-                parsed[identity] = self._parse(table, file, identity, ingested_at, log)
-            except BadFileError as error:
-                self._reject(file, str(error), report, log)
-        unchanged = [file for file in parsed.values() if _still_there(file.dropped, log)]
-        self._commit(table, unchanged)
-        for done in unchanged:
-            report.add(done.taken, log)
-            report.reasons.update(done.result.reasons)
-            _delete(done.dropped, log)
-        for file, identity, note in repeated:
-            if self.store.holds(table, identity):
-                report.add(TakenFile(file.name, DUPLICATE, file.size, note=note), log)
-                _delete(file, log)
-        return report
+                bad[file] = f"unreadable: {error.strerror}"
+        return identities
 
     def _reject(self, file: DroppedFile, reason: str, report: IngestReport, log: logging.Logger) -> None:
         """Move a bad file aside, unless it is no longer the one that was read: then it was not complete."""
@@ -153,47 +197,113 @@ class Ingest:
             log.error(f"{file.name}: {became}")
         report.add(TakenFile(file.name, REJECTED, file.size, note=f"{reason}; {became}"), log)
 
+    def _readable(
+        self, table: Table, files: Mapping[str, DroppedFile], bad: dict[DroppedFile, str], log: logging.Logger
+    ) -> list[_Readable]:
+        """Give each file, here by its identity, a later time than the one before; note bad ones with the reason."""
+        readable = []
+        ingested_at = self.store.snapshot(table).latest_ingest
+        for identity, file in files.items():
+            try:
+                check_compression(file.path)
+                header = read_header(file.path, table)
+            except BadFileError as error:
+                bad[file] = str(error)
+                continue
+            if header.unknown:
+                log.warning(f"{file.name}: unknown columns ignored: {', '.join(header.unknown)}")
+            ingested_at = _later_than(ingested_at)
+            readable.append(_Readable(file, identity, CsvFile(file.path, table, header, file.name, ingested_at)))
+        return readable
+
     def _parse(
-        self, table: Table, file: DroppedFile, identity: str, ingested_at: datetime, log: logging.Logger
-    ) -> _Parsed:
-        check_compression(file.path)
-        header = read_header(file.path, table)
-        if header.unknown:
-            log.warning(f"{file.name}: unknown columns ignored: {', '.join(header.unknown)}")
+        self, table: Table, files: Sequence[_Readable], bad: dict[DroppedFile, str], log: logging.Logger
+    ) -> list[_Parsed]:
+        """Parse one file, or many small ones together; note bad ones with the reason."""
+        csv_files = [file.csv_file for file in files]
+        what = csv_files[0].source_file if len(files) == 1 else f"{len(files):,} small files"
+        log.info(f"{what}: reading {sum(file.dropped.size for file in files):,} bytes for {table.name}")
         folder = self.store.new_folder(table)
         reject_folder = self.store.new_folder(REJECTED_ROWS)
-        csv_file = CsvFile(file.path, table, header, file.name, ingested_at)
-        log.info(f"{file.name}: reading {file.size:,} bytes for {table.name}")
         try:
-            result = self.engine.parse(csv_file, folder, reject_folder)
+            results = self._results(csv_files, folder, reject_folder)
         except BaseException:
             shutil.rmtree(folder)
             shutil.rmtree(reject_folder)
             raise
-        if not result.reject_files:
-            reject_folder.rmdir()
-        return _Parsed(file, identity, result, header.unknown)
+        outcomes = list(zip(files, results, strict=True))
+        bad |= {file.dropped: str(result) for file, result in outcomes if isinstance(result, BadFileError)}
+        parsed = [_Parsed(file, result) for file, result in outcomes if isinstance(result, ParsedFile)]
+        if not parsed:
+            shutil.rmtree(folder)
+        if not any(done.result.reject_files for done in parsed):
+            shutil.rmtree(reject_folder)
+        return parsed
 
-    def _commit(self, table: Table, parsed: list[_Parsed]) -> None:
+    def _results(
+        self, files: Sequence[CsvFile], folder: Path, reject_folder: Path
+    ) -> Sequence[ParsedFile | BadFileError]:
+        if len(files) > 1:
+            return parse_together(self.engine, files, folder, reject_folder)
+        try:
+            return [self.engine.parse(files[0], folder, reject_folder)]
+        except BadFileError as error:
+            return [error]
+
+    def _unchanged(
+        self, table: Table, parsed: list[_Parsed], bad: dict[DroppedFile, str], log: logging.Logger
+    ) -> list[_Parsed]:
+        """Return the files that did not change while they were read, parsed without those that did."""
+        rest = [done.file for done in parsed if _still_there(done.file.dropped, log)]
+        if len(rest) == len(parsed):
+            return parsed
+        return self._unchanged(table, self._parse(table, rest, bad, log), bad, log) if rest else []
+
+    def _commit(self, table: Table, parsed: Sequence[_Parsed], known_rejects: Container[str]) -> None:
         """Commit the rejects, then the rows. Both carry the identities, so that a repetition commits neither twice."""
         if parsed or self.store.snapshot(table).version < 0:
-            self._commit_rejects(table, parsed)
+            self._commit_rejects([done for done in parsed if done.file.rejects_identity not in known_rejects])
             self.store.append(
                 table,
-                [path for file in parsed for path in file.result.files],
-                [file.identity for file in parsed],
-                {FILES: [asdict(file.taken) for file in parsed]},
+                _distinct(path for done in parsed for path in done.result.files),
+                [done.file.identity for done in parsed],
+                {FILES: [asdict(done.taken) for done in parsed]},
             )
 
-    def _commit_rejects(self, table: Table, parsed: list[_Parsed]) -> None:
-        fresh = {
-            f"{table.name}:{file.identity}": file.result.reject_files
-            for file in parsed
-            if not self.store.holds(REJECTED_ROWS, f"{table.name}:{file.identity}")
-        }
-        files = [path for paths in fresh.values() for path in paths]
+    def _commit_rejects(self, parsed: Sequence[_Parsed]) -> None:
+        files = _distinct(path for done in parsed for path in done.result.reject_files)
         if files or self.store.snapshot(REJECTED_ROWS).version < 0:
-            self.store.append(REJECTED_ROWS, files, fresh, {})
+            self.store.append(REJECTED_ROWS, files, [done.file.rejects_identity for done in parsed], {})
+
+
+def _groups(files: Sequence[_Readable], known_rejects: Container[str]) -> list[list[_Readable]]:
+    """Put small files together, if they are many: those whose rejects are in already apart from the others."""
+    small = [is_small(file.dropped.path, file.dropped.size) for file in files]
+    if sum(small) < FEWEST_TOGETHER:
+        return [[file] for file in files]
+    groups = [[file] for file, together in zip(files, small, strict=True) if not together]
+    for known in (False, True):
+        alike = [file for file in compress(files, small) if (file.rejects_identity in known_rejects) == known]
+        groups += _chunks(alike, lambda file: file.dropped.size, BYTES_TOGETHER)
+    return groups
+
+
+def _chunks(files: Iterable[File], size: Callable[[File], int], most_bytes: int) -> Iterator[list[File]]:
+    """Yield the files some at a time: FILES_AT_ONCE and that many bytes at most, if it is more than one."""
+    chunk: list[File] = []
+    total = 0
+    for file in files:
+        total += size(file)
+        if chunk and (len(chunk) == FILES_AT_ONCE or total > most_bytes):
+            yield chunk
+            chunk, total = [], size(file)
+        chunk.append(file)
+    if chunk:
+        yield chunk
+
+
+def _distinct(paths: Iterable[Path]) -> list[Path]:
+    return list(dict.fromkeys(paths))
 
 
 def _later_than(moment: datetime | None) -> datetime:

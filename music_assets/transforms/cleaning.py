@@ -16,11 +16,11 @@ FIRST_VISIBLE = "!"
 NOT_AN_INTEGER = "not an integer"
 
 
-def clean(raw: ir.Table, table: Table, source_file: str, ingested_at: datetime) -> ir.Table:
+def clean(raw: ir.Table, table: Table, source_file: str | None = None, ingested_at: datetime | None = None) -> ir.Table:
     """Return the rows typed, followed by `column_name` and `reason` of the first defect (both NULL: the row is good).
 
-    `raw` has the table's delivered columns as text, empty or NULL where nothing was delivered. Further columns are kept
-    behind them.
+    `raw` has the table's delivered columns as text, empty or NULL where nothing was delivered; also `source_file` and
+    `ingested_at`, if the rows of several files stand in it. Further columns are kept behind them.
     """
     texts = {column.name: _text(raw[column.name], column) for column in table.delivered}
     values = {column.name: _value(texts[column.name], column) for column in table.delivered}
@@ -29,8 +29,11 @@ def clean(raw: ir.Table, table: Table, source_file: str, ingested_at: datetime) 
         for column in table.delivered
         for condition, reason in _defects(texts[column.name], values[column.name], column)
     ]
-    added = {"source_file": ibis.literal(source_file), "ingested_at": ibis.literal(ingested_at, "timestamp(6)")}
-    extra = [name for name in raw.columns if name not in values]
+    added = {
+        "source_file": ibis.literal(source_file) if source_file is not None else raw["source_file"],
+        "ingested_at": ibis.literal(ingested_at, "timestamp(6)") if ingested_at is not None else raw["ingested_at"],
+    }
+    extra = [name for name in raw.columns if name not in values and name not in added]
     return raw.select(
         **values,
         **added,
