@@ -84,12 +84,19 @@ class DeltaStore:
         """
         return self._commit(table, "append", files, identities, metadata)
 
-    def replace(self, table: Table, files: Sequence[Path], metadata: Mapping[str, Any] | None = None) -> int:
+    def replace(
+        self,
+        table: Table,
+        files: Sequence[Path],
+        metadata: Mapping[str, Any] | None = None,
+        replaced: int | None = None,
+    ) -> int:
         """Make the parquet files the whole content of the table in one transaction; return the new version.
 
-        Raises ConcurrentCommitError if another process replaced the content meanwhile.
+        Raises ConcurrentCommitError if another process replaced the content meanwhile: since it is read here, or, where
+        that is given, since the version `replaced`.
         """
-        return self._commit(table, "overwrite", files, (), metadata or {})
+        return self._commit(table, "overwrite", files, (), metadata or {}, replaced)
 
     def metadata(self, table: Table, key: str, since: int = -1, upto: int | None = None) -> list[Any]:
         """Return what the commits after version `since`, up to `upto` or the newest, carried under this key.
@@ -136,14 +143,23 @@ class DeltaStore:
         )
 
     def _commit(
-        self, table: Table, mode: Any, files: Sequence[Path], identities: Iterable[str], metadata: Mapping[str, Any]
+        self,
+        table: Table,
+        mode: Any,
+        files: Sequence[Path],
+        identities: Iterable[str],
+        metadata: Mapping[str, Any],
+        replaced: int | None = None,
     ) -> int:
         folder = self.folder(table)
         adds = [_add_action(folder, file) for file in files]
         _sync(file for path in files for file in (path, path.parent))
         schema = Schema.from_arrow(table.schema.to_pyarrow())
         try:
-            delta = self._open(table) or self._create(table, schema, append_only=mode == "append")
+            delta = self._open(table)
+            if replaced is not None and replaced != (delta.version() if delta else -1):
+                raise ConcurrentCommitError(f"{table.full_name}: another process replaced the content in between")
+            delta = delta or self._create(table, schema, append_only=mode == "append")
             properties = CommitProperties(
                 custom_metadata={key: json.dumps(value) for key, value in metadata.items()},
                 app_transactions=_transactions(delta, table, mode, identities),
