@@ -11,7 +11,7 @@ ROUNDS ?= 3
 CASES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench fuzz audit lint format up clean
+.PHONY: help install demo test bench faults fuzz audit lint format up clean
 
 help:  ## Show the targets.
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -40,6 +40,11 @@ bench: $(INSTALLED)  ## Measure beside hand-written peers: make bench USERS=5000
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
 	$(BIN)/python -m benchmarks --users $(USERS) --rounds $(ROUNDS) $(addprefix --case ,$(CASES))
 	$(BIN)/python -m benchmarks.report
+
+KILLS := 200
+SEED := 0
+faults: $(INSTALLED)  ## Kill KILLS=200 refreshes, drawn from SEED=0, and print what became of the data.
+	$(BIN)/python -m music_assets_tests.faults --kills $(KILLS) --seed $(SEED)
 
 format: $(INSTALLED)  ## Format the code.
 	$(BIN)/ruff check --fix .
