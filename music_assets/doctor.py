@@ -313,8 +313,9 @@ def _served(settings: Settings, snapshot: Published) -> Iterator[Finding]:
     yield _ok("music_db", f"version {snapshot.data_version}, {_size(snapshot.size_bytes)}")
     store = DeltaStore(settings.data)
     for table in RAW_TABLES:
-        if not damages(store, table) and (shown := snapshot.tables[table.full_name]):
-            newer = store.snapshot(table).rows - shown.rows
+        earlier = snapshot.tables.get(table.full_name)
+        if earlier and not damages(store, table):
+            newer = store.snapshot(table).rows - earlier.rows
             if newer > 0:
                 advice = "The sensor starts a refresh by itself, or says why it does not."
                 yield _note("music_db", f"{newer:,} rows of {table.full_name} are not published yet", advice)
