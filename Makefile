@@ -5,8 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+# What `make bench` measures: the number of made-up users, the turns of each contestant, and the cases (empty: all).
+USERS ?= 50000
+ROUNDS ?= 3
+CASES ?=
+
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format fuzz audit up clean
+.PHONY: help install demo test bench faults fuzz audit lint format up clean
 
 help:  ## Show the targets.
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -30,6 +35,16 @@ lint: $(INSTALLED)  ## Lint, format check, types, and whether Dagster can load t
 
 test: lint  ## Lint, then run every test.
 	$(BIN)/pytest -n auto --dist loadfile
+
+bench: $(INSTALLED)  ## Measure beside hand-written peers: make bench USERS=500000 CASES="small_drop queries" ROUNDS=3
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
+	$(BIN)/python -m benchmarks --users $(USERS) --rounds $(ROUNDS) $(addprefix --case ,$(CASES))
+	$(BIN)/python -m benchmarks.report
+
+KILLS := 200
+SEED := 0
+faults: $(INSTALLED)  ## Kill KILLS=200 refreshes, drawn from SEED=0, and print what became of the data.
+	$(BIN)/python -m music_assets_tests.faults --kills $(KILLS) --seed $(SEED)
 
 format: $(INSTALLED)  ## Format the code.
 	$(BIN)/ruff check --fix .

@@ -92,6 +92,11 @@ setup(
         "fuzz": ["atheris>=3,<4"],
         # `make audit`: asks a vulnerability service.
         "audit": ["pip-audit>=2.9,<3"],
+        "bench": [
+            # Contestants of the benchmarks: matrix factorisation, and SQLite over HTTP.
+            "implicit>=0.7,<0.8",
+            "datasette>=0.65,<0.66",
+        ],
     },
     entry_points={"console_scripts": ["music-assets=music_assets.cli:app"]},
     classifiers=[

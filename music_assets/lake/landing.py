@@ -101,6 +101,13 @@ class Landing:
             time.sleep(self.pause_between_looks)
         return {table: [file for file in files if file.unchanged()] for table, files in first.items()}
 
+    def wait_until_settled(self, most_seconds: float) -> None:
+        """Wait until every file has settled that lies there now, unless that takes more than so many seconds."""
+        youngest = max((file.modified_ns for table in RAW_TABLES for file in self.listing(table)), default=0) / 1e9
+        remaining = youngest + self.settle_seconds - time.time()
+        if 0 < remaining <= most_seconds:
+            time.sleep(remaining)
+
     def place(self, file: Path, progress: Callable[[int], None] = lambda _: None) -> Path:
         """Copy a CSV file into the folder of the table its header fits, under its name, in one step for readers.
 
