@@ -201,7 +201,7 @@ def rebuild() -> None:
     from music_assets.rebuild import rebuild as run
 
     try:
-        run(_settings(), lambda line: out.print(_escaped(line), highlight=False, soft_wrap=True))
+        run(_able_settings(), lambda line: out.print(_escaped(line), highlight=False, soft_wrap=True))
     except (RebuildError, local.ProjectNotFoundError) as error:
         raise _fail(str(error)) from None
 

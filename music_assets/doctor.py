@@ -22,6 +22,7 @@ from packaging.requirements import Requirement
 
 from music_assets.checks import CHECKS, Subject, Thresholds
 from music_assets.engines.duckdb import DuckDBEngine
+from music_assets.engines.java import JavaMissingError, check_java
 from music_assets.jobs import REFRESH_RANKINGS, TRAIN_EMBEDDINGS
 from music_assets.lake.damage import Damage, content, damages
 from music_assets.lake.delta import DeltaStore
@@ -104,7 +105,7 @@ def _problem(subject: str, found: str, advice: str) -> Finding:
     return Finding(Level.PROBLEM, subject, found, advice)
 
 
-def _versions(_: Settings) -> Iterator[Finding]:
+def _versions(settings: Settings) -> Iterator[Finding]:
     found = [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in SHOWN_VERSIONS)]
     yield _ok("versions", ", ".join(found))
     for requirement in map(Requirement, requires("music-assets") or ()):
@@ -117,6 +118,18 @@ def _versions(_: Settings) -> Iterator[Finding]:
         if not requirement.specifier.contains(installed, prereleases=True):
             wanted = f"{requirement.name} {requirement.specifier} is needed, {installed} is installed"
             yield _problem("versions", wanted, "Run `make install`.")
+    if settings.engine == "spark":
+        yield from _java()
+
+
+def _java() -> Iterator[Finding]:
+    try:
+        check_java()
+    except JavaMissingError as error:
+        problem, _, advice = str(error).partition(". ")
+        yield _problem("Java", problem, advice)
+    else:
+        yield _ok("Java", "new enough for Spark")
 
 
 def _settings(settings: Settings) -> Iterator[Finding]:
@@ -313,8 +326,9 @@ def _served(settings: Settings, snapshot: Published) -> Iterator[Finding]:
     yield _ok("music_db", f"version {snapshot.data_version}, {_size(snapshot.size_bytes)}")
     store = DeltaStore(settings.data)
     for table in RAW_TABLES:
-        if not damages(store, table) and (shown := snapshot.tables[table.full_name]):
-            newer = store.snapshot(table).rows - shown.rows
+        earlier = snapshot.tables.get(table.full_name)
+        if earlier and not damages(store, table):
+            newer = store.snapshot(table).rows - earlier.rows
             if newer > 0:
                 advice = "The sensor starts a refresh by itself, or says why it does not."
                 yield _note("music_db", f"{newer:,} rows of {table.full_name} are not published yet", advice)

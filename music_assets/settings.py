@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 PREFIX = "MUSIC_ASSETS_"
 SPARK_MEMORY = r"(?i)^\d+[kmgt]b?$"
 SparkKey = Annotated[str, StringConstraints(pattern=r"^spark\.")]
-SECRETS = ("alert_webhook", "api_keys")
+SECRETS = ("alert_webhook", "api_keys", "spark_conf")
 
 
 def _absolute(path: Path) -> Path:
@@ -149,5 +149,5 @@ def settings() -> Settings:
 
 
 def _problem(name: str, value: object, message: str) -> str:
-    """Return a line on a value that does not fit. Whoever knows a webhook's address may post to it: it is not shown."""
+    """Return a line on a value that does not fit. What may hold a secret is not shown."""
     return f"{PREFIX}{name.upper()}{'' if name in SECRETS else f'={value!r}'}: {message}"

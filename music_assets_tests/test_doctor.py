@@ -145,6 +145,16 @@ def test_a_file_system_without_hard_links_is_told(tmp_path: Path, monkeypatch: p
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_java_that_is_missing_is_told_only_with_spark(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "no java"))
+    assert found(root, "Java") == []
+    (finding,) = [each for each in examine(Settings(data=root, engine="spark")) if each.subject == "Java"]
+    assert finding.level is Level.PROBLEM
+    assert str(tmp_path / "no java") in finding.found and "needs Java 17 or later" in finding.advice
+
+
 def test_locks_and_leftovers_are_told(root: Path) -> None:
     with FileLock(root / INGEST_LOCK):
         assert "is held" in found(root, "locks")[0].found

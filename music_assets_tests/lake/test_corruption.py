@@ -139,8 +139,8 @@ def test_a_gzip_bomb_is_moved_aside(data_root: DataRoot) -> None:
     bomb = gzip.compress(b"user_id,country,total_scrobbles\n" + b"1,Germany,5\n" * (8 << 20))
     data_root.drop(USER_DATA, "bomb.csv.gz", bomb)
     data_root.drop(USER_DATA, "good.csv", MORE)
-    taken = [(file.name, file.outcome) for file in data_root.take(USER_DATA).files]
-    assert taken == [("bomb.csv.gz", "rejected"), ("good.csv", "landed")]
+    taken = {file.name: file.outcome for file in data_root.take(USER_DATA).files}
+    assert taken == {"bomb.csv.gz": "rejected", "good.csv": "landed"}
     reason = (data_root.root / "rejected/bomb.csv.gz.reason.txt").read_text()
     assert "expands to more than 200 times its size. If it is meant to, drop it uncompressed" in reason
 
