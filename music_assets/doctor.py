@@ -25,8 +25,9 @@ from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.jobs import REFRESH_RANKINGS, TRAIN_EMBEDDINGS
 from music_assets.lake.damage import Damage, content, damages
 from music_assets.lake.delta import DeltaStore
-from music_assets.lake.landing import LOCK, REASON_SUFFIX, DroppedFile, Landing, printable
+from music_assets.lake.landing import INGEST_LOCK, REASON_SUFFIX, DroppedFile, Landing, printable
 from music_assets.lake.music_db import (
+    PUBLISH_LOCK,
     DamagedPointerError,
     NothingPublishedError,
     Published,
@@ -272,12 +273,16 @@ def _checked(store: DeltaStore, table: Table, settings: Settings) -> Iterator[Fi
 
 def _music_db(settings: Settings) -> Iterator[Finding]:
     served = False
+    told = set()
     for pointer in pointers(settings.data):
         try:
             snapshot = read_pointer(pointer)
             damage = "" if snapshot.whole else f"{snapshot.path} is missing or cut off"
         except DamagedPointerError as error:
             damage = str(error)
+        if damage in told:
+            continue
+        told |= {damage} if damage else set()
         if damage and served:
             yield _note("music_db", damage, "It is not in use, and goes when the next but one is published.")
         elif damage:
@@ -360,14 +365,20 @@ def _last_run(instance: dg.DagsterInstance, job: str) -> Iterator[Finding]:
 
 
 def _locks(settings: Settings) -> Iterator[Finding]:
-    lock = settings.data / LOCK
-    if lock.exists() and _held(lock):
-        yield _note("locks", f"{lock} is held: files are being taken right now")
-    else:
+    held = {
+        INGEST_LOCK: "files are being taken right now",
+        PUBLISH_LOCK: "music_db is being published right now",
+    }
+    found = [(name, what) for name, what in held.items() if _held(settings.data / name)]
+    for name, what in found:
+        yield _note("locks", f"{settings.data / name} is held: {what}")
+    if not found:
         yield _ok("locks", "none held")
 
 
 def _held(lock: Path) -> bool:
+    if not lock.exists():
+        return False
     descriptor = os.open(lock, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

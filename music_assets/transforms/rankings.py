@@ -14,7 +14,8 @@ def artist_rank_in_country(users: ir.Table, top_artists: ir.Table) -> ir.Table:
     located = users.filter(users["country"].notnull()).select("user_id", "country")
     plays = top_artists.select("user_id", "artist_name", "playcount").join(located, "user_id")
     totals = plays.group_by("country", "artist_name").agg(
-        total_playcount=plays["playcount"].sum().fill_null(0).cast("float64")
+        # As floats, which are exact up to 2^53: a sum of integers that outgrows its type stops Spark.
+        total_playcount=plays["playcount"].cast("float64").sum().fill_null(0)
     )
     order = [totals["total_playcount"].desc(), totals["artist_name"].asc()]
     return totals.mutate(rank=_rank(totals["country"], order))
