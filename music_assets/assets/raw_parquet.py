@@ -25,7 +25,7 @@ def _raw_asset(table: Table) -> dg.AssetsDefinition:
         try:
             report = ingest.take(table, context.log)
         except (IngestRunningError, ConcurrentCommitError) as error:
-            raise dg.Failure(f"{error} The files wait.", allow_retries=False) from None
+            raise dg.Failure(str(error), allow_retries=False) from None
         snapshot = ingest.store.snapshot(table)
         return dg.MaterializeResult(
             metadata={**table_metadata(table, snapshot, time.monotonic() - begun), **ingest_metadata(report)}

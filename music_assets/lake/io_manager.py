@@ -58,7 +58,7 @@ class DeltaIOManager(dg.IOManager):
             self.store.replace(table, files, {INPUTS: inputs}, self._replaceable(table, inputs))
         except ConcurrentCommitError as error:
             shutil.rmtree(folder, ignore_errors=True)
-            raise dg.Failure(f"{error} Nothing was changed. Run again if no other run is at work.") from None
+            raise dg.Failure(f"{error}. Nothing was changed; run again if no other run is at work.") from None
         self.store.vacuum(table, self.retention_hours)
         snapshot = self.store.snapshot(table)
         # A step that writes two tables writes two that belong together: the second names the first.
@@ -79,7 +79,7 @@ class DeltaIOManager(dg.IOManager):
         newest = {each.name: self.store.snapshot(each).version for each in self.tables.values() if each.name in inputs}
         for name, used in (known[0] if known else {}).items():
             if inputs.get(name, used) < used <= newest[name]:
-                raise ConcurrentCommitError(f"{table.full_name}: another run has computed it from newer {name}.")
+                raise ConcurrentCommitError(f"{table.full_name}: another run has computed it from newer {name}")
         return version
 
 

@@ -116,7 +116,7 @@ def test_rankings_of_a_slower_run_do_not_replace_those_of_newer_rows(
     assert failure is not None
     assert (
         "processed_parquet_artist_rank_in_country: another run has computed it from newer user_data. Nothing was "
-        "changed. Run again if no other run is at work."
+        "changed; run again if no other run is at work."
     ) in failure.error.to_string()
     assert data_root.rows(ARTIST_RANK_IN_COUNTRY, "country") == [("Mali",)]
     uncommitted = {str(path) for path in data_root.store.folder(ARTIST_RANK_IN_COUNTRY).rglob("*.parquet")}
