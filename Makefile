@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format up clean
+.PHONY: help install demo test faults lint format up clean
 
 help:  ## Show the targets.
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -29,6 +29,11 @@ lint: $(INSTALLED)  ## Lint, format check, types, and whether Dagster can load t
 
 test: lint  ## Lint, then run every test.
 	$(BIN)/pytest -n auto --dist loadfile
+
+KILLS := 200
+SEED := 0
+faults: $(INSTALLED)  ## Kill KILLS=200 refreshes, drawn from SEED=0, and print what became of the data.
+	$(BIN)/python -m music_assets_tests.faults --kills $(KILLS) --seed $(SEED)
 
 format: $(INSTALLED)  ## Format the code.
 	$(BIN)/ruff check --fix .
