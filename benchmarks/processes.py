@@ -61,11 +61,6 @@ class Watch:
         """CPU seconds of all processes seen, each as it was last seen."""
         return sum(self._cpu.values())
 
-    def cpu_now(self) -> float:
-        """Return the CPU seconds up to now."""
-        self._look()
-        return self.cpu_seconds
-
     @property
     def written_mb(self) -> float:
         """Megabytes written by all processes seen, each as it was last seen."""

@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -57,10 +58,13 @@ def bare_on_cluster(command: Command, cluster: Cluster) -> Command:
 def measured(command: Command, cluster: Cluster | None, log: Path) -> Usage:
     """Run a command, and add what the workers took meanwhile."""
     watches = [Watch(worker.pid) for worker in cluster.workers] if cluster else []
-    before = sum(watch.cpu_now() for watch in watches)
-    usage = run(command, log)
     for watch in watches:
-        watch.stop()
+        watch.look()
+    before = sum(watch.cpu_seconds for watch in watches)
+    with ExitStack() as stack:
+        for watch in watches:
+            stack.enter_context(watch.looking())
+        usage = run(command, log)
     return replace(
         usage,
         cpu_seconds=usage.cpu_seconds + sum(watch.cpu_seconds for watch in watches) - before,
