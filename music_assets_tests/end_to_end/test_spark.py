@@ -21,7 +21,7 @@ from music_assets_tests.spark_cluster import LOOPBACK, Cluster, kill
 
 QUICK = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 JOB = ("dagster", "job", "execute", "-m", "music_assets.definitions", "-j", "refresh_rankings")
-PATIENCE = 400
+PATIENCE = 600
 NO_JAVA = {"PATH": "/nowhere", "JAVA_HOME": "", "MUSIC_ASSETS_ENGINE": "spark"}
 
 
@@ -88,11 +88,10 @@ def test_the_demo_shows_what_it_shows_on_duckdb(shell: Shell, tmp_path: Path) ->
     need_java()
     shown = {}
     for name, environment in (("duckdb", {}), ("spark", on_spark())):
-        ended = shell(
-            "music-assets", "demo", "--users", 300, "--data", tmp_path / name, patience=PATIENCE, **environment
-        )
+        folder = tmp_path / name
+        ended = shell("music-assets", "demo", "--users", 300, "--data", folder, patience=PATIENCE, **environment)
         assert ended.returncode == 0, ended.stderr[-3000:]
-        shown[name] = ended.stdout.replace(str(tmp_path / name), "")
+        shown[name] = ended.stdout.replace(str(folder), "")
     assert published(tmp_path / "spark") == published(tmp_path / "duckdb")
     assert shown["spark"] == shown["duckdb"]
 
