@@ -25,7 +25,7 @@ from pyspark.sql.types import StructType, TimestampNTZType, TimestampType
 
 from music_assets.engines.base import CsvFile, ParsedFile
 from music_assets.engines.parsing import account, good_and_rejected, without_empty
-from music_assets.lake.csv_file import header_record, read_exactly
+from music_assets.lake.csv_file import LONGEST_RECORD, header_record, read_exactly
 from music_assets.scratch import Scratch
 from music_assets.tables import REJECTED_ROWS, Table
 from music_assets.transforms.cleaning import clean
@@ -159,7 +159,8 @@ class SparkEngine:
         line = sf.col("value")
         quoted = line.contains('"')
         fields = sf.when(quoted, _unquoted(line)).otherwise(sf.split(line, ",", -1))
-        whole = sf.is_valid_utf8(line) & (~quoted | line.rlike(ROW)) & (sf.size("fields") == width)
+        short = sf.length(line) <= LONGEST_RECORD
+        whole = sf.is_valid_utf8(line) & short & (~quoted | line.rlike(ROW)) & (sf.size("fields") == width)
         places = {name: place for place, name in enumerate(csv_file.header.columns) if name is not None}
         return (
             lines.filter(line != "")

@@ -23,6 +23,7 @@ from music_assets.tables import Table
 WRONG_NUMBER_OF_FIELDS = "wrong number of fields"
 BROKEN_QUOTING = "broken quoting"
 INVALID_UTF8 = "invalid UTF-8"
+TOO_LONG = "line longer than 2,000,000 characters"
 
 GZIP_MAGIC = b"\x1f\x8b"
 MOST_EXPANSION = 200
@@ -30,12 +31,15 @@ MOST_EXPANSION = 200
 ALWAYS_EXPANDED = 64 << 20
 """Bytes to which every file may expand."""
 LONGEST_RECORD = 2_000_000
-"""Characters over which a quote may stay open; one that is not closed by then is broken."""
+"""Characters of a line, without its end; also those over which a quote may stay open: it is broken otherwise."""
+KEPT_OF_LONG_LINE = 1_000
+LONG_LINE = "\udc00"
+"""Stands before what is kept of a line that is too long: no text that was decoded holds it."""
 SNIFFED_BYTES = 1 << 16
 READ_AT_ONCE = 1 << 20
 CHARACTERS_IN_BLOCK = 1 << 22
 """Read and split at once; more than SNIFFED_BYTES, so that the header stands in the first block."""
-SURROGATE = re.compile(r"[\udc80-\udcff]")
+SURROGATE = re.compile(r"[\udc00\udc80-\udcff]")
 UNQUOTED = re.compile(r"[^,\r\n]*")
 OPENING_QUOTE = re.compile(r' ?"')
 QUOTED = re.compile(r'(?:[^"]++|"")*+')
@@ -230,6 +234,10 @@ def records(
         text = lines[place].rstrip("\r\n")
         if not text:
             continue
+        if text.startswith(LONG_LINE):
+            lines[place] = ""
+            yield Record(number + place, _without_surrogates(text[1:]), None, TOO_LONG)
+            continue
         fields, length = _quoted_fields(lines, place, more) if '"' in text else (text.split(","), 1)
         if length > 1:
             text = "".join(lines[place : place + length]).rstrip("\r\n")
@@ -270,6 +278,8 @@ def _quoted_fields(lines: list[str], first: int, more: Iterator[list[str]]) -> t
                 if first + length == len(lines) or characters >= LONGEST_RECORD:
                     return None, 1
                 line, place, length = lines[first + length], 0, length + 1
+                if line.startswith(LONG_LINE):
+                    return None, 1
             closing = CLOSING_QUOTE.match(line, end)
             if closing is None:
                 return None, 1
@@ -306,11 +316,34 @@ def _open_bytes(path: Path) -> IO[bytes]:
 
 
 def _blocks(path: Path) -> Iterator[list[str]]:
-    """Read the file's lines, with their ends, a few million characters at a time."""
+    """Read the file's lines, with their ends, a few million characters at a time, however long a line is."""
     with _readable(), _open_bytes(path) as file:
         text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        while lines := text.readlines(CHARACTERS_IN_BLOCK):
-            yield lines
+        rest, cut = "", 0
+        ended = False
+        while not ended:
+            block = text.read(CHARACTERS_IN_BLOCK)
+            ended = len(block) < CHARACTERS_IN_BLOCK
+            lines = io.StringIO(rest + block, newline="").readlines()
+            rest = "" if ended else lines.pop()
+            if lines:
+                yield _without_long_lines(lines, cut)
+                cut = 0
+            if len(rest) > LONGEST_RECORD and not rest.endswith(("\r", "\n")):
+                cut += len(rest) - LONGEST_RECORD - 1
+                rest = rest[: LONGEST_RECORD + 1]
+
+
+def _without_long_lines(lines: list[str], cut: int) -> list[str]:
+    """Return the lines with only the start of those that are too long; `cut` characters of the first are gone."""
+    if max(map(len, lines)) <= LONGEST_RECORD:
+        return lines
+    lengths = [len(line.rstrip("\r\n")) for line in lines]
+    lengths[0] += cut
+    return [
+        f"{LONG_LINE}{line[:KEPT_OF_LONG_LINE]} … ({length:,} characters)\n" if length > LONGEST_RECORD else line
+        for line, length in zip(lines, lengths, strict=True)
+    ]
 
 
 @contextmanager

@@ -61,10 +61,12 @@ class IngestReport:
     files: list[TakenFile] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
 
-    def add(self, file: TakenFile, log: logging.Logger) -> None:
-        """Note a file, and say so in the log."""
+    def add(self, file: TakenFile, log: logging.Logger, one_of_many: bool = False) -> None:
+        """Note a file, and say so in the log: of many, where there is more to say than that it landed."""
         self.files.append(file)
         level = logging.INFO if file.outcome == LANDED and not file.rejects else logging.WARNING
+        if one_of_many and level == logging.INFO and not file.note:
+            return
         detail = f" ({file.note})" if file.note else ""
         log.log(level, f"{file.name}: {file.outcome}, {file.rows} rows, {file.rejects} rejected{detail}")
 
@@ -170,13 +172,14 @@ class Ingest:
         groups = [self._parse(table, files, bad, log) for files in _groups(readable, known_rejects)]
         parsed = [done for group in groups for done in self._unchanged(table, group, bad, log)]
         self._commit(table, parsed, known_rejects)
+        log.info(f"{len(parsed):,} files, {sum(done.result.rows for done in parsed):,} rows are in {table.name}")
         landed = {done.file.identity: done for done in parsed}
         for file, identity in identities.items():
             original = first.get(identity)
             if reason := bad.get(original or file):
                 self._reject(file, reason, report, log)
             elif file is original and identity in landed:
-                report.add(landed[identity].taken, log)
+                report.add(landed[identity].taken, log, one_of_many=len(batch) >= FEWEST_TOGETHER)
                 report.reasons.update(landed[identity].result.reasons)
                 _delete(file, log)
             elif file is not original and (identity in held or identity in landed):

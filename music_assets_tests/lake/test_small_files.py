@@ -1,5 +1,6 @@
 """Many small files in one drop: parsed together, and yet each for itself."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,19 @@ def test_few_parquet_files_and_every_row(data_root: DataRoot) -> None:
         key=repr,
     )
     assert not data_root.waiting()
+
+
+def test_log_names_only_files_with_something_to_tell(data_root: DataRoot, caplog: pytest.LogCaptureFixture) -> None:
+    """Ten thousand lines took longer to write than the rows."""
+    drop_many(data_root, 50)
+    data_root.drop(USER_DATA, "mixed.csv", HEADER + "1,,1\nx,,1\n")
+    data_root.drop(USER_DATA, "more.csv", "more," + HEADER + ",1,,1\n")
+    with caplog.at_level(logging.INFO):
+        data_root.take(USER_DATA)
+    assert "52 files, 102 rows are in user_data" in caplog.messages
+    assert "mixed.csv: landed, 1 rows, 1 rejected" in caplog.messages
+    assert "more.csv: landed, 1 rows, 0 rejected (unknown columns ignored: more)" in caplog.messages
+    assert not [message for message in caplog.messages if message.startswith("00")]
 
 
 def test_later_file_has_a_later_time(data_root: DataRoot) -> None:
