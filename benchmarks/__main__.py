@@ -10,6 +10,11 @@ from benchmarks import results
 from benchmarks.cases import CASES
 from benchmarks.running import Case, Setting, line
 
+WORK_HELP = (
+    "where to work; kept afterwards. What lies in its data/N-users as users.csv and user_top_artists.csv is taken for "
+    "--users N instead of made-up files"
+)
+
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return what the command line says."""
@@ -21,7 +26,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="turns of each contestant")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement under load")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="leave out all other contestants")
-    parser.add_argument("--work", type=Path, default=Path("data/benchmarks"), help="where to work; kept afterwards")
+    parser.add_argument("--work", type=Path, default=Path("data/benchmarks"), help=WORK_HELP)
     parser.add_argument("--results", type=Path, default=results.FILE, help="file the measurements are appended to")
     return parser.parse_args(arguments)
 

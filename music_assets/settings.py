@@ -142,7 +142,7 @@ def settings() -> Settings:
     Raises SettingsError naming each variable that does not fit.
     """
     try:
-        return Settings()  # type: ignore[call-arg]
+        return Settings()
     except ValidationError as error:
         lines = [_problem(str(part["loc"][0]), part["input"], part["msg"]) for part in error.errors()]
         raise SettingsError("Mend these environment variables:\n" + "\n".join(lines)) from None

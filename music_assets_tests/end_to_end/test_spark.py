@@ -88,7 +88,9 @@ def test_the_demo_shows_what_it_shows_on_duckdb(shell: Shell, tmp_path: Path) ->
     need_java()
     shown = {}
     for name, environment in (("duckdb", {}), ("spark", on_spark())):
-        ended = shell("music-assets", "demo", "--users", 300, "--data", tmp_path / name, **environment)
+        ended = shell(
+            "music-assets", "demo", "--users", 300, "--data", tmp_path / name, patience=PATIENCE, **environment
+        )
         assert ended.returncode == 0, ended.stderr[-3000:]
         shown[name] = ended.stdout.replace(str(tmp_path / name), "")
     assert published(tmp_path / "spark") == published(tmp_path / "duckdb")

@@ -15,6 +15,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -28,49 +29,74 @@ SHARE_AT_ANY_TIME = 0.2
 KINDS_OF_DROPS = 2
 
 
+@dataclass
+class Extended:
+    """A run of many stories at once, until there are enough kills or it has taken long enough."""
+
+    folder: Path
+    seed: int
+    kills: int
+    seconds: float
+    stories: list[Story] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def enough(self) -> bool:
+        """Whether it is time to come to the end."""
+        return self.killed >= self.kills or time.monotonic() - self.begun > self.seconds
+
+    @property
+    def killed(self) -> int:
+        """How many runs were killed so far."""
+        return sum(story.kills.total() for story in self.stories)
+
+    def run(self, at_once: int) -> None:
+        """Tell stories, so many at once."""
+        with ThreadPoolExecutor(at_once) as workers:
+            expected = list(workers.map(self._undisturbed, range(KINDS_OF_DROPS)))
+            numbers = itertools.count()
+            list(workers.map(lambda _: self._tell_on(numbers, expected), range(at_once)))
+
+    def _undisturbed(self, kind: int) -> Undisturbed:
+        return Undisturbed.made(self.folder / f"undisturbed {kind}", self.seed * KINDS_OF_DROPS + kind, DROPS)
+
+    def _tell_on(self, numbers: Iterator[int], expected: list[Undisturbed]) -> None:
+        while not self.enough:
+            number = next(numbers)
+            place = self.folder / f"story {number}"
+            story = Story(Home(place / "data", place / "home"), expected[number % KINDS_OF_DROPS])
+            self.stories.append(story)
+            try:
+                self._tell(story, random.Random(f"{self.seed} {number}"))
+            except (AssertionError, TimeoutError):
+                self.failures.append(f"story {number}, drop {story.round + 1}: {traceback.format_exc()}")
+            print(f"{self.killed} kills, {len(self.failures)} failures", file=sys.stderr, flush=True)
+
+    def _tell(self, story: Story, source: random.Random) -> None:
+        """Kill runs after each drop, at points one later than the other, until one comes to its end."""
+        for _ in range(DROPS):
+            story.drop()
+            if all(kill() for kill in _kills(story, source)):
+                assert story.home.run() == 0, story.home.log.read_text()[-3000:]
+            story.check_recovered()
+            if self.enough:
+                return
+
+
 def main() -> int:
-    """Run stories until there are enough kills; print the table."""
+    """Run it as the arguments say; print the table."""
     parser = argparse.ArgumentParser(prog="python -m music_assets_tests.faults", description=__doc__)
     parser.add_argument("--kills", type=int, default=200, help="runs to kill at least")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same drops, points and arrivals")
     parser.add_argument("--at-once", type=int, default=os.cpu_count(), help="data roots at a time")
+    parser.add_argument("--minutes", type=float, default=120, help="come to an end after so long, whatever was killed")
     arguments = parser.parse_args()
-    begun = time.monotonic()
-    stories: list[Story] = []
-    failures: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
-        expected = [
-            Undisturbed.made(Path(folder) / f"undisturbed {kind}", arguments.seed * KINDS_OF_DROPS + kind, DROPS)
-            for kind in range(KINDS_OF_DROPS)
-        ]
-        numbers = itertools.count()
-
-        def work(_: int) -> None:
-            while sum(story.kills.total() for story in stories) < arguments.kills:
-                number = next(numbers)
-                place = Path(folder) / f"story {number}"
-                story = Story(Home(place / "data", place / "home"), expected[number % KINDS_OF_DROPS])
-                stories.append(story)
-                try:
-                    _tell(story, random.Random(f"{arguments.seed} {number}"))
-                except (AssertionError, TimeoutError):
-                    failures.append(f"story {number}, drop {story.round + 1}: {traceback.format_exc()}")
-                done = sum(story.kills.total() for story in stories)
-                print(f"{done} kills, {len(failures)} failures", file=sys.stderr, flush=True)
-
-        with ThreadPoolExecutor(arguments.at_once) as workers:
-            list(workers.map(work, range(arguments.at_once)))
-    print("\n".join(_report(stories, failures, time.monotonic() - begun)))
-    return 1 if failures else 0
-
-
-def _tell(story: Story, source: random.Random) -> None:
-    """Kill runs after each drop, at points one later than the other, until one comes to its end."""
-    for _ in range(DROPS):
-        story.drop()
-        if all(kill() for kill in _kills(story, source)):
-            assert story.home.run() == 0, story.home.log.read_text()[-3000:]
-        story.check_recovered()
+        extended = Extended(Path(folder), arguments.seed, arguments.kills, arguments.minutes * 60)
+        extended.run(arguments.at_once)
+        print("\n".join(_report(extended.stories, extended.failures, time.monotonic() - extended.begun)))
+    return 1 if extended.failures else 0
 
 
 def _kills(story: Story, source: random.Random) -> Iterator[Callable[[], bool]]:

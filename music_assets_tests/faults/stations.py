@@ -18,9 +18,7 @@ QUICK = {"SENSOR_INTERVAL": "1", "RETRY_PAUSE": "1", **SETTINGS}
 
 
 @contextmanager
-def daemon(
-    home: Home, module: str = "music_assets.definitions", **environment: str
-) -> Iterator[subprocess.Popen[bytes]]:
+def daemon(home: Home) -> Iterator[subprocess.Popen[bytes]]:
     """Run a daemon that looks every second, for runs and at them; it is killed in the end, with all it has started."""
     settings = home.dagster / "dagster.yaml"
     settings.write_text(settings.read_text().replace("poll_interval_seconds: 10", "poll_interval_seconds: 1"))

@@ -1,5 +1,6 @@
 """Runs killed at every step of a refresh, and at any time: nothing lost, nothing counted twice, nothing left behind."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -49,5 +50,16 @@ def test_a_run_killed_at_a_step_is_made_good_by_the_next(
         story.drop()
         for point, number in faults:
             assert story.kill_at(point, number), f"no run came by {point.name} for the {number}th time"
+        assert Project(story.home.root, **SETTINGS).refresh().success
+        story.check_recovered()
+
+
+def test_a_run_killed_at_any_time_is_made_good_by_the_next(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    story = Story(Home(tmp_path / "data", tmp_path / "home"), undisturbed)
+    moments = random.Random(SEED)
+    for _ in undisturbed.drops:
+        story.drop()
+        for _ in range(2):
+            story.kill_after(moments.uniform(0, 0.8 * undisturbed.seconds))
         assert Project(story.home.root, **SETTINGS).refresh().success
         story.check_recovered()
