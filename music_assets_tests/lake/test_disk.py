@@ -3,7 +3,6 @@
 import errno
 import logging
 import os
-import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +11,9 @@ import pytest
 
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.lake.music_db import connect
-from music_assets.tables import REJECTED_ROWS, USER_DATA
+from music_assets.tables import USER_DATA
 from music_assets_tests.data_root import DataRoot
-from music_assets_tests.disk import NOBODY, as_nobody, full, read_only, small_disk
+from music_assets_tests.disk import as_nobody, full, read_only, small_disk
 from music_assets_tests.project import RANKED_ARTISTS, TOP_ARTISTS, USERS, Project
 
 HEADER = "user_id,country,total_scrobbles\n"
@@ -175,18 +174,3 @@ def test_bad_file_is_moved_to_another_disk(data_root: DataRoot) -> None:
             assert outcomes(data_root) == [("b.csv", "rejected"), ("c.csv", "landed")]
             assert data_root.waiting() == ["b.csv"]
         assert sorted(path.name for path in disk.iterdir()) == ["a.csv", "a.csv.reason.txt"]
-
-
-def test_files_get_the_rights_that_the_umask_leaves(data_root: DataRoot) -> None:
-    data_root.drop(USER_DATA, "a.csv", MIXED)
-    data_root.drop(USER_DATA, "b.csv", "bad\n")
-    before = os.umask(0o027)
-    try:
-        data_root.take(USER_DATA)
-    finally:
-        os.umask(before)
-    made = [*data_root.store.folder(USER_DATA).rglob("*"), *data_root.store.folder(REJECTED_ROWS).rglob("*")]
-    made += [data_root.root / "rejected", data_root.root / "rejected/b.csv.reason.txt"]
-    modes = {stat.S_IMODE(path.stat().st_mode) for path in made}
-    assert modes <= {0o640, 0o750, 0o600, 0o700}, {oct(mode) for mode in modes}
-    assert NOBODY not in {path.stat().st_uid for path in made}
