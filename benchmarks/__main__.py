@@ -1,6 +1,7 @@
 """Runs cases: `python -m benchmarks --case csv_to_rankings --users 500000 --rounds 3`; all of them without `--case`."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -63,4 +64,6 @@ def session_of(case: Case, setting: Setting, command: str) -> results.Session:
 
 
 if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)  # whoever stops a run in the background stops all it started
     main()

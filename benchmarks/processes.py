@@ -124,9 +124,13 @@ def run(command: Command, log: Path) -> Usage:
         begun = time.perf_counter()
         process = _start(command, sink.fileno())
         watch = Watch(process.pid)
-        with watch.looking():
-            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-            seconds = time.perf_counter() - begun
+        try:
+            with watch.looking():
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+                seconds = time.perf_counter() - begun
+        except KeyboardInterrupt:
+            _stop(process)
+            raise
     if process.wait():
         raise FailedError(f"{' '.join(command.arguments)} failed:\n{_end(log)}")
     return Usage(seconds, watch.cpu_seconds, watch.largest_mb, watch.sum_mb, watch.written_mb)
