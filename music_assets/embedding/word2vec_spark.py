@@ -98,9 +98,8 @@ def _write_copies(
 ) -> None:
     for copy in range(copies):
         seed = hyperparameters.seed + copy
-        target = folder / str(copy)
-        target.mkdir()
-        write_corpus(thin(listening, trained, hyperparameters.sample, seed), trained, seed, target)
+        for part in write_corpus(thin(listening, trained, hyperparameters.sample, seed), trained, seed, folder):
+            part.path.rename(folder / f"{copy}-{part.path.name}")
 
 
 def _as_spark_reads(path: Path) -> str:
@@ -151,8 +150,8 @@ class _Fit:
             inputCol="words",
             outputCol="vector",
         )
-        lines = session.read.text(_as_spark_reads(self.corpus), recursiveFileLookup=True)
         context.setJobGroup(group, "word2vec")
+        lines = session.read.text(_as_spark_reads(self.corpus))
         vectors = word2vec.fit(lines.select(split("value", " ").alias("words"))).getVectors()
         return vectors.select(col("word").cast("long"), vector_to_array("vector", "float32").alias("vector")).toArrow()
 
