@@ -5,8 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -124,34 +122,36 @@ def test_what_fails_in_spark_is_an_error_that_tells_why(trainer: SparkTrainer):
         trainer(planted_listening(users=10), QUICK.model_copy(update={"window": 0x7FFF_FFFF_FFFF}))
 
 
-@contextmanager
-def interrupt_at_job(number: int, spark_session: Any) -> Iterator[None]:
-    """Raise KeyboardInterrupt in this thread, by a signal as Dagster does, while Spark's job of that number runs."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+def send_at_job(number: int, sent: signal.Signals, spark_session: Any) -> None:
+    """Send this process a signal once Spark's job of that number runs."""
+    tracker = spark_session.sparkContext.statusTracker()
 
     def watch() -> None:
         while number not in tracker.getActiveJobsIds():
             pass
-        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), sent)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGUSR1])
+def test_an_interrupt_cancels_the_jobs(trainer: SparkTrainer, spark_session: Any, tmp_path: Path, sent: signal.Signals):
+    """In the midst of a training of minutes. Its first job counts the words, the second is the first round.
+
+    What SIGINT does is up to pyspark, which cancels every job by itself; SIGUSR1 does no more than raise here.
+    """
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
 
     tracker = spark_session.sparkContext.statusTracker()
-    before = signal.signal(signal.SIGUSR1, stop)
-    try:
-        threading.Thread(target=watch, daemon=True).start()
-        yield
-    finally:
-        signal.signal(signal.SIGUSR1, before)
-
-
-def test_an_interrupt_cancels_the_jobs(trainer: SparkTrainer, spark_session: Any, tmp_path: Path):
-    """In the midst of a training of minutes. Its first job counts the words, the second is the first round."""
-    tracker = spark_session.sparkContext.statusTracker()
-    first = spark_session.sparkContext.parallelize([1]).count() and max(tracker.getJobIdsForGroup(None)) + 1
+    spark_session.sparkContext.parallelize([1]).count()
+    send_at_job(max(tracker.getJobIdsForGroup(None)) + 2, sent, spark_session)
+    before = signal.signal(signal.SIGUSR1, interrupt)
     minutes = Hyperparameters(passes=500, sample=0, window=100)
-    with interrupt_at_job(first + 1, spark_session), pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt):
         trainer(planted_listening(), minutes, None, tmp_path)
+    signal.signal(signal.SIGUSR1, before)
     assert tracker.getActiveJobsIds() == []
     assert list(tmp_path.iterdir()) == []
 
