@@ -87,7 +87,16 @@ setup(
             "pandas-stubs>=2.2,<4",
             # `dg check defs`.
             "dagster-dg-cli>=1.13,<1.14",
-        ]
+        ],
+        # `make fuzz`: needs a compiled wheel, which not every platform has.
+        "fuzz": ["atheris>=3,<4"],
+        # `make audit`: asks a vulnerability service.
+        "audit": ["pip-audit>=2.9,<3"],
+        "bench": [
+            # Contestants of the benchmarks: matrix factorisation, and SQLite over HTTP.
+            "implicit>=0.7,<0.8",
+            "datasette>=0.65,<0.66",
+        ],
     },
     entry_points={"console_scripts": ["music-assets=music_assets.cli:app"]},
     classifiers=[

@@ -5,7 +5,7 @@ import math
 import os
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,10 +13,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError
-from deltalake.transaction import AddAction
+from deltalake.transaction import AddAction, RemoveAction
 
 from music_assets.tables import Table
 
@@ -28,8 +29,21 @@ STATISTICS_FOR = ("user_id", "ingested_at")
 """Columns whose smallest and largest value go into the log: integers and times only, which every reader agrees on."""
 
 
+MOST_SMALL_FILES = 16
+"""A table of more files than that which are not full is compacted."""
+FULL_ROWS = 4_000_000
+"""Rows of a full file, which is never written again: about 100 MB of users' artists."""
+FEW_COMMITS = 10
+ROWS_IN_GROUP = 122_880
+"""Rows that stand in memory while files are put together, and what DuckDB reads at once."""
+
+
 class ConcurrentCommitError(Exception):
     """Another process committed the same files, or replaced the same table, first. Nothing was written."""
+
+
+class DamagedLogError(Exception):
+    """An entry of a table's log cannot be read. The message names it."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +96,10 @@ class DeltaStore:
         return bool(self.held(table, [identity]))
 
     def held(self, table: Table, identities: Iterable[str]) -> set[str]:
-        """Return which of these identities commits of the table carried."""
+        """Return which of these identities commits of the table carried.
+
+        Raises DamagedLogError where that cannot be told.
+        """
         delta = self._open(table)
         return set() if delta is None else _held(self.folder(table), delta.version(), identities)
 
@@ -95,12 +112,41 @@ class DeltaStore:
         """
         return self._commit(table, "append", files, identities, metadata)
 
-    def replace(self, table: Table, files: Sequence[Path], metadata: Mapping[str, Any] | None = None) -> int:
+    def replace(
+        self,
+        table: Table,
+        files: Sequence[Path],
+        metadata: Mapping[str, Any] | None = None,
+        replaced: int | None = None,
+    ) -> int:
         """Make the parquet files the whole content of the table in one transaction; return the new version.
 
-        Raises ConcurrentCommitError if another process replaced the content meanwhile.
+        Raises ConcurrentCommitError if another process replaced the content meanwhile: since it is read here, or, where
+        that is given, since the version `replaced`.
         """
-        return self._commit(table, "overwrite", files, (), metadata or {})
+        return self._commit(table, "overwrite", files, (), metadata or {}, replaced)
+
+    def compact(self, table: Table, full_rows: int = FULL_ROWS) -> bool:
+        """Put the table's small files together in one transaction, if they are many; tell whether they were.
+
+        Rows stay in the order of their arrival. Readers of older versions keep the small files until these are
+        vacuumed. Raises ConcurrentCommitError if another process took one of the files out of the table meanwhile.
+        """
+        delta = self._open(table)
+        if delta is None:
+            return False
+        adds = pa.table(delta.get_add_actions(flatten=True)).sort_by("modification_time").to_pylist()
+        small = [add for add in adds if add["num_records"] < full_rows]
+        if len(small) <= MOST_SMALL_FILES:
+            return False
+        folder = self.folder(table)
+        files = _put_together(
+            [folder / add["path"] for add in small], _nullable(table), self.new_folder(table), full_rows
+        )
+        now = int(time.time() * 1000)
+        removes = [RemoveAction(add["path"], False, now, add["size_bytes"], {}) for add in small]
+        self._commit(table, "append", files, (), {}, based_on=delta, removes=removes)
+        return True
 
     def metadata(self, table: Table, key: str, since: int = -1, upto: int | None = None) -> list[Any]:
         """Return what the commits after version `since`, up to `upto` or the newest, carried under this key.
@@ -118,12 +164,29 @@ class DeltaStore:
             if key in commit and (upto is None or commit["version"] <= upto)
         ]
 
-    def vacuum(self, table: Table, retention_hours: float) -> list[str]:
-        """Delete parquet files that no version younger than the retention refers to; return their paths."""
+    def latest_metadata(self, table: Table, key: str, upto: int | None = None) -> Any | None:
+        """Return what the newest commit with this key, of those up to `upto`, carried under it; None: there is none.
+
+        Looks at few commits where a recent one has it, however many there are.
+        """
+        newest = self.snapshot(table).version if upto is None else upto
+        for since in (max(newest - FEW_COMMITS, -1), -1):
+            if found := self.metadata(table, key, since, upto):
+                return found[0]
+        return None
+
+    def vacuum(self, table: Table, retention_hours: float, spared: Container[str] = ()) -> list[str]:
+        """Delete parquet files that no version younger than the retention refers to; return their paths.
+
+        Those of the `spared` ones stay.
+        """
         delta = self._open(table)
         if delta is None:
             return []
-        removed = delta.vacuum(math.ceil(retention_hours), dry_run=False, enforce_retention_duration=False, full=True)
+        found = delta.vacuum(math.ceil(retention_hours), dry_run=True, enforce_retention_duration=False, full=True)
+        removed = [str(self.folder(table) / path) for path in found if str(self.folder(table) / path) not in spared]
+        for path in removed:
+            Path(path).unlink(missing_ok=True)
         for folder in self.folder(table).glob("part-*"):
             if not any(folder.iterdir()) and time.time() - folder.stat().st_mtime > retention_hours * 3600:
                 folder.rmdir()
@@ -147,19 +210,32 @@ class DeltaStore:
         )
 
     def _commit(
-        self, table: Table, mode: Any, files: Sequence[Path], identities: Iterable[str], metadata: Mapping[str, Any]
+        self,
+        table: Table,
+        mode: Any,
+        files: Sequence[Path],
+        identities: Iterable[str],
+        metadata: Mapping[str, Any],
+        replaced: int | None = None,
+        based_on: DeltaTable | None = None,
+        removes: Sequence[RemoveAction] = (),
     ) -> int:
+        """Commit the files; in place of what a version of the table had, if that and `removes` are given."""
         folder = self.folder(table)
-        adds = [_add_action(folder, file) for file in files]
+        adds = [_add_action(folder, file, data_change=not removes) for file in files]
+        replaces = mode == "overwrite" or bool(removes)
         _sync(file for path in files for file in (path, path.parent))
         schema = Schema.from_arrow(table.schema.to_pyarrow())
         try:
-            delta = self._open(table) or self._create(table, schema, append_only=mode == "append")
+            delta = based_on or self._open(table)
+            if replaced is not None and replaced != (delta.version() if delta else -1):
+                raise ConcurrentCommitError(f"{table.full_name}: another process replaced the content in between")
+            delta = delta or self._create(table, schema, append_only=mode == "append")
             properties = CommitProperties(
                 custom_metadata={key: json.dumps(value) for key, value in metadata.items()},
-                app_transactions=self._transactions(delta.version(), table, mode, identities),
+                app_transactions=self._transactions(delta.version(), table, replaces, identities),
             )
-            delta.create_write_transaction([*adds], mode, schema, commit_properties=properties)
+            delta.create_write_transaction([*adds, *removes], mode, schema, commit_properties=properties)
         except CommitFailedError as error:
             raise ConcurrentCommitError(f"{table.full_name}: {error}") from error
         committed = DeltaTable(str(folder)).version()
@@ -167,9 +243,9 @@ class DeltaStore:
         _sync((log / f"{committed:020}.json", log, folder))
         return committed
 
-    def _transactions(self, version: int, table: Table, mode: str, identities: Iterable[str]) -> list[Transaction]:
+    def _transactions(self, version: int, table: Table, replaces: bool, identities: Iterable[str]) -> list[Transaction]:
         """Return the marks that make one of two commits fail: of the same files, or that both replace the content."""
-        if mode == "overwrite":
+        if replaces:
             return [Transaction(app_id=REPLACED, version=version + 1)]
         names = list(identities)
         if _held(self.folder(table), version, names):
@@ -192,12 +268,44 @@ def _held(folder: Path, version: int, identities: Iterable[str]) -> set[str]:
         (names,) = pq.ParquetFile(checkpoints[checkpoint]).read(columns=["txn.appId"]).flatten().columns
         found.update(names.filter(pc.is_in(names, pa.array(wanted, pa.string()))).to_pylist())
     for number in range(checkpoint + 1, version + 1) if wanted else ():
-        with (log / f"{number:020}.json").open(encoding="utf-8") as actions:
-            found.update(json.loads(action)["txn"]["appId"] for action in actions if action.startswith('{"txn":'))
+        found.update(action["txn"]["appId"] for action in _actions(log / f"{number:020}.json") if "txn" in action)
     return found & wanted
 
 
-def _add_action(folder: Path, file: Path) -> AddAction:
+def _actions(entry: Path) -> list[dict[str, Any]]:
+    try:
+        actions = [json.loads(line) for line in entry.read_bytes().splitlines()]
+    except (OSError, ValueError) as error:
+        raise DamagedLogError(f"{entry} cannot be read: {error}. `music-assets doctor` tells how to go on.") from error
+    return actions
+
+
+def _nullable(table: Table) -> pa.Schema:
+    return pa.schema([field.with_nullable(True) for field in table.schema.to_pyarrow()])
+
+
+def _put_together(files: Sequence[Path], schema: pa.Schema, folder: Path, full_rows: int) -> list[Path]:
+    """Write the rows of parquet files, in their order, into as few as hold them; a few row groups are in memory."""
+    rows_in_group = min(ROWS_IN_GROUP, full_rows)
+    scanner = ds.dataset([str(file) for file in files], schema=schema, format="parquet").scanner(
+        batch_size=ROWS_IN_GROUP, batch_readahead=1, fragment_readahead=1
+    )
+    ds.write_dataset(
+        scanner,
+        folder,
+        format="parquet",
+        file_options=ds.ParquetFileFormat().make_write_options(compression="zstd", compression_level=1),
+        basename_template="rows-{i}.parquet",
+        min_rows_per_group=rows_in_group,
+        max_rows_per_group=rows_in_group,
+        max_rows_per_file=full_rows,
+        preserve_order=True,
+        existing_data_behavior="error",
+    )
+    return sorted(folder.iterdir())
+
+
+def _add_action(folder: Path, file: Path, data_change: bool) -> AddAction:
     footer = pq.read_metadata(file)
     status = file.stat()
     return AddAction(
@@ -205,7 +313,7 @@ def _add_action(folder: Path, file: Path) -> AddAction:
         size=status.st_size,
         partition_values={},
         modification_time=int(status.st_mtime * 1000),
-        data_change=True,
+        data_change=data_change,
         stats=json.dumps({"numRecords": footer.num_rows, **_extremes(footer)}),
     )
 

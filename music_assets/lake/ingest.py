@@ -22,8 +22,9 @@ from typing import TypeVar
 from music_assets.engines.base import CsvFile, Engine, ParsedFile
 from music_assets.lake.csv_file import BadFileError, check_compression, read_header
 from music_assets.lake.damage import lost_history
-from music_assets.lake.delta import FILES, DeltaStore
+from music_assets.lake.delta import FILES, ConcurrentCommitError, DeltaStore
 from music_assets.lake.landing import DroppedFile, Landing, identity_of
+from music_assets.lake.music_db import DamagedPointerError, alone, shown_files
 from music_assets.lake.small_files import BYTES_TOGETHER, FEWEST_TOGETHER, is_small, parse_together
 from music_assets.tables import REJECTED_ROWS, Table
 
@@ -121,8 +122,20 @@ class Ingest:
             self._check_history(table)
             report = self._take(table, log)
             for written in (table, REJECTED_ROWS):
-                self.store.vacuum(written, self.retention_hours)
+                self._tidy(written, log)
             return report
+
+    def _tidy(self, table: Table, log: logging.Logger) -> None:
+        """Put small parquet files together where they are many; delete those that nothing refers to any more."""
+        try:
+            if self.store.compact(table):
+                log.info(f"{table.full_name}: compacted to {len(self.store.snapshot(table).files)} parquet files")
+            with alone(self.store.root):
+                self.store.vacuum(table, self.retention_hours, shown_files(self.store.root))
+        except ConcurrentCommitError as error:
+            log.info(f"Not compacted this time: {error}")
+        except DamagedPointerError as error:
+            log.warning(f"Nothing is vacuumed, as it is not known what is published: {error}")
 
     def _check_history(self, table: Table) -> None:
         """Raise LostHistoryError before what a damaged log does not tell of any more is vacuumed."""
@@ -150,41 +163,27 @@ class Ingest:
         held = self.store.held(table, identities.values())
         first: dict[str, DroppedFile] = {}
         for file, identity in identities.items():
-            if identity not in held:
+            if identity not in held and file not in bad:
                 first.setdefault(identity, file)
         readable = self._readable(table, first, bad, log)
         known_rejects = self.store.held(REJECTED_ROWS, [file.rejects_identity for file in readable])
         groups = [self._parse(table, files, bad, log) for files in _groups(readable, known_rejects)]
         parsed = [done for group in groups for done in self._unchanged(table, group, bad, log)]
         self._commit(table, parsed, known_rejects)
-        for done in parsed:
-            report.add(done.taken, log)
-            report.reasons.update(done.result.reasons)
-            _delete(done.file.dropped, log)
-        landed = {done.file.identity: done.file.dropped.name for done in parsed}
+        landed = {done.file.identity: done for done in parsed}
         for file, identity in identities.items():
             original = first.get(identity)
-            if original in bad:
-                bad.setdefault(file, bad[original])
+            if reason := bad.get(original or file):
+                self._reject(file, reason, report, log)
+            elif file is original and identity in landed:
+                report.add(landed[identity].taken, log)
+                report.reasons.update(landed[identity].result.reasons)
+                _delete(file, log)
             elif file is not original and (identity in held or identity in landed):
-                same = f"as {landed[identity]}" if identity in landed else "as a file taken before"
+                same = f"as {landed[identity].taken.name}" if identity in landed else "as a file taken before"
                 note = f"the same bytes {same}: counted once, removed"
                 report.add(TakenFile(file.name, DUPLICATE, file.size, note=note), log)
                 _delete(file, log)
-        for file, reason in bad.items():
-            self._reject(file, reason, report, log)
-
-    def _identities(self, files: Iterable[DroppedFile], bad: dict[DroppedFile, str]) -> dict[DroppedFile, str]:
-        """Return the identity of each file that can be read; note the others with the reason."""
-        identities = {}
-        for seen in files:
-            file = seen
-            try:
-                file = self.landing.with_plain_name(seen)
-                identities[file] = identity_of(file.path)
-            except OSError as error:
-                bad[file] = f"unreadable: {error.strerror}"
-        return identities
 
     def _reject(self, file: DroppedFile, reason: str, report: IngestReport, log: logging.Logger) -> None:
         """Move a bad file aside, unless it is no longer the one that was read: then it was not complete."""
@@ -196,6 +195,19 @@ class Ingest:
             became = f"it stays, as it cannot be moved to {self.landing.root / 'rejected'}: {error.strerror}"
             log.error(f"{file.name}: {became}")
         report.add(TakenFile(file.name, REJECTED, file.size, note=f"{reason}; {became}"), log)
+
+    def _identities(self, files: Iterable[DroppedFile], bad: dict[DroppedFile, str]) -> dict[DroppedFile, str]:
+        """Return the identity of each file; note those that cannot be read, which have none, with the reason."""
+        identities = {}
+        for seen in files:
+            file = seen
+            try:
+                file = self.landing.with_plain_name(seen)
+                identities[file] = identity_of(file.path)
+            except OSError as error:
+                bad[file] = f"unreadable: {error.strerror}"
+                identities[file] = ""
+        return identities
 
     def _readable(
         self, table: Table, files: Mapping[str, DroppedFile], bad: dict[DroppedFile, str], log: logging.Logger

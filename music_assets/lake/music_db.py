@@ -20,11 +20,12 @@ import duckdb
 from filelock import FileLock
 
 from music_assets.lake.delta import DeltaStore, Snapshot
-from music_assets.tables import EMBEDDING_TABLES, TABLES, Table
+from music_assets.tables import EMBEDDING_TABLES, RANKING_TABLES, TABLES, Table
 
 LOG = logging.getLogger(__name__)
 KEPT_VERSIONS = 2
 POINTER = "current.json"
+PUBLISH_LOCK = ".publish.lock"
 BUILDING = ".building-"
 NAME = "music_db-{}.duckdb"
 VERSION = "%Y%m%dT%H%M%S.%fZ"
@@ -115,8 +116,25 @@ def read_pointer(path: Path) -> Published:
         return Published(path.parent / content["file"], content["data_version"], tables, content["size_bytes"])
     except OSError as error:
         raise DamagedPointerError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise DamagedPointerError(f"{path} is damaged: it does not tell of a snapshot") from None
+
+
+@contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """Wait for, and hold, the right to change what is published below the data root, or to rely on it."""
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / PUBLISH_LOCK):
+        yield
+
+
+def shown_files(root: Path) -> set[str]:
+    """Return the parquet files that the kept snapshots show: they must outlive any retention.
+
+    Raises DamagedPointerError.
+    """
+    shown = [read_pointer(pointer).tables.values() for pointer in pointers(root)]
+    return {file for tables in shown for table in tables for file in table.files}
 
 
 @contextmanager
@@ -179,8 +197,7 @@ class Publisher:
         One process at a time publishes below a data root; the next one waits, then sees what this one was given.
         """
         root = self.store.root
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / ".publish.lock"):
+        with alone(root):
             _remove_unfinished(root / "music_db")
             return publish(root, self._consistent(), self.memory_limit, self.threads)
 
@@ -190,9 +207,8 @@ class Publisher:
         Both embeddings come from one training. Beside the other tables they may be old, which holds none of those back.
         """
         versions: dict[str, int] = {}
-        for table in reversed(TABLES):
-            found = self.store.metadata(table, INPUTS, upto=versions.get(table.name))
-            inputs = found[0] if found else {}
+        for table in reversed((*RANKING_TABLES, *EMBEDDING_TABLES)):
+            inputs = self.store.latest_metadata(table, INPUTS, versions.get(table.name)) or {}
             kept = {each.name for each in EMBEDDING_TABLES} if table in EMBEDDING_TABLES else inputs.keys()
             versions |= {name: version for name, version in inputs.items() if name in kept}
         return {table: self.store.snapshot(table, versions.get(table.name)) for table in TABLES}

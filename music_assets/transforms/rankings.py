@@ -11,7 +11,6 @@ def artist_rank_in_country(totals: ir.Table) -> ir.Table:
     total_playcount, rank: ranks are 1, 2, 3 … without gaps by total_playcount descending, ties by artist_name ascending
     in UTF-8 byte order.
     """
-    totals = totals.mutate(total_playcount=totals["total_playcount"].cast("float64"))
     order = [totals["total_playcount"].desc(), totals["artist_name"].asc()]
     return totals.mutate(rank=_rank(totals["country"], order))
 

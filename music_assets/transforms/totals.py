@@ -37,7 +37,7 @@ class Earlier:
 
 
 def totals(users: ir.Table, top_artists: ir.Table) -> ir.Table:
-    """Return country, artist_name and total_playcount, an integer: a row for each country and artist with a listener.
+    """Return country, artist_name and total_playcount: a row for each country and artist with a listener.
 
     `users` and `top_artists` are the history of deliveries, of which the current rows count. Users without country do
     not count; an unknown playcount counts as 0.
@@ -45,7 +45,10 @@ def totals(users: ir.Table, top_artists: ir.Table) -> ir.Table:
     located = current_rows(users, USER_DATA).filter(lambda user: user["country"].notnull()).select("user_id", "country")
     listed = current_rows(top_artists, USER_TOP_ARTISTS).select("user_id", "artist_name", "playcount")
     plays = listed.join(located, "user_id")
-    return plays.group_by("country", "artist_name").agg(total_playcount=plays["playcount"].sum().fill_null(0))
+    return plays.group_by("country", "artist_name").agg(
+        # As floats, which are exact up to 2^53: a sum of integers that outgrows its type stops Spark.
+        total_playcount=plays["playcount"].cast("float64").sum().fill_null(0)
+    )
 
 
 def totals_now(
@@ -73,7 +76,7 @@ def _updated(earlier: Earlier, users: ir.Table, top_artists: ir.Table) -> ir.Tab
     then = totals(_covered(users, USER_DATA, earlier), _covered(top_artists, USER_TOP_ARTISTS, earlier))
     now = totals(users, top_artists)
     parts = ibis.union(
-        _part(earlier.totals, earlier.totals["total_playcount"].cast("int64"), listeners=0),
+        _part(earlier.totals, earlier.totals["total_playcount"], listeners=0),
         _part(then, -then["total_playcount"], listeners=0),
         _part(now, now["total_playcount"], listeners=1),
     )

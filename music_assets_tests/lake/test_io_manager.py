@@ -1,5 +1,6 @@
 """The I/O manager, between real assets: what one returns the next one reads, and which versions it read is known."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,3 +124,54 @@ def test_a_small_drop_builds_upon_a_ranking_only_where_its_commit_tells_what_it_
     Path(file).write_bytes(Path(file).read_bytes()[:-5])
     drop("fourth.csv", 9)
     assert data_root.rows(ARTIST_RANK_IN_COUNTRY) == [("Chad", "Moby", 9.0, 1)]
+
+
+def test_rankings_of_a_slower_run_do_not_replace_those_of_newer_rows(
+    data_root: DataRoot, instance: dg.DagsterInstance
+) -> None:
+    """A run that had begun before another one put its older rankings over the newer ones, and published them."""
+    data_root.drop(USER_DATA, "u.csv", USERS + "1,Chad,5\n")
+    data_root.drop(USER_TOP_ARTISTS, "a.csv", ARTISTS + "1,1,Moby,5,\n")
+    materialize(data_root, instance)
+
+    @dg.asset(
+        key=dg.AssetKey(ARTIST_RANK_IN_COUNTRY.asset_key),
+        ins={name: dg.AssetIn(dg.AssetKey(["raw_parquet", name])) for name in ("user_data", "user_top_artists")},
+    )
+    def overtaken(user_data, user_top_artists):
+        data_root.drop(USER_DATA, "later.csv", USERS + "1,Mali,5\n")
+        assert materialize(data_root, instance).success
+        return rankings.artist_rank_in_country(
+            store=data_root.store, engine=data_root.engine, user_data=user_data, user_top_artists=user_top_artists
+        )
+
+    io_manager = DeltaIOManager(data_root.store, data_root.engine, TABLES, {}, retention_hours=168)
+    result = dg.materialize(
+        [overtaken, raw_parquet.user_data, raw_parquet.user_top_artists],
+        instance=instance,
+        selection="artist_rank_in_country",
+        resources={"io_manager": io_manager, "ingest": data_root.ingest},
+        raise_on_error=False,
+    )
+    assert not result.success
+    failure = result.failure_data_for_node("artist_rank_in_country")
+    assert failure is not None
+    assert (
+        "processed_parquet_artist_rank_in_country: another run has computed it from newer user_data. Nothing was "
+        "changed; run again if no other run is at work."
+    ) in failure.error.to_string()
+    assert data_root.rows(ARTIST_RANK_IN_COUNTRY, "country") == [("Mali",)]
+    uncommitted = {str(path) for path in data_root.store.folder(ARTIST_RANK_IN_COUNTRY).rglob("*.parquet")}
+    assert len(uncommitted) == 2, "the first rankings, which are kept for a while, and the newest"
+
+
+def test_an_input_that_was_begun_anew_is_ranked_again(data_root: DataRoot, instance: dg.DagsterInstance) -> None:
+    """Versions begin with 0 again where a person has removed a table to deliver all of it anew."""
+    data_root.drop(USER_TOP_ARTISTS, "a.csv", ARTISTS + "1,1,Moby,5,\n")
+    for country in ("Chad", "Mali"):
+        data_root.drop(USER_DATA, "u.csv", USERS + f"1,{country},5\n")
+        assert materialize(data_root, instance).success
+    shutil.rmtree(data_root.store.folder(USER_DATA))
+    data_root.drop(USER_DATA, "u.csv", USERS + "1,Togo,5\n")
+    assert materialize(data_root, instance).success
+    assert data_root.rows(ARTIST_RANK_IN_COUNTRY, "country") == [("Togo",)]
