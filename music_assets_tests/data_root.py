@@ -102,7 +102,12 @@ class DataRoot:
         read = {
             table: self.engine.read(table, self.store.snapshot(table).files) for table in (USER_DATA, USER_TOP_ARTISTS)
         }
-        artists = rankings.artist_rank_in_country(read[USER_DATA], read[USER_TOP_ARTISTS])
+        artists = rankings.artist_rank_in_country(
+            store=self.store,
+            engine=self.engine,
+            user_data=read[USER_DATA],
+            user_top_artists=read[USER_TOP_ARTISTS],
+        )
         self._replace(ARTIST_RANK_IN_COUNTRY, artists)
         ranked = self.engine.read(ARTIST_RANK_IN_COUNTRY, self.store.snapshot(ARTIST_RANK_IN_COUNTRY).files)
         self._replace(COUNTRY_RANK_PER_ARTIST, rankings.country_rank_per_artist(ranked))

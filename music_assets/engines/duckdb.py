@@ -11,6 +11,7 @@ import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
 from ibis.backends.duckdb import Backend
+from ibis.util import gen_name
 
 from music_assets.engines.base import CsvFile, ParsedFile
 from music_assets.engines.parsing import account, good_and_rejected, without_empty
@@ -89,6 +90,10 @@ class DuckDBEngine:
         if not files:
             return ibis.memtable(table.schema.to_pyarrow().empty_table(), schema=table.schema)
         return self.backend.read_parquet([escape(file) for file in files]).cast(table.schema).select(list(table.schema))
+
+    def keep(self, rows: ir.Table) -> ir.Table:
+        """Compute the rows into a table in memory, which spills to `scratch` as everything does."""
+        return self.backend.create_table(gen_name("kept"), rows, temp=True)
 
     def write(self, rows: ir.Table, table: Table, folder: Path) -> list[Path]:
         """Write the rows as one parquet file, in the table's sort order."""

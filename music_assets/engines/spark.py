@@ -128,6 +128,10 @@ class SparkEngine:
         self._fit_shuffles(files)
         return self._read(_spark_schema(table.schema), files).cast(table.schema)
 
+    def keep(self, rows: ir.Table) -> ir.Table:
+        """Have the executors hold the rows once they are computed, in memory or on their disks."""
+        return self._as_ibis(self.session.sql(self.backend.compile(rows)).cache())
+
     def write(self, rows: ir.Table, table: Table, folder: Path) -> list[Path]:
         """Write the rows as parquet files, which follow one another in the table's sort order."""
         typed = rows.select(list(table.schema)).cast(table.schema)

@@ -9,7 +9,8 @@ import dagster as dg
 import ibis.expr.types as ir
 
 from music_assets.engines.base import Engine
-from music_assets.lake.delta import ConcurrentCommitError, DeltaStore
+from music_assets.lake.delta import ConcurrentCommitError, DeltaStore, Snapshot
+from music_assets.lake.earlier import COVERED, coverage
 from music_assets.lake.music_db import INPUTS
 from music_assets.metadata import table_metadata
 from music_assets.tables import Table
@@ -31,13 +32,13 @@ class DeltaIOManager(dg.IOManager):
         self.tables = {dg.AssetKey(table.asset_key): table for table in tables}
         self.descriptions = descriptions
         self.retention_hours = retention_hours
-        self._read: dict[tuple[str, str], dict[str, int]] = {}
+        self._read: dict[tuple[str, str], dict[str, Snapshot]] = {}
 
     def load_input(self, context: dg.InputContext) -> ir.Table:
         """Return the rows of the newest snapshot of the table."""
         table = self.tables[context.asset_key]
         snapshot = self.store.snapshot(table)
-        self._read.setdefault(_step(context), {})[table.name] = snapshot.version
+        self._read.setdefault(_step(context), {})[table.name] = snapshot
         return self.engine.read(table, snapshot.files)
 
     def handle_output(self, context: dg.OutputContext, obj: ir.Table) -> None:
@@ -47,7 +48,8 @@ class DeltaIOManager(dg.IOManager):
         """
         begun = time.monotonic()
         table = self.tables[context.asset_key]
-        inputs = self._read.get(_step(context), {})
+        read = self._read.get(_step(context), {})
+        inputs = {name: snapshot.version for name, snapshot in read.items()}
         folder = self.store.new_folder(table)
         try:
             files = self.engine.write(obj, table, folder)
@@ -55,14 +57,15 @@ class DeltaIOManager(dg.IOManager):
             shutil.rmtree(folder, ignore_errors=True)
             raise
         try:
-            self.store.replace(table, files, {INPUTS: inputs}, self._replaceable(table, inputs))
+            replaced = self._replaceable(table, inputs)
+            self.store.replace(table, files, {INPUTS: inputs, COVERED: coverage(read)}, replaced)
         except ConcurrentCommitError as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise dg.Failure(f"{error}. Nothing was changed; run again if no other run is at work.") from None
         self.store.vacuum(table, self.retention_hours)
         snapshot = self.store.snapshot(table)
         # A step that writes two tables writes two that belong together: the second names the first.
-        self._read[_step(context)] = {**inputs, table.name: snapshot.version}
+        self._read[_step(context)] = {**read, table.name: snapshot}
         metadata = table_metadata(table, snapshot, time.monotonic() - begun)
         describe = self.descriptions.get(table)
         own = describe(self.engine.read(table, snapshot.files)) if describe else {}

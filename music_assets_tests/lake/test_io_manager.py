@@ -2,12 +2,15 @@
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import dagster as dg
+import ibis
 import pytest
 
 from music_assets.assets import rankings, raw_parquet
 from music_assets.assets.music_db import music_db
+from music_assets.lake.earlier import COVERED
 from music_assets.lake.io_manager import DeltaIOManager
 from music_assets.lake.music_db import INPUTS, Publisher
 from music_assets.tables import ARTIST_RANK_IN_COUNTRY, COUNTRY_RANK_PER_ARTIST, TABLES, USER_DATA, USER_TOP_ARTISTS
@@ -32,6 +35,8 @@ def materialize(data_root: DataRoot, instance: dg.DagsterInstance, selection: st
         selection=selection,
         resources={
             "io_manager": io_manager,
+            "store": data_root.store,
+            "engine": data_root.engine,
             "ingest": data_root.ingest,
             "publisher": Publisher(data_root.store, "200MB", 1),
         },
@@ -86,6 +91,41 @@ def test_result_that_cannot_be_computed_changes_nothing(data_root: DataRoot, ins
     assert sorted(data_root.store.folder(ARTIST_RANK_IN_COUNTRY).glob("part-*")) == folders
 
 
+def mark(data_root: DataRoot, metadata: dict) -> None:
+    """Replace the ranking by one with a total that stands in no file: where it shows later, it was built upon."""
+    marked = ibis.memtable([("Chad", "Zaz", 1000.0, 1)], schema=ARTIST_RANK_IN_COUNTRY.schema)
+    folder = data_root.store.new_folder(ARTIST_RANK_IN_COUNTRY)
+    files = data_root.engine.write(marked, ARTIST_RANK_IN_COUNTRY, folder)
+    data_root.store.replace(ARTIST_RANK_IN_COUNTRY, files, metadata)
+
+
+def carried(data_root: DataRoot) -> dict:
+    return {key: data_root.store.metadata(ARTIST_RANK_IN_COUNTRY, key)[0] for key in (INPUTS, COVERED)}
+
+
+def test_a_small_drop_builds_upon_a_ranking_only_where_its_commit_tells_what_it_covers(
+    data_root: DataRoot, instance: dg.DagsterInstance
+) -> None:
+    def drop(name: str, plays: int) -> None:
+        data_root.drop(USER_TOP_ARTISTS, name, ARTISTS + f"1,1,Moby,{plays},\n")
+        materialize(data_root, instance, '+key:"artist_rank_in_country"')
+
+    data_root.drop(USER_DATA, "u.csv", USERS + "".join(f"{user},Chad,5\n" for user in range(1, 11)))
+    drop("first.csv", 5)
+    mark(data_root, carried(data_root))
+    drop("second.csv", 7)
+    assert data_root.rows(ARTIST_RANK_IN_COUNTRY) == [("Chad", "Zaz", 1000.0, 1), ("Chad", "Moby", 2.0, 2)]
+
+    mark(data_root, {INPUTS: {name: version + 1 for name, version in carried(data_root)[INPUTS].items()}})
+    drop("third.csv", 8)
+    assert data_root.rows(ARTIST_RANK_IN_COUNTRY) == [("Chad", "Moby", 8.0, 1)]
+
+    (file,) = data_root.store.snapshot(ARTIST_RANK_IN_COUNTRY).files
+    Path(file).write_bytes(Path(file).read_bytes()[:-5])
+    drop("fourth.csv", 9)
+    assert data_root.rows(ARTIST_RANK_IN_COUNTRY) == [("Chad", "Moby", 9.0, 1)]
+
+
 def test_rankings_of_a_slower_run_do_not_replace_those_of_newer_rows(
     data_root: DataRoot, instance: dg.DagsterInstance
 ) -> None:
@@ -101,7 +141,9 @@ def test_rankings_of_a_slower_run_do_not_replace_those_of_newer_rows(
     def overtaken(user_data, user_top_artists):
         data_root.drop(USER_DATA, "later.csv", USERS + "1,Mali,5\n")
         assert materialize(data_root, instance).success
-        return rankings.artist_rank_in_country(user_data, user_top_artists)
+        return rankings.artist_rank_in_country(
+            store=data_root.store, engine=data_root.engine, user_data=user_data, user_top_artists=user_top_artists
+        )
 
     io_manager = DeltaIOManager(data_root.store, data_root.engine, TABLES, {}, retention_hours=168)
     result = dg.materialize(
