@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     )
     spark_master: str = Field(
         "local[*]",
-        pattern=r"^(local|spark://|yarn|k8s://)",
+        pattern=r"^(local(\[.+\])?|yarn|(spark|k8s)://.+)$",
         description="Master of Spark: `local[*]`, `spark://HOST:7077`, `yarn` or `k8s://https://HOST:PORT`.",
     )
     spark_driver_memory: str = Field(

@@ -54,6 +54,13 @@ def test_every_setting_has_a_default() -> None:
         ("memory_limit", "1GB; DROP TABLE a"),
         ("threads", "0"),
         ("threads", "two"),
+        ("engine", "dask"),
+        ("spark_master", "yarn-cluster,7"),
+        ("spark_master", "http://localhost"),
+        ("spark_driver_memory", "lots"),
+        ("spark_executor_memory", "1.5g"),
+        ("spark_shuffle_partitions", "0"),
+        ("spark_conf", "spark.executor.cores=2"),
         ("sensor_interval", "0"),
         ("sensor_interval", "1.5"),
         ("settle_seconds", "-1"),
@@ -106,6 +113,15 @@ def test_values_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         monkeypatch.setenv(f"{PREFIX}{name.upper()}", value)
     found = settings()
     assert (found.data, found.threads, found.memory_limit, found.retry_pause) == (tmp_path, 3, "2 GiB", 0.5)
+
+
+def test_settings_of_spark_are_a_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUSIC_ASSETS_SPARK_CONF", '{"spark.executor.cores": "2"}')
+    assert settings().spark_conf == {"spark.executor.cores": "2"}
+    settings.cache_clear()
+    monkeypatch.setenv("MUSIC_ASSETS_SPARK_CONF", '{"executor.cores": "2"}')
+    with pytest.raises(SettingsError, match=r"MUSIC_ASSETS_SPARK_CONF='executor\.cores'"):
+        settings()
 
 
 def test_the_home_folder_may_be_written_as_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:

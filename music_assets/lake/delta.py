@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -188,8 +189,9 @@ class DeltaStore:
         for path in removed:
             Path(path).unlink(missing_ok=True)
         for folder in self.folder(table).glob("part-*"):
-            if not any(folder.iterdir()) and time.time() - folder.stat().st_mtime > retention_hours * 3600:
-                folder.rmdir()
+            hollow = not any(path.is_file() for path in folder.rglob("*"))
+            if hollow and time.time() - folder.stat().st_mtime > retention_hours * 3600:
+                shutil.rmtree(folder)
         return removed
 
     def _open(self, table: Table, version: int | None = None) -> DeltaTable | None:

@@ -1,0 +1,100 @@
+"""What is Spark's own: its settings, partitions by the size of the data, failed jobs, taking turns with DuckDB."""
+
+from pathlib import Path
+
+import ibis
+import pytest
+
+from music_assets.engines.duckdb import DuckDBEngine
+from music_assets.tables import (
+    ARTIST_RANK_IN_COUNTRY,
+    COUNTRY_RANK_PER_ARTIST,
+    REJECTED_ROWS,
+    USER_DATA,
+    USER_TOP_ARTISTS,
+)
+from music_assets_tests.data_root import DataRoot
+
+DROPS = [
+    ("1,Germany,5\n2,France,1\n", "1,1,Can,60,\n1,2,Air,7,m\n2,1,Air,40,\n"),
+    ("2,Germany,9\n3,Chad,\n", '2,1,Neu!,4,\n3,1,"Can",9223372036854775807,\n3,51,Air,1,\n'),
+    ("1,,6\nx,Peru,1\n", "3,1,Can,,\n3,2,Air,1,\n"),
+    ("1,Peru,6\n", "1,1,Can,61,\n"),
+]
+TABLES = (USER_DATA, USER_TOP_ARTISTS, REJECTED_ROWS, ARTIST_RANK_IN_COUNTRY, COUNTRY_RANK_PER_ARTIST)
+
+
+def test_engines_take_turns_on_one_data_root(tmp_path: Path, spark_engine: "SparkEngine") -> None:  # noqa: F821
+    """Drop by drop, the tables are those of a data root that DuckDB alone has worked on."""
+    duckdb = DuckDBEngine(tmp_path / "scratch", threads=1)
+    mixed, alone = DataRoot(tmp_path / "mixed", duckdb), DataRoot(tmp_path / "alone", duckdb)
+    for number, (users, artists) in enumerate(DROPS):
+        mixed = DataRoot(mixed.root, duckdb if number % 2 else spark_engine)
+        for data_root in (mixed, alone):
+            data_root.drop(USER_DATA, f"{number}.csv", f"user_id,country,total_scrobbles\n{users}")
+            data_root.drop(USER_TOP_ARTISTS, f"{number}.csv", f"user_id,rank,artist_name,playcount,mbid\n{artists}")
+            data_root.take(USER_DATA)
+            data_root.take(USER_TOP_ARTISTS)
+            data_root.rank()
+        for table in TABLES:
+            columns = [column.name for column in table.columns if column.name != "ingested_at"]
+            found, expected = (sorted(each.rows(table, *columns), key=repr) for each in (mixed, alone))
+            assert found == expected, (table.name, number)
+
+
+def test_a_failed_job_leaves_no_file(tmp_path: Path, spark_engine: "SparkEngine") -> None:  # noqa: F821
+    names = ["1"] * 2000 + ["not a number"]
+    rows = ibis.memtable([("Chad", name, 1.0) for name in names], columns=["country", "artist_name", "total_playcount"])
+    broken = rows.mutate(rank=rows["artist_name"].cast("int32"))
+    with pytest.raises(Exception, match="CAST_INVALID_INPUT"):
+        spark_engine.write(broken, ARTIST_RANK_IN_COUNTRY, tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_what_a_killed_driver_left_is_vacuumed(tmp_path: Path, spark_engine: "SparkEngine") -> None:  # noqa: F821
+    data_root = DataRoot(tmp_path, spark_engine)
+    data_root.drop(USER_DATA, "a.csv", "user_id,country,total_scrobbles\n1,Chad,\n")
+    data_root.take(USER_DATA)
+    attempt = data_root.store.new_folder(USER_DATA) / "_temporary" / "0" / "_temporary" / "attempt_0"
+    attempt.mkdir(parents=True)
+    (attempt / "part-00000.zstd.parquet").write_bytes(b"PAR1")
+    data_root.store.vacuum(USER_DATA, 0)
+    (left,) = data_root.store.folder(USER_DATA).glob("part-*")
+    assert [str(path) for path in left.iterdir()] == list(data_root.store.snapshot(USER_DATA).files)
+
+
+@pytest.mark.parametrize(("megabytes", "partitions"), [(1, 2), (100, 7), (1_000_000, 10_000)])
+def test_shuffles_have_partitions_by_the_size_of_the_data(
+    tmp_path: Path,
+    spark_engine: "SparkEngine",
+    megabytes: int,
+    partitions: int,  # noqa: F821
+) -> None:
+    from music_assets.engines.spark import SparkEngine
+
+    file = tmp_path / "sparse.parquet"
+    with file.open("wb") as sink:
+        sink.truncate(megabytes << 20)
+    before = spark_engine.session.conf.get("spark.sql.shuffle.partitions")
+    try:
+        SparkEngine(spark_engine.pyspark, tmp_path / "scratch").read(USER_DATA, [str(file)])
+        assert spark_engine.session.conf.get("spark.sql.shuffle.partitions") == str(partitions)
+    finally:
+        spark_engine.session.conf.set("spark.sql.shuffle.partitions", before)
+
+
+def test_settings_of_ones_own_win_but_for_what_the_tables_depend_on() -> None:
+    from music_assets.engines.spark import spark_config
+
+    own = {"spark.ui.enabled": "true", "spark.sql.session.timeZone": "Europe/Berlin", "spark.executor.cores": "3"}
+    config = spark_config("spark://far.example:7077", "2g", "3g", own)
+    found = {name: config[name] for name in (*own, "spark.master", "spark.driver.memory", "spark.executor.memory")}
+    assert found == {
+        "spark.ui.enabled": "true",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.executor.cores": "3",
+        "spark.master": "spark://far.example:7077",
+        "spark.driver.memory": "2g",
+        "spark.executor.memory": "3g",
+    }
+    assert "spark.driver.host" not in config
