@@ -1,8 +1,8 @@
 """Runs cases: `python -m benchmarks --case csv_to_rankings --users 500000 --rounds 3`; all of them without `--case`."""
 
 import argparse
+import shlex
 import signal
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,20 +37,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parsed(arguments)
     setting = Setting(options.users, options.rounds, options.work.absolute(), options.only, options.seconds)
     setting.work.mkdir(parents=True, exist_ok=True)
-    command = f"python -m benchmarks {' '.join(sys.argv[1:] if arguments is None else arguments)}"
     for name in options.case or CASES:
         setting.users = options.users if options.case else min(options.users, CASES[name].most_users or options.users)
-        results.append(session_of(CASES[name], setting, command), options.results)
+        results.append(session_of(CASES[name], setting), options.results)
 
 
-def session_of(case: Case, setting: Setting, command: str) -> results.Session:
+def session_of(case: Case, setting: Setting) -> results.Session:
     """Run a case, print each measurement, and return all of them."""
     setting.skipped, setting.facts = {}, {}
     session = results.Session(
         case.name,
         setting.users,
         setting.rounds,
-        command,
+        command(case, setting),
         datetime.now(UTC).isoformat(timespec="seconds"),
         results.machine(),
         results.versions(),
@@ -61,6 +60,13 @@ def session_of(case: Case, setting: Setting, command: str) -> results.Session:
         session.measurements.append(measurement)
         print(line(session, measurement), flush=True)
     return session
+
+
+def command(case: Case, setting: Setting) -> str:
+    """Return the command that measures this again; where it works makes no difference."""
+    size = ["--case", case.name, "--users", str(setting.users), "--rounds", str(setting.rounds)]
+    chosen = ["--only", *setting.only] if setting.only else []
+    return shlex.join(["python", "-m", "benchmarks", *size, "--seconds", f"{setting.seconds:g}", *chosen])
 
 
 if __name__ == "__main__":

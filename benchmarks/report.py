@@ -89,8 +89,13 @@ def _targets(sessions: Sequence[Session]) -> Iterator[str]:
         session = max(found, key=lambda one: one.users, default=None)
         value = target.reached(session) if session else None
         wanted = f"{'≥' if target.at_least else '≤'} {target.limit:g}"
-        users = f"{session.users:,}" if session else ""
+        users = f"{session.users:,}{', busy machine' if _busy(session) else ''}" if session else ""
         yield from _row(target.text, wanted, _verdict(target, value), users)
+
+
+def _busy(session: Session) -> bool:
+    """Tell whether other work was going on when the run began."""
+    return float(session.machine["load_before"]) > session.machine["cores"] / 2
 
 
 def _verdict(target: Target, value: float | None) -> str:
@@ -192,7 +197,7 @@ def _origin(session: Session) -> Iterator[str]:
         f"`{session.command}`, begun {session.started}; rounds: {session.rounds}, load before: "
         f"{session.machine['load_before']}."
     )
-    if session.machine["load_before"] > session.machine["cores"] / 4:
+    if _busy(session):
         yield "**The machine was busy with other work**: the times are not what a quiet one would give."
     if "rows" in session.facts:
         rows = ", ".join(f"{name} {count:,}" for name, count in session.facts["rows"].items())
