@@ -19,6 +19,7 @@ import pyspark.sql.functions as sf
 from dagster_pyspark import LazyPySparkResource
 from ibis.backends.pyspark import Backend
 from ibis.backends.pyspark.datatypes import PySparkSchema
+from ibis.expr.operations import InMemoryTable
 from ibis.util import gen_name
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql.types import StructType, TimestampNTZType, TimestampType
@@ -72,6 +73,17 @@ def spark_config(
     return {**DEFAULTS, **local, **memory, "spark.master": master, **(further or {}), **FIXED}
 
 
+class ArrowBackend(Backend):
+    """Ibis's backend, but for tables in memory: as Arrow, Spark knows in planning how small they are.
+
+    Through pandas an empty one is of unknown size, and what is joined with it, such as all history, is shuffled.
+    """
+
+    def _register_in_memory_table(self, op: InMemoryTable) -> None:
+        rows = self._session.createDataFrame(op.data.to_pyarrow(op.schema), _spark_schema(op.schema))
+        rows.createOrReplaceTempView(op.name)
+
+
 class SparkEngine:
     """The engine over a Spark session that starts when it is first needed, and stops with this process.
 
@@ -99,7 +111,8 @@ class SparkEngine:
     @cached_property
     def backend(self) -> Backend:
         """The Ibis backend over the session."""
-        return ibis.pyspark.connect(self.session)
+        ArrowBackend.register_options()
+        return ArrowBackend().connect(self.session)
 
     def parse(self, csv_file: CsvFile, folder: Path, reject_folder: Path) -> ParsedFile:
         """Parse the file in parallel, taking it to be flawless; where it is not, start again, exactly."""

@@ -66,9 +66,9 @@ def test_what_a_killed_driver_left_is_vacuumed(tmp_path: Path, spark_engine: "Sp
 @pytest.mark.parametrize(("megabytes", "partitions"), [(1, 2), (100, 7), (1_000_000, 10_000)])
 def test_shuffles_have_partitions_by_the_size_of_the_data(
     tmp_path: Path,
-    spark_engine: "SparkEngine",
+    spark_engine: "SparkEngine",  # noqa: F821
     megabytes: int,
-    partitions: int,  # noqa: F821
+    partitions: int,
 ) -> None:
     from music_assets.engines.spark import SparkEngine
 
