@@ -1,11 +1,17 @@
 # `make demo` shows it work, `make test` proves it; both install everything into .venv first.
 PYTHON ?= python3
+SECONDS ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+# What `make bench` measures: the number of made-up users, the turns of each contestant, and the cases (empty: all).
+USERS ?= 50000
+ROUNDS ?= 3
+CASES ?=
+
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format up clean
+.PHONY: help install demo test bench faults fuzz audit lint format up clean
 
 help:  ## Show the targets.
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -30,9 +36,27 @@ lint: $(INSTALLED)  ## Lint, format check, types, and whether Dagster can load t
 test: lint  ## Lint, then run every test.
 	$(BIN)/pytest -n auto --dist loadfile
 
+bench: $(INSTALLED)  ## Measure beside hand-written peers: make bench USERS=500000 CASES="small_drop queries" ROUNDS=3
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
+	$(BIN)/python -m benchmarks --users $(USERS) --rounds $(ROUNDS) $(addprefix --case ,$(CASES))
+	$(BIN)/python -m benchmarks.report
+
+KILLS := 200
+SEED := 0
+faults: $(INSTALLED)  ## Kill KILLS=200 refreshes, drawn from SEED=0, and print what became of the data.
+	$(BIN)/python -m music_assets_tests.faults --kills $(KILLS) --seed $(SEED)
+
 format: $(INSTALLED)  ## Format the code.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+fuzz: $(INSTALLED)  ## Fuzz the CSV reader and the query gate, SECONDS=60 each; what breaks is written to crash-*.
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	for target in csv gate; do $(BIN)/python -m music_assets_tests.fuzz $$target -max_total_time=$(SECONDS) -len_control=0 || exit 1; done
+
+audit: $(INSTALLED)  ## Ask PyPI's vulnerability service about every version in constraints.txt; needs the network.
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[audit]'
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 up: $(INSTALLED)  ## Start the web UI and the daemon; Ctrl-C stops them.
 	$(BIN)/music-assets up

@@ -34,7 +34,7 @@ setup(
         "faiss-cpu>=1.12,<2",
         # Means over 25 million pairs of user and artist, as products of a sparse matrix. gensim brings it too.
         "scipy>=1.13,<2",
-        # Tables handed to people: previews, notebooks, the oracle in the tests.
+        # Results of Ibis pass through it; tables in notebooks, the oracle in the tests.
         "pandas>=2.2,<4",
         "numpy>=2.0,<3",
         # Settings from the environment, checked once.
@@ -43,7 +43,7 @@ setup(
         # The command line.
         "typer>=0.16,<1",
         "rich>=13.9,<16",
-        # The pictures shown with the rankings in the web UI.
+        # The map of the artists that a training shows in the web UI.
         "matplotlib>=3.9,<4",
         # Whether what is installed is what is needed: `music-assets doctor`.
         "packaging>=24",
@@ -87,7 +87,16 @@ setup(
             "pandas-stubs>=2.2,<4",
             # `dg check defs`.
             "dagster-dg-cli>=1.13,<1.14",
-        ]
+        ],
+        # `make fuzz`: needs a compiled wheel, which not every platform has.
+        "fuzz": ["atheris>=3,<4"],
+        # `make audit`: asks a vulnerability service.
+        "audit": ["pip-audit>=2.9,<3"],
+        "bench": [
+            # Contestants of the benchmarks: matrix factorisation, and SQLite over HTTP.
+            "implicit>=0.7,<0.8",
+            "datasette>=0.65,<0.66",
+        ],
     },
     entry_points={"console_scripts": ["music-assets=music_assets.cli:app"]},
     classifiers=[

@@ -14,6 +14,7 @@ from benchmarks.data import Drop
 from benchmarks.digest import COLUMNS, Digest, digest
 from benchmarks.processes import Command
 from benchmarks.results import OURS
+from benchmarks.running import Entrant
 from music_assets.jobs import REFRESH_RANKINGS
 from music_assets.lake.music_db import connect
 from music_assets.local import HOME, project_folder
@@ -24,11 +25,8 @@ PEERS = Path(__file__).parent / "peers"
 IMMUTABLE = (".parquet", ".duckdb")
 
 
-class Ranker(Protocol):
+class Ranker(Entrant, Protocol):
     """Makes raw parquet files and both rankings below a folder of its own."""
-
-    name: str
-    needs: Sequence[str]
 
     def take(self, folder: Path, drop: Drop, later_wins: bool = False) -> Command:
         """Return the command that takes the files and makes everything anew."""

@@ -10,6 +10,9 @@ from music_assets.sample_data import generate
 ONE_IN = 100
 """A small drop brings a hundredth of the users anew, and a hundredth of those who are known again."""
 
+FIRST_LATER_ID = 1_000_000_000
+LATER_IDS = 10_000_000
+
 
 @dataclass(frozen=True)
 class Drop:
@@ -63,17 +66,25 @@ def small_drop(work: Path, users: int) -> Drop:
     return drop
 
 
-def later_drop(work: Path, users: int, number: int, above: int) -> Drop:
-    """Return a drop of so many new users whose ids begin above a number; drops of other numbers have other users."""
-    folder = work / "data" / f"{users}-users-later-{above}-{number}"
+def later_drop(work: Path, users: int, number: int) -> Drop:
+    """Return a drop of so many new users, others for each number from 0 on, with ids above those of any full drop."""
+    above = FIRST_LATER_ID + number * LATER_IDS
+    folder = work / "data" / f"{users}-users-later-{number}"
     drop = Drop.below(folder)
     if not drop.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with _connect(full_drop(work, users, seed=1 + number)) as connection:
-            for name, path in (("users", drop.users), ("top_artists", drop.top_artists)):
+            for name, path, order in (("users", drop.users, ""), ("top_artists", drop.top_artists, ", rank")):
                 rows = f"SELECT user_id + {above} AS user_id, * EXCLUDE (user_id) FROM {name}"
-                _write(connection, f"{rows} ORDER BY ALL", path)
+                _write(connection, f"{rows} ORDER BY user_id{order}", path)
     return drop
+
+
+def first_user(drop: Drop) -> int:
+    """Return the id of the first user in a drop."""
+    with drop.users.open() as lines:
+        next(lines)
+        return int(next(lines).split(",", 1)[0])
 
 
 def _connect(drop: Drop) -> duckdb.DuckDBPyConnection:

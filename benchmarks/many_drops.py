@@ -15,10 +15,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import dagster as dg
+import duckdb
 
 from music_assets.build import build_definitions
 from music_assets.jobs import REFRESH_RANKINGS
@@ -80,12 +82,10 @@ def run(folder: Path, drops: int) -> list[Round]:
         for number in range(drops):
             drop(root, number)
             context = dg.build_sensor_context(instance=instance, definitions=definitions)
-            tick_s, request = timed(lambda context=context: sensor(context))
+            tick_s, request = timed(partial(sensor, context))
             if not isinstance(request, dg.RunRequest):
                 sys.exit(f"no run was requested: {request}")
-            run_s, result = timed(
-                lambda request=request: job.execute_in_process(instance=instance, tags=dict(request.tags))
-            )
+            run_s, result = timed(partial(job.execute_in_process, instance=instance, tags=dict(request.tags)))
             if not result.success:
                 sys.exit("the run failed")
             rounds.append(Round(tick_s, run_s, resident_mb(), *storage(root), *latencies(root, number)))
@@ -131,12 +131,14 @@ def latencies(root: Path, number: int) -> tuple[float, float]:
     with connect(root) as connection:
         found = []
         for query, values in ((RANKING, [f"artist {n}" for n in range(ASKED)]), (RAW, range(number, number + ASKED))):
-            taken = [
-                timed(lambda query=query, value=value: connection.execute(query, [value]).fetchall())[0]
-                for value in values
-            ]
+            taken = [timed(partial(rows_of, connection, query, value))[0] for value in values]
             found.append(statistics.median(taken) * 1000)
     return found[0], found[1]
+
+
+def rows_of(connection: duckdb.DuckDBPyConnection, query: str, value: object) -> list[tuple[object, ...]]:
+    """Return the rows that the query gives for the value."""
+    return connection.execute(query, [value]).fetchall()
 
 
 def timed(work: Callable[[], Result]) -> tuple[float, Result]:

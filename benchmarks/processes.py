@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+REPOSITORY = Path(__file__).parents[1]
 LOOK_SECONDS = 0.2
 MB = 2**20
 
@@ -46,7 +47,7 @@ class Usage:
 
 
 class Watch:
-    """Looks at a process and all below it, in a thread, until it is told to stop."""
+    """What has been seen of a process and all below it."""
 
     def __init__(self, pid: int) -> None:
         self.largest_mb = 0.0
@@ -54,9 +55,6 @@ class Watch:
         self._cpu: dict[int, float] = {}
         self._written: dict[int, int] = {}
         self._root = psutil.Process(pid)
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._look_on, daemon=True)
-        self._thread.start()
 
     @property
     def cpu_seconds(self) -> float:
@@ -68,17 +66,8 @@ class Watch:
         """Megabytes written by all processes seen, each as it was last seen."""
         return sum(self._written.values()) / MB
 
-    def stop(self) -> None:
-        """Look a last time: of a process that has ended and was not waited for, its counters still stand."""
-        self._done.set()
-        self._thread.join()
-        self._look()
-
-    def _look_on(self) -> None:
-        while not self._done.wait(LOOK_SECONDS):
-            self._look()
-
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Look once. Of a process that has ended and was not waited for, the counters still stand."""
         total = 0.0
         for process in self._tree():
             try:
@@ -92,6 +81,24 @@ class Watch:
             total += resident
             self.largest_mb = max(self.largest_mb, peak)
         self.sum_mb = max(self.sum_mb, total, self.largest_mb)
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Look again and again, in a thread, and a last time at the end."""
+        done = threading.Event()
+
+        def look_on() -> None:
+            while not done.wait(LOOK_SECONDS):
+                self.look()
+
+        thread = threading.Thread(target=look_on, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+            self.look()
 
     def _tree(self) -> list[psutil.Process]:
         try:
@@ -117,30 +124,40 @@ def run(command: Command, log: Path) -> Usage:
         begun = time.perf_counter()
         process = _start(command, sink.fileno())
         watch = Watch(process.pid)
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        seconds = time.perf_counter() - begun
-    watch.stop()
+        try:
+            with watch.looking():
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+                seconds = time.perf_counter() - begun
+        except KeyboardInterrupt:
+            _stop(process)
+            raise
     if process.wait():
         raise FailedError(f"{' '.join(command.arguments)} failed:\n{_end(log)}")
     return Usage(seconds, watch.cpu_seconds, watch.largest_mb, watch.sum_mb, watch.written_mb)
 
 
 @contextmanager
-def running(command: Command, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], Watch]]:
-    """Keep a command running for a while, watched, with its output in `log`; then stop it and all it started."""
+def running(command: Command, log: Path) -> Iterator[Watch]:
+    """Keep a command running for a while, with its output in `log`; then stop it and all it started.
+
+    Nobody looks at it unless the caller does: looking takes a few milliseconds, which a client's p99 would show.
+    """
     with log.open("wb") as sink:
         process = _start(command, sink.fileno())
-    watch = Watch(process.pid)
     try:
-        yield process, watch
+        yield Watch(process.pid)
     finally:
-        watch.stop()
         _stop(process)
 
 
 def _start(command: Command, output: int) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, **command.environment}
-    return subprocess.Popen(list(command.arguments), env=environment, stdout=output, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        list(command.arguments),
+        env={**os.environ, **command.environment},
+        cwd=REPOSITORY,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -11,10 +11,17 @@ from benchmarks.results import Measurement, Session
 
 
 class Entrant(Protocol):
-    """Somebody who takes part in a case; `needs` are the modules and programs without which it cannot."""
+    """Somebody who takes part in a case."""
 
-    name: str
-    needs: Sequence[str]
+    @property
+    def name(self) -> str:
+        """Its name in the results."""
+        ...
+
+    @property
+    def needs(self) -> Sequence[str]:
+        """The modules and programs without which it cannot take part."""
+        ...
 
 
 Taker = TypeVar("Taker", bound=Entrant)
@@ -53,12 +60,16 @@ class Setting:
 
 @dataclass(frozen=True)
 class Case:
-    """A case: its name, its title, what it measures in words, and the function that runs it."""
+    """A case: its name, its title, what it measures in words, and the function that runs it.
+
+    With more than `most_users` it runs only where it is named.
+    """
 
     name: str
     title: str
     description: str
     run: Callable[[Setting], Iterator[Measurement]]
+    most_users: int | None = None
 
 
 def line(session: Session, one: Measurement) -> str:

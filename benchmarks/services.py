@@ -17,6 +17,7 @@ from benchmarks.contestants import PEERS
 from benchmarks.load import ask_once
 from benchmarks.processes import Command, run
 from benchmarks.results import OURS
+from benchmarks.running import Entrant
 from music_assets.lake.music_db import published
 from music_assets.settings import PREFIX
 
@@ -65,11 +66,8 @@ QUESTIONS = (
 DRAKE_QUESTION, ANY_ARTIST = QUESTIONS[:2]
 
 
-class Service(Protocol):
+class Service(Entrant, Protocol):
     """Answers questions over HTTP from tables made out of our published snapshot."""
-
-    name: str
-    needs: Sequence[str]
 
     def prepare(self, root: Path, folder: Path) -> None:
         """Make what it serves out of the snapshot below our data root."""

@@ -11,6 +11,7 @@ from music_assets.embedding.training_folder import TrainingFolder
 from music_assets.embedding.word2vec import train
 from music_assets.engines.base import Engine
 from music_assets.engines.duckdb import DuckDBEngine
+from music_assets.engines.java import check_java
 from music_assets.jobs import refresh_rankings, train_embeddings
 from music_assets.lake.delta import DeltaStore
 from music_assets.lake.ingest import Ingest
@@ -31,7 +32,8 @@ def build_definitions(
 ) -> dg.Definitions:
     """Assemble what Dagster loads, with `engine`, `checks` and single `resources` replaced where they are given."""
     root = settings.data
-    engine = engine or DuckDBEngine(root / ".scratch", settings.memory_limit, settings.threads)
+    computing = {"engine": engine} if engine else _computing(settings)
+    engine = computing["engine"]
     store = DeltaStore(root)
     landing = Landing(root, settings.settle_seconds)
     webhook = str(settings.alert_webhook) if settings.alert_webhook else None
@@ -52,12 +54,34 @@ def build_definitions(
         resources={
             "io_manager": DeltaIOManager(store, engine, TABLES, DESCRIPTIONS, settings.retention_hours),
             "store": store,
-            "engine": engine,
+            "trainer": train,
+            **computing,
             "ingest": Ingest(landing, store, engine, settings.retention_hours),
             "training_folder": TrainingFolder(root / ".scratch" / "training"),
-            "trainer": train,
             "publisher": Publisher(store, settings.memory_limit, settings.threads),
             "thresholds": Thresholds(settings.reject_warn_share, settings.reject_fail_share),
             **(resources or {}),
         },
     )
+
+
+def _computing(settings: Settings) -> dict[str, Any]:
+    """Return the resource `engine`; with Spark also its session, as `pyspark`, and the `trainer` that runs on it.
+
+    Nothing of Spark is imported with DuckDB, and no JVM started before the session is used. Raises JavaMissingError.
+    """
+    scratch = settings.data / ".scratch"
+    if settings.engine == "duckdb":
+        return {"engine": DuckDBEngine(scratch, settings.memory_limit, settings.threads)}
+    check_java()
+    from dagster_pyspark import LazyPySparkResource
+
+    from music_assets.embedding.word2vec_spark import SparkTrainer
+    from music_assets.engines.spark import SparkEngine, spark_config
+
+    config = spark_config(
+        settings.spark_master, settings.spark_driver_memory, settings.spark_executor_memory, settings.spark_conf
+    )
+    pyspark = LazyPySparkResource(spark_config=config)
+    engine = SparkEngine(pyspark, scratch, settings.spark_shuffle_partitions)
+    return {"engine": engine, "pyspark": pyspark, "trainer": SparkTrainer(lambda: engine.session)}

@@ -25,6 +25,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from music_assets import local
+from music_assets.engines.java import JavaMissingError, check_java
 from music_assets.lake.csv_file import BadFileError
 from music_assets.lake.landing import Landing
 from music_assets.lake.music_db import NothingPublishedError, connect, published
@@ -80,6 +81,17 @@ def _settings() -> Settings:
         return settings()
     except SettingsError as error:
         raise _fail(str(error)) from None
+
+
+def _able_settings() -> Settings:
+    """Return the settings, once it is known that the engine they choose can run here."""
+    chosen = _settings()
+    try:
+        if chosen.engine == "spark":
+            check_java()
+    except JavaMissingError as error:
+        raise _fail(str(error)) from None
+    return chosen
 
 
 @app.command()
@@ -189,7 +201,7 @@ def rebuild() -> None:
     from music_assets.rebuild import rebuild as run
 
     try:
-        run(_settings(), lambda line: out.print(_escaped(line), highlight=False, soft_wrap=True))
+        run(_able_settings(), lambda line: out.print(_escaped(line), highlight=False, soft_wrap=True))
     except (RebuildError, local.ProjectNotFoundError) as error:
         raise _fail(str(error)) from None
 
@@ -209,7 +221,7 @@ def up(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the web UI.")] = 3000,
 ) -> None:
     """Start the web UI, the daemon with its sensor, and the query service; Ctrl-C stops all of it."""
-    chosen = _settings()
+    chosen = _able_settings()
     root = chosen.data
     Landing(root).prepare()
     try:
@@ -244,6 +256,7 @@ def demo(
     """Make sample data, drop it, run the real job through Dagster, and show what came out."""
     from music_assets import demo as show
 
+    _able_settings()
     try:
         show.run(data.absolute(), users, out)
     except (show.DemoError, local.ProjectNotFoundError) as error:

@@ -22,11 +22,13 @@ from packaging.requirements import Requirement
 
 from music_assets.checks import CHECKS, Subject, Thresholds
 from music_assets.engines.duckdb import DuckDBEngine
+from music_assets.engines.java import JavaMissingError, check_java
 from music_assets.jobs import REFRESH_RANKINGS, TRAIN_EMBEDDINGS
 from music_assets.lake.damage import Damage, content, damages
 from music_assets.lake.delta import DeltaStore
-from music_assets.lake.landing import LOCK, REASON_SUFFIX, DroppedFile, Landing, printable
+from music_assets.lake.landing import INGEST_LOCK, REASON_SUFFIX, DroppedFile, Landing, printable
 from music_assets.lake.music_db import (
+    PUBLISH_LOCK,
     DamagedPointerError,
     NothingPublishedError,
     Published,
@@ -103,7 +105,7 @@ def _problem(subject: str, found: str, advice: str) -> Finding:
     return Finding(Level.PROBLEM, subject, found, advice)
 
 
-def _versions(_: Settings) -> Iterator[Finding]:
+def _versions(settings: Settings) -> Iterator[Finding]:
     found = [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in SHOWN_VERSIONS)]
     yield _ok("versions", ", ".join(found))
     for requirement in map(Requirement, requires("music-assets") or ()):
@@ -116,6 +118,18 @@ def _versions(_: Settings) -> Iterator[Finding]:
         if not requirement.specifier.contains(installed, prereleases=True):
             wanted = f"{requirement.name} {requirement.specifier} is needed, {installed} is installed"
             yield _problem("versions", wanted, "Run `make install`.")
+    if settings.engine == "spark":
+        yield from _java()
+
+
+def _java() -> Iterator[Finding]:
+    try:
+        check_java()
+    except JavaMissingError as error:
+        problem, _, advice = str(error).partition(". ")
+        yield _problem("Java", problem, advice)
+    else:
+        yield _ok("Java", "new enough for Spark")
 
 
 def _settings(settings: Settings) -> Iterator[Finding]:
@@ -272,12 +286,16 @@ def _checked(store: DeltaStore, table: Table, settings: Settings) -> Iterator[Fi
 
 def _music_db(settings: Settings) -> Iterator[Finding]:
     served = False
+    told = set()
     for pointer in pointers(settings.data):
         try:
             snapshot = read_pointer(pointer)
             damage = "" if snapshot.whole else f"{snapshot.path} is missing or cut off"
         except DamagedPointerError as error:
             damage = str(error)
+        if damage in told:
+            continue
+        told |= {damage} if damage else set()
         if damage and served:
             yield _note("music_db", damage, "It is not in use, and goes when the next but one is published.")
         elif damage:
@@ -308,8 +326,9 @@ def _served(settings: Settings, snapshot: Published) -> Iterator[Finding]:
     yield _ok("music_db", f"version {snapshot.data_version}, {_size(snapshot.size_bytes)}")
     store = DeltaStore(settings.data)
     for table in RAW_TABLES:
-        if not damages(store, table) and (shown := snapshot.tables[table.full_name]):
-            newer = store.snapshot(table).rows - shown.rows
+        earlier = snapshot.tables.get(table.full_name)
+        if earlier and not damages(store, table):
+            newer = store.snapshot(table).rows - earlier.rows
             if newer > 0:
                 advice = "The sensor starts a refresh by itself, or says why it does not."
                 yield _note("music_db", f"{newer:,} rows of {table.full_name} are not published yet", advice)
@@ -360,14 +379,20 @@ def _last_run(instance: dg.DagsterInstance, job: str) -> Iterator[Finding]:
 
 
 def _locks(settings: Settings) -> Iterator[Finding]:
-    lock = settings.data / LOCK
-    if lock.exists() and _held(lock):
-        yield _note("locks", f"{lock} is held: files are being taken right now")
-    else:
+    held = {
+        INGEST_LOCK: "files are being taken right now",
+        PUBLISH_LOCK: "music_db is being published right now",
+    }
+    found = [(name, what) for name, what in held.items() if _held(settings.data / name)]
+    for name, what in found:
+        yield _note("locks", f"{settings.data / name} is held: {what}")
+    if not found:
         yield _ok("locks", "none held")
 
 
 def _held(lock: Path) -> bool:
+    if not lock.exists():
+        return False
     descriptor = os.open(lock, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

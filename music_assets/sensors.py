@@ -24,6 +24,10 @@ WORK_TAG = "music_assets/work"
 """Tag of a run: a digest of the work it was started for, by which its failed predecessors are found."""
 WEBHOOK_SECONDS = 10
 NAMED_FILES = 5
+EARLY_SECONDS = 1
+"""The daemon comes by every 5 s, often some milliseconds early: asked for a tick every 5 s, it skipped every other."""
+LONGEST_WAIT = 5.0
+"""Seconds a tick waits for fresh files to settle at most, rather than leave them to the next tick."""
 UNFINISHED = (
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -146,12 +150,13 @@ def csv_drop_sensor(
     @dg.sensor(
         name=DROP_SENSOR,
         job_name=REFRESH_RANKINGS,
-        minimum_interval_seconds=interval_seconds,
+        minimum_interval_seconds=interval_seconds - EARLY_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Starts refresh_rankings when complete CSV files wait in the drop folders.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         landing.prepare()
+        landing.wait_until_settled(LONGEST_WAIT)
         work = Work(landing.complete(), _unpublished(store))
         return decide(
             work,

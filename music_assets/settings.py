@@ -1,18 +1,25 @@
 """Every environment variable the project reads, checked once. Nothing else reads the environment."""
 
+import json
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, HttpUrl, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, HttpUrl, SecretStr, StringConstraints, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "MUSIC_ASSETS_"
-SECRETS = ("alert_webhook", "api_keys")
+SPARK_MEMORY = r"(?i)^\d+[kmgt]b?$"
+SparkKey = Annotated[str, StringConstraints(pattern=r"^spark\.")]
+SECRETS = ("alert_webhook", "api_keys", "spark_conf")
 
 
 def _absolute(path: Path) -> Path:
     return path.expanduser().absolute()
+
+
+def _from_json(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
 
 
 def _data_root(path: Path) -> Path:
@@ -41,6 +48,26 @@ class Settings(BaseSettings):
         description="The memory DuckDB may use in a run before it spills to disk, such as `800MB` or `4GiB`.",
     )
     threads: int | None = Field(None, ge=1, description="Threads DuckDB may use in a run. Empty: one per core.")
+    engine: Literal["duckdb", "spark"] = Field(
+        "duckdb", description="What computes: `duckdb` inside the process, or `spark`, which needs Java 17 or later."
+    )
+    spark_master: str = Field(
+        "local[*]",
+        pattern=r"^(local|spark://|yarn|k8s://)",
+        description="Master of Spark: `local[*]`, `spark://HOST:7077`, `yarn` or `k8s://https://HOST:PORT`.",
+    )
+    spark_driver_memory: str = Field(
+        "1g", pattern=SPARK_MEMORY, description="Memory of Spark's driver, which runs beside the job, such as `1g`."
+    )
+    spark_executor_memory: str = Field(
+        "1g", pattern=SPARK_MEMORY, description="Memory of each of Spark's executors on a cluster, such as `4g`."
+    )
+    spark_shuffle_partitions: int | None = Field(
+        None, ge=1, description="Partitions of a shuffle of Spark. Empty: as many as the size of the data asks for."
+    )
+    spark_conf: Annotated[dict[SparkKey, str], NoDecode, BeforeValidator(_from_json)] = Field(
+        {}, description='Any further settings of Spark, as JSON: `{"spark.executor.cores": "2"}`.'
+    )
     sensor_interval: int = Field(5, ge=1, description="Seconds between two looks of `csv_drop_sensor`.")
     settle_seconds: float = Field(
         2.0,
@@ -115,12 +142,12 @@ def settings() -> Settings:
     Raises SettingsError naming each variable that does not fit.
     """
     try:
-        return Settings()  # type: ignore[call-arg]
+        return Settings()
     except ValidationError as error:
         lines = [_problem(str(part["loc"][0]), part["input"], part["msg"]) for part in error.errors()]
         raise SettingsError("Mend these environment variables:\n" + "\n".join(lines)) from None
 
 
 def _problem(name: str, value: object, message: str) -> str:
-    """Return a line on a value that does not fit. Whoever knows a webhook's address may post to it: it is not shown."""
+    """Return a line on a value that does not fit. What may hold a secret is not shown."""
     return f"{PREFIX}{name.upper()}{'' if name in SECRETS else f'={value!r}'}: {message}"

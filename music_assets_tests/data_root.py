@@ -6,10 +6,15 @@ Rows are read back with plain pyarrow, so that what a test sees owes nothing to 
 import logging
 import os
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import ibis.expr.types as ir
+import pyarrow as pa
 import pyarrow.parquet as pq
+from hypothesis import HealthCheck, settings
 
 from music_assets.assets import rankings
 from music_assets.engines.base import Engine
@@ -22,11 +27,31 @@ from music_assets.tables import (
     REJECTED_ROWS,
     USER_DATA,
     USER_TOP_ARTISTS,
+    Column,
     Table,
 )
 
 LOG = logging.getLogger(__name__)
 DROPPED_SECONDS_AGO = 10_000
+
+
+def table_on(engine: Engine, folder: Path, schema: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> ir.Table:
+    """Return these rows as a table that the engine reads from a file in the folder; `schema`: column names to types."""
+    table = Table("rows", "", "", tuple(Column(name, kind, "") for name, kind in schema.items()))
+    kinds = table.schema.to_pyarrow()
+    columns = [pa.array([row[place] for row in rows], field.type) for place, field in enumerate(kinds)]
+    file = folder / f"{uuid4().hex}.parquet"
+    pq.write_table(pa.table(columns, schema=kinds), file)
+    return engine.read(table, [str(file)])
+
+
+def examples(engine: Engine, number: int) -> settings:
+    """Return the settings of a hypothesis test: on Spark, where an example is a dozen jobs, a quarter as many."""
+    return settings(
+        max_examples=number if engine.name == "duckdb" else max(1, number // 4),
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
 
 
 class DataRoot:
@@ -77,7 +102,12 @@ class DataRoot:
         read = {
             table: self.engine.read(table, self.store.snapshot(table).files) for table in (USER_DATA, USER_TOP_ARTISTS)
         }
-        artists = rankings.artist_rank_in_country(read[USER_DATA], read[USER_TOP_ARTISTS])
+        artists = rankings.artist_rank_in_country(
+            store=self.store,
+            engine=self.engine,
+            user_data=read[USER_DATA],
+            user_top_artists=read[USER_TOP_ARTISTS],
+        )
         self._replace(ARTIST_RANK_IN_COUNTRY, artists)
         ranked = self.engine.read(ARTIST_RANK_IN_COUNTRY, self.store.snapshot(ARTIST_RANK_IN_COUNTRY).files)
         self._replace(COUNTRY_RANK_PER_ARTIST, rankings.country_rank_per_artist(ranked))

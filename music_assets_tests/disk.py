@@ -45,13 +45,15 @@ def full(disk: Path, spare_bytes: int) -> Iterator[None]:
 
 
 @contextmanager
-def read_only(disk: Path) -> Iterator[None]:
-    """Let nobody write to a mounted disk for a while."""
-    _mount("-o", "remount,ro", str(disk))
+def read_only(folder: Path, view: Path) -> Iterator[Path]:
+    """Show the folder in another place, where nobody can write to it."""
+    view.mkdir()
+    _mount("--bind", str(folder), str(view))
     try:
-        yield
+        _mount("-o", "remount,bind,ro", str(view))
+        yield view
     finally:
-        _mount("-o", "remount,rw", str(disk))
+        subprocess.run(["umount", "--lazy", view], check=True)
 
 
 @contextmanager

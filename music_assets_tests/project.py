@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from music_assets.build import build_definitions
+from music_assets.engines.base import Engine
 from music_assets.jobs import REFRESH_RANKINGS
 from music_assets.lake.delta import DeltaStore
 from music_assets.lake.landing import Landing
@@ -33,10 +34,10 @@ RANKED_ARTISTS = [
 class Project:
     """Definitions over a data root, and an instance that remembers runs for as long as the object lives."""
 
-    def __init__(self, root: Path, **settings: Any) -> None:
+    def __init__(self, root: Path, engine: Engine | None = None, **settings: Any) -> None:
         self.root = root
         self.settings = Settings(data=root, **{"settle_seconds": 0, **settings})
-        self.defs = build_definitions(self.settings)
+        self.defs = build_definitions(self.settings, engine)
         self.instance = dg.DagsterInstance.ephemeral()
         self.store = DeltaStore(root)
         self.landing = Landing(root, settle_seconds=0)

@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 
 from music_assets.checks import CHECKS, Subject, Thresholds, reject_share
+from music_assets.engines.base import Engine
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.lake.ingest import FILES
 from music_assets.lake.music_db import connect, published
@@ -123,17 +124,12 @@ BROKEN = [
 ]
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> DuckDBEngine:
-    return DuckDBEngine(tmp_path_factory.mktemp("scratch"), threads=1)
-
-
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
-def evaluate(project: Project, engine: DuckDBEngine, table: Table, name: str) -> dg.AssetCheckResult:
+def evaluate(project: Project, engine: Engine, table: Table, name: str) -> dg.AssetCheckResult:
     check = next(check for check in CHECKS if check.name == name and table in check.tables)
     return check.evaluate(Subject(table, project.store, engine, Thresholds()))
 
@@ -143,7 +139,7 @@ def results(run: dg.ExecuteInProcessResult) -> dict[tuple[str, str], bool]:
 
 
 @pytest.mark.parametrize("table", [*RAW_TABLES, *RANKING_TABLES], ids=lambda table: table.name)
-def test_every_check_passes_on_a_good_table(project: Project, engine: DuckDBEngine, table: Table) -> None:
+def test_every_check_passes_on_a_good_table(project: Project, engine: Engine, table: Table) -> None:
     project.put(table, GOOD[table])
     found = {
         check.name: evaluate(project, engine, table, check.name).passed for check in CHECKS if table in check.tables
@@ -154,7 +150,7 @@ def test_every_check_passes_on_a_good_table(project: Project, engine: DuckDBEngi
 
 @pytest.mark.parametrize(("table", "name", "rows"), BROKEN)
 def test_a_check_fails_on_a_table_that_breaks_its_rule(
-    project: Project, engine: DuckDBEngine, table: Table, name: str, rows: list[dict[str, Any]]
+    project: Project, engine: Engine, table: Table, name: str, rows: list[dict[str, Any]]
 ) -> None:
     project.put(table, rows)
     result = evaluate(project, engine, table, name)
@@ -171,7 +167,7 @@ KEYED = {ARTIST_EMBEDDING: ("artist_name", ["Can", "Neu!"]), USER_EMBEDDING: ("u
 
 
 @pytest.mark.parametrize("table", EMBEDDING_TABLES, ids=lambda table: table.name)
-def test_checks_of_embeddings(project: Project, engine: DuckDBEngine, table: Table) -> None:
+def test_checks_of_embeddings(project: Project, engine: Engine, table: Table) -> None:
     """Rows delivered after the training have no vector yet, and need none."""
     key, values = KEYED[table]
     project.put(USER_TOP_ARTISTS, GOOD[USER_TOP_ARTISTS])
@@ -194,7 +190,7 @@ def test_checks_of_embeddings(project: Project, engine: DuckDBEngine, table: Tab
         assert not evaluate(project, engine, table, "dimensions_finite").passed
 
 
-def test_a_failure_shows_the_rows_at_fault(project: Project, engine: DuckDBEngine) -> None:
+def test_a_failure_shows_the_rows_at_fault(project: Project, engine: Engine) -> None:
     project.put(ARTIST_RANK_IN_COUNTRY, [ranked("Malta", "Can", 5.0, 1), ranked("Malta", "Air|s", 6.0, 2)])
     result = evaluate(project, engine, ARTIST_RANK_IN_COUNTRY, "ranks_in_order")
     assert "Air\\|s" in result.metadata["examples"].value
@@ -202,7 +198,7 @@ def test_a_failure_shows_the_rows_at_fault(project: Project, engine: DuckDBEngin
 
 
 @pytest.mark.parametrize("table", [*RAW_TABLES, *RANKING_TABLES], ids=lambda table: table.name)
-def test_every_check_passes_on_an_empty_table(project: Project, engine: DuckDBEngine, table: Table) -> None:
+def test_every_check_passes_on_an_empty_table(project: Project, engine: Engine, table: Table) -> None:
     project.put(table, [])
     found = {
         check.name: evaluate(project, engine, table, check.name).passed for check in CHECKS if table in check.tables
@@ -223,7 +219,7 @@ def test_every_check_passes_on_an_empty_table(project: Project, engine: DuckDBEn
     ],
 )
 def test_reject_share_warns_above_one_percent_and_fails_above_twenty(
-    project: Project, engine: DuckDBEngine, rows: int, rejects: int, passes: bool, severity: dg.AssetCheckSeverity
+    project: Project, engine: Engine, rows: int, rejects: int, passes: bool, severity: dg.AssetCheckSeverity
 ) -> None:
     taken = [{"name": "a.csv", "rows": rows, "rejects": rejects, "duplicates": 0}]
     project.put(USER_DATA, GOOD[USER_DATA], {FILES: taken})
@@ -234,7 +230,7 @@ def test_reject_share_warns_above_one_percent_and_fails_above_twenty(
         assert f"{rejects} of {rows + rejects} rows" in result.description
 
 
-def test_reject_share_keeps_to_the_thresholds_it_is_given(project: Project, engine: DuckDBEngine) -> None:
+def test_reject_share_keeps_to_the_thresholds_it_is_given(project: Project, engine: Engine) -> None:
     project.put(USER_DATA, [], {FILES: [{"name": "a.csv", "rows": 90, "rejects": 10, "duplicates": 0}]})
     assert reject_share(Subject(USER_DATA, project.store, engine, Thresholds(0.1, 0.2))).passed
     strict = reject_share(Subject(USER_DATA, project.store, engine, Thresholds(0.01, 0.09)))

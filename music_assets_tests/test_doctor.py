@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from music_assets import cli, doctor
 from music_assets.doctor import Finding, Level, examine
 from music_assets.jobs import REFRESH_RANKINGS
-from music_assets.lake.landing import LOCK
+from music_assets.lake.landing import INGEST_LOCK
 from music_assets.local import dagster_home
 from music_assets.settings import Settings, settings
 from music_assets.tables import ARTIST_RANK_IN_COUNTRY, REJECTED_ROWS, USER_DATA, USER_TOP_ARTISTS
@@ -145,8 +145,18 @@ def test_a_file_system_without_hard_links_is_told(tmp_path: Path, monkeypatch: p
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_java_that_is_missing_is_told_only_with_spark(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "no java"))
+    assert found(root, "Java") == []
+    (finding,) = [each for each in examine(Settings(data=root, engine="spark")) if each.subject == "Java"]
+    assert finding.level is Level.PROBLEM
+    assert str(tmp_path / "no java") in finding.found and "needs Java 17 or later" in finding.advice
+
+
 def test_locks_and_leftovers_are_told(root: Path) -> None:
-    with FileLock(root / LOCK):
+    with FileLock(root / INGEST_LOCK):
         assert "is held" in found(root, "locks")[0].found
     assert found(root, "locks")[0].found == "none held"
     old = time.time() - 2 * 86_400

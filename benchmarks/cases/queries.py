@@ -31,6 +31,9 @@ FLOOR = "DuckDB in process"
 ARTISTS = 5_000
 ENDURANCE_QUERIES = 100_000
 ENDURANCE_PARTS = 10
+ENDURANCE_SECONDS = 60.0
+"""Seconds after which a tenth is broken off."""
+
 CROWD = 500
 
 
@@ -54,14 +57,16 @@ def endurance(setting: Setting) -> Iterator[Measurement]:
     root = base(setting, Ours())
     artists = sample_of_artists(root)
     service, port = OurService(), free_port()
-    with running(service.command(root, root, port), setting.work / "endurance.log") as (_, watch):
+    with running(service.command(root, root, port), setting.work / "endurance.log") as watch:
         wait_until_ready(service, port)
         asked = requests(service, ANY_ARTIST, artists)
         part = ENDURANCE_QUERIES // ENDURANCE_PARTS
         for number in range(1, ENDURANCE_PARTS + 1):
-            figures = load(port, 16, asked, 3600, part).figures()
+            figures = load(port, 16, asked, ENDURANCE_SECONDS, part).figures()
+            watch.look()
             yield Measurement(OURS, number, {**figures, "sum_mb": watch.sum_mb}, f"{number * part:,} queries")
         figures = load(port, CROWD, asked, setting.seconds).figures()
+        watch.look()
         yield Measurement(OURS, 1, {**figures, "sum_mb": watch.sum_mb}, f"{CROWD} clients")
 
 
@@ -78,7 +83,7 @@ def _asked(
 ) -> Iterator[Measurement]:
     folder, port = folder_of(setting, "served", service.name), free_port()
     folder.mkdir(parents=True, exist_ok=True)
-    with running(service.command(root, folder, port), folder.with_suffix(".log")) as (_, watch):
+    with running(service.command(root, folder, port), folder.with_suffix(".log")) as watch:
         wait_until_ready(service, port)
         for question in QUESTIONS:
             status, body = ask_once(port, service.request(question, artists[0]))
@@ -90,6 +95,7 @@ def _asked(
         for question in (DRAKE_QUESTION, ANY_ARTIST):
             found = load(port, 16, requests(service, question, artists), setting.seconds)
             yield Measurement(service.name, number, found.figures(), f"{question.name}, 16 clients")
+        watch.look()
         memory = {"largest_mb": watch.largest_mb, "sum_mb": watch.sum_mb}
     yield Measurement(service.name, number, {**memory, "left_mb": size_mb(folder)}, "memory")
 

@@ -1,6 +1,6 @@
 """From CSV to sorted rankings in PySpark, in the steps of the Glue jobs this project replaces.
 
-    python pyspark_job.py FOLDER [--users CSV --top-artists CSV] [--later-wins] [--threads N]
+    python pyspark_job.py FOLDER [--users CSV --top-artists CSV] [--later-wins] [--threads N | --master URL]
 
 The CSV files, if any, become the next raw parquet files of each table; then both rankings are computed from all raw
 parquet files. With `--later-wins` a row counts only if no later drop has its key; without, keys are taken to be unique.
@@ -77,12 +77,16 @@ def main() -> None:
     parser.add_argument("--top-artists", type=Path)
     parser.add_argument("--later-wins", action="store_true")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--master", help="a cluster, instead of threads in this process")
+    parser.add_argument("--driver-memory", default="8g")
+    parser.add_argument("--executor-memory", default="1g")
     options = parser.parse_args()
     raw = options.folder / "raw"
 
     spark = (
-        SparkSession.builder.master(f"local[{options.threads or '*'}]")
-        .config("spark.driver.memory", "8g")
+        SparkSession.builder.master(options.master or f"local[{options.threads or '*'}]")
+        .config("spark.driver.memory", options.driver_memory)
+        .config("spark.executor.memory", options.executor_memory)
         .config("spark.sql.shuffle.partitions", "32")
         .config("spark.sql.autoBroadcastJoinThreshold", "256m")
         .config("spark.local.dir", str(options.folder / "spill"))

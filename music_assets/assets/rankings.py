@@ -4,9 +4,12 @@ import dagster as dg
 import ibis.expr.types as ir
 
 from music_assets.assets import OWNERS
+from music_assets.engines.base import Engine
+from music_assets.lake.delta import DeltaStore
+from music_assets.lake.earlier import earlier_totals
 from music_assets.tables import ARTIST_RANK_IN_COUNTRY, COUNTRY_RANK_PER_ARTIST, USER_DATA, USER_TOP_ARTISTS
 from music_assets.transforms import rankings
-from music_assets.transforms.current import current_rows
+from music_assets.transforms.totals import totals_now
 
 
 @dg.asset(
@@ -20,11 +23,15 @@ from music_assets.transforms.current import current_rows
     owners=OWNERS,
     kinds={"ibis", "parquet", "deltalake"},
 )
-def artist_rank_in_country(user_data: ir.Table, user_top_artists: ir.Table) -> ir.Table:
-    """Rank the artists of each country over the current rows of the raw tables."""
-    return rankings.artist_rank_in_country(
-        current_rows(user_data, USER_DATA), current_rows(user_top_artists, USER_TOP_ARTISTS)
-    )
+def artist_rank_in_country(
+    store: dg.ResourceParam[DeltaStore],
+    engine: dg.ResourceParam[Engine],
+    user_data: ir.Table,
+    user_top_artists: ir.Table,
+) -> ir.Table:
+    """Rank the artists of each country; after a small drop, from the totals in the ranking as it stands."""
+    earlier = earlier_totals(store, engine)
+    return rankings.artist_rank_in_country(totals_now(user_data, user_top_artists, earlier, engine.keep))
 
 
 @dg.asset(

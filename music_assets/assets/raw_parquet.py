@@ -5,7 +5,9 @@ import time
 import dagster as dg
 
 from music_assets.assets import OWNERS
+from music_assets.lake.delta import ConcurrentCommitError
 from music_assets.lake.ingest import Ingest
+from music_assets.lake.landing import IngestRunningError
 from music_assets.metadata import ingest_metadata, table_metadata
 from music_assets.tables import USER_DATA, USER_TOP_ARTISTS, Table
 
@@ -20,7 +22,10 @@ def _raw_asset(table: Table) -> dg.AssetsDefinition:
     )
     def raw(context: dg.AssetExecutionContext, ingest: dg.ResourceParam[Ingest]) -> dg.MaterializeResult:
         begun = time.monotonic()
-        report = ingest.take(table, context.log)
+        try:
+            report = ingest.take(table, context.log)
+        except (IngestRunningError, ConcurrentCommitError) as error:
+            raise dg.Failure(str(error), allow_retries=False) from None
         snapshot = ingest.store.snapshot(table)
         return dg.MaterializeResult(
             metadata={**table_metadata(table, snapshot, time.monotonic() - begun), **ingest_metadata(report)}

@@ -43,7 +43,12 @@ class Hyperparameters(BaseModel):
 
     seed: int = Field(1, ge=1, lt=2**31, description="Seed of the shuffle and of word2vec.")
     workers: int | None = Field(
-        None, ge=1, description="Threads that train; empty: one per core. The same seed gives the same bytes with one."
+        None,
+        ge=1,
+        description=(
+            "Threads that train; empty: one per core. With Spark: partitions; empty: one per core, but 4 at most. "
+            "The same seed gives the same bytes with one."
+        ),
     )
     passes: int | None = Field(
         None, ge=1, description="Passes over the corpus; empty: from its size, 60 on small data, 5 on large."
@@ -54,15 +59,18 @@ class Hyperparameters(BaseModel):
         description="Distinct listeners an artist needs to take part in the training; empty: from the number of users.",
     )
     window: int = Field(5, ge=1, description="Words on each side that count as neighbours, in a shuffled sentence.")
-    negative: int = Field(5, ge=1, description="Noise words drawn for each neighbour.")
+    negative: int = Field(5, ge=1, description="Noise words drawn for each neighbour. Not with Spark.")
     ns_exponent: float = Field(
-        -0.5, description="Exponent of the frequency in the noise: below 0 rare artists are drawn more often."
+        -0.5,
+        description="Exponent of the frequency in the noise: below 0 rare ones are drawn more often. Not with Spark.",
     )
     sample: float = Field(1e-4, ge=0, description="Share of all words from which on an artist's words are thinned out.")
     alpha: float = Field(0.05, gt=0, description="Learning rate of the first pass; it falls linearly.")
-    min_alpha: float = Field(1e-4, gt=0, description="Learning rate at the end.")
+    min_alpha: float = Field(1e-4, gt=0, description="Learning rate at the end. Not with Spark.")
     context_share: float = Field(
-        0.5, ge=0, description="Weight of word2vec's second matrix, the context vectors, in an artist's vector."
+        0.5,
+        ge=0,
+        description="Weight of word2vec's second matrix, the context vectors, in an artist's vector. Not with Spark.",
     )
 
     def min_listeners_for(self, users: int) -> int:

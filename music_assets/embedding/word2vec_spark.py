@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,11 +33,11 @@ from music_assets.embedding.word2vec import (
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark import SparkContext
-    from pyspark.ml.feature import Word2Vec
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
 OF_GENSIM_ALONE = ("negative", "ns_exponent", "min_alpha", "context_share")
-PARTITIONS = 1
+MOST_PARTITIONS = 4
+"""Partitions where nothing else is asked for: so many, each trained apart, were measured to cost 1 % of the recall."""
 ROUNDS = 5
 """Rounds over the corpus at most; further passes are further copies in it."""
 LARGEST_COMPONENT = 100.0
@@ -62,9 +63,9 @@ class SparkTrainer:
         """Train word2vec on the artists with enough distinct listeners; see `word2vec.train`.
 
         `folder` must be there under the same path for all of Spark's executors. Of the hyperparameters, `workers` is
-        the number of partitions, 1 where it is empty; passes are rounded up to full rounds. `on_progress` is called
-        after each round, without a loss, of which Spark tells nothing. Any exception in this thread, such as an
-        interrupt, cancels Spark's jobs.
+        the number of partitions, where it is empty as many as Spark has cores, but 4 at most; passes are rounded up to
+        full rounds. `on_progress` is called after each round, without a loss, of which Spark tells nothing. Any
+        exception in this thread, such as an interrupt, cancels Spark's jobs.
 
         Raises TrainingError where there is nothing to train on, where a setting is set that Spark's word2vec does not
         have, where Spark failed, and where it returned vectors that are not finite or far too large.
@@ -76,16 +77,12 @@ class SparkTrainer:
         copies = -(-passes // ROUNDS)
         rounds = -(-passes // copies)
         tell = _teller(copies, rounds, words, on_progress)
-        session = self._session()
         with tempfile.TemporaryDirectory(prefix="word2vec-", dir=folder) as name:
             _write_copies(copies, listening, trained, hyperparameters, Path(name))
-            lines = session.read.text(_as_spark_reads(Path(name)), recursiveFileLookup=True)
-            word2vec = _estimator(hyperparameters, rounds)
-            found = _watched(session.sparkContext, lambda: _fit(word2vec, lines), tell)
+            found = _watched(self._session, _Fit(Path(name), hyperparameters, rounds), tell).sort_by("word")
         tell(rounds)
-        found = found.sort_by("word")
         vectors = found["vector"].combine_chunks().flatten().to_numpy().reshape(-1, DIMENSIONS)
-        _refuse_exploded(vectors)
+        refuse_exploded(vectors)
         return WordVectors(found["word"].to_numpy(), vectors, min_listeners, copies * rounds, words)
 
 
@@ -101,9 +98,8 @@ def _write_copies(
 ) -> None:
     for copy in range(copies):
         seed = hyperparameters.seed + copy
-        target = folder / str(copy)
-        target.mkdir()
-        write_corpus(thin(listening, trained, hyperparameters.sample, seed), trained, seed, target)
+        for part in write_corpus(thin(listening, trained, hyperparameters.sample, seed), trained, seed, folder):
+            part.path.rename(folder / f"{copy}-{part.path.name}")
 
 
 def _as_spark_reads(path: Path) -> str:
@@ -128,56 +124,63 @@ def _teller(
     return tell
 
 
-def _estimator(hyperparameters: Hyperparameters, rounds: int) -> "Word2Vec":
-    from pyspark.ml.feature import Word2Vec
+@dataclass(frozen=True)
+class _Fit:
+    """The work of Spark: read the corpus, train, return `word` and `vector`, a row for each artist's number."""
 
-    return Word2Vec(
-        vectorSize=DIMENSIONS,
-        minCount=1,
-        numPartitions=hyperparameters.workers or PARTITIONS,
-        maxIter=rounds,
-        windowSize=hyperparameters.window,
-        stepSize=hyperparameters.alpha,
-        seed=hyperparameters.seed,
-        maxSentenceLength=NEVER_CUT,
-        inputCol="words",
-        outputCol="vector",
-    )
+    corpus: Path
+    hyperparameters: Hyperparameters
+    rounds: int
+
+    def __call__(self, session: "SparkSession", group: str) -> "pa.Table":
+        from pyspark.ml.feature import Word2Vec
+        from pyspark.ml.functions import vector_to_array
+        from pyspark.sql.functions import col, split
+
+        context = session.sparkContext
+        word2vec = Word2Vec(
+            vectorSize=DIMENSIONS,
+            minCount=1,
+            numPartitions=self.hyperparameters.workers or min(context.defaultParallelism, MOST_PARTITIONS),
+            maxIter=self.rounds,
+            windowSize=self.hyperparameters.window,
+            stepSize=self.hyperparameters.alpha,
+            seed=self.hyperparameters.seed,
+            maxSentenceLength=NEVER_CUT,
+            inputCol="words",
+            outputCol="vector",
+        )
+        context.setJobGroup(group, "word2vec")
+        lines = session.read.text(_as_spark_reads(self.corpus))
+        vectors = word2vec.fit(lines.select(split("value", " ").alias("words"))).getVectors()
+        return vectors.select(col("word").cast("long"), vector_to_array("vector", "float32").alias("vector")).toArrow()
 
 
-def _fit(word2vec: "Word2Vec", lines: "DataFrame") -> "pa.Table":
-    """Return `word` and `vector`, a row for each artist's number in the lines."""
-    from pyspark.ml.functions import vector_to_array
-    from pyspark.sql.functions import col, split
+def _watched(session: Callable[[], "SparkSession"], fit: _Fit, tell: Callable[[int], None]) -> "pa.Table":
+    """Train, and tell the rounds done; Spark's jobs are cancelled when an exception ends the waiting here.
 
-    vectors = word2vec.fit(lines.select(split("value", " ").alias("words"))).getVectors()
-    return vectors.select(col("word").cast("long"), vector_to_array("vector", "float32").alias("vector")).toArrow()
-
-
-def _watched(context: "SparkContext", work: Callable[[], "pa.Table"], tell: Callable[[int], None]) -> "pa.Table":
-    """Do the work in a thread of its own; its Spark jobs are cancelled when an exception ends the waiting here."""
+    All talk with Spark is in other threads. pyspark's answer to an interrupt is to cancel jobs from this one, which
+    fails where that is in the midst of a call.
+    """
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 
     group = f"word2vec-{uuid.uuid4()}"
-
-    def grouped() -> "pa.Table":
-        context.setJobGroup(group, "word2vec")
-        return work()
-
-    with ThreadPoolExecutor(1) as thread:
-        training = thread.submit(grouped)
+    with ThreadPoolExecutor(2) as threads:
         try:
-            while wait([training], SECONDS_BETWEEN_LOOKS).not_done:
-                tell(_rounds_done(context, group))
-            return training.result()
+            spark = threads.submit(session).result()
+            training = threads.submit(fit, spark, group)
+            try:
+                while wait([training], SECONDS_BETWEEN_LOOKS).not_done:
+                    tell(threads.submit(_rounds_done, spark.sparkContext, group).result())
+                return training.result()
+            finally:
+                # Between two rounds there is no job to cancel, and the next one begins all the same.
+                while not training.done():
+                    threads.submit(spark.sparkContext.cancelJobGroup, group).result()
+                    wait([training], SECONDS_BETWEEN_LOOKS)
         except (Py4JError, PySparkException) as error:
             raise TrainingError(f"Spark's word2vec failed: {_reason(error)}") from error
-        finally:
-            # Between two rounds there is no job to cancel, and the next one begins all the same.
-            while not training.done():
-                context.cancelJobGroup(group)
-                wait([training], SECONDS_BETWEEN_LOOKS)
 
 
 def _rounds_done(context: "SparkContext", group: str) -> int:
@@ -193,7 +196,8 @@ def _reason(error: Exception) -> str:
     return lines[1] if lines[0].startswith("An error occurred while calling") and lines[1:] else lines[0]
 
 
-def _refuse_exploded(vectors: npt.NDArray[np.float32]) -> None:
+def refuse_exploded(vectors: npt.NDArray[np.float32]) -> None:
+    """Raise TrainingError where a vector, one a row, is not finite or has a component beyond 100."""
     sound = np.all(np.abs(vectors) <= LARGEST_COMPONENT, axis=1)
     if not sound.all():
         raise TrainingError(

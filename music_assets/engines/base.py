@@ -65,6 +65,10 @@ class Engine(Protocol):
         """Return the rows in these parquet files of the table, with its declared columns; no files: no rows."""
         ...
 
+    def keep(self, rows: ir.Table) -> ir.Table:
+        """Compute the rows now, and return them as a table to read repeatedly; it lasts as long as the engine."""
+        ...
+
     def write(self, rows: ir.Table, table: Table, folder: Path) -> list[Path]:
         """Write the rows as parquet into `folder`, in the table's sort order, and return the files."""
         ...

@@ -6,10 +6,7 @@ what a task that failed, or ran twice, has written stays in Spark's own temporar
 
 import atexit
 import math
-import os
 import re
-import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -38,7 +35,7 @@ DEFAULTS = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.parquet.compression.codec": "zstd",
-    "spark.sql.parquet.compression.zstd.level": "1",
+    "spark.hadoop.parquet.compression.codec.zstd.level": "1",
 }
 """What Spark is told unless a setting says otherwise."""
 LOCAL_DEFAULTS = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
@@ -58,17 +55,12 @@ FIXED = {
 BYTES_PER_PARTITION = 16 << 20
 """Of the largest input, as it lies on the disk; packed a few times tighter than what is shuffled."""
 MOST_PARTITIONS = 10_000
-OLDEST_JAVA = 17
 
 FIELD = r'(?:"(?:[^"]++|"")*+"|[^",]*+)'
 """A field by RFC 4180 inside one line. Possessive, so that Java matches it without recursion, however long it is."""
 ROW = rf"^{FIELD}(?:,{FIELD})*+\z"
 IN_HEADER = "in_header"
 WHOLE = "whole"
-
-
-class JavaMissingError(Exception):
-    """Spark cannot run: there is no Java on this machine, or it is too old."""
 
 
 def spark_config(
@@ -80,38 +72,16 @@ def spark_config(
     return {**DEFAULTS, **local, **memory, "spark.master": master, **(further or {}), **FIXED}
 
 
-def check_java() -> None:
-    """Raise JavaMissingError unless the Java that Spark would start is new enough."""
-    home = os.environ.get("JAVA_HOME")
-    java = f"{home}/bin/java" if home else shutil.which("java")
-    advice = (
-        f"MUSIC_ASSETS_ENGINE=spark needs Java {OLDEST_JAVA} or later. Install it (Debian: apt-get install "
-        "openjdk-17-jre-headless), or set JAVA_HOME to where it is; or leave MUSIC_ASSETS_ENGINE at duckdb, "
-        "which needs no Java. Nothing was touched."
-    )
-    if java is None:
-        raise JavaMissingError(f"There is no java on the PATH, and JAVA_HOME is not set. {advice}")
-    try:
-        told = subprocess.run([java, "-version"], capture_output=True, text=True, check=True).stderr  # noqa: S603
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise JavaMissingError(f"{java} cannot be run: {error}. {advice}") from None
-    found = re.search(r'version "(\d+)', told)
-    if found is None or int(found[1]) < OLDEST_JAVA:
-        raise JavaMissingError(f"{java} is too old: {told.splitlines()[0]}. {advice}")
-
-
 class SparkEngine:
     """The engine over a Spark session that starts when it is first needed, and stops with this process.
 
-    `scratch` holds the texts of files that are not flawless while they are parted; executors read them there.
-    `shuffle_partitions` None: as many as the data on the disk ask for.
-    Raises JavaMissingError.
+    A folder below `scratch` holds the texts of files that are not flawless while they are parted; executors read there.
+    `shuffle_partitions` None: as many as the size of the data on the disk asks for.
     """
 
     name = "spark"
 
     def __init__(self, pyspark: LazyPySparkResource, scratch: Path, shuffle_partitions: int | None = None) -> None:
-        check_java()
         self.pyspark = pyspark
         self.scratch = Scratch(scratch)
         self.shuffle_partitions = shuffle_partitions
@@ -121,6 +91,8 @@ class SparkEngine:
     def session(self) -> SparkSession:
         """The Spark session."""
         session = self.pyspark.spark_session
+        if self.shuffle_partitions:
+            session.conf.set("spark.sql.shuffle.partitions", self.shuffle_partitions)
         atexit.register(session.stop)
         return session
 
@@ -155,6 +127,10 @@ class SparkEngine:
             return ibis.memtable(table.schema.to_pyarrow().empty_table(), schema=table.schema)
         self._fit_shuffles(files)
         return self._read(_spark_schema(table.schema), files).cast(table.schema)
+
+    def keep(self, rows: ir.Table) -> ir.Table:
+        """Have the executors hold the rows once they are computed, in memory or on their disks."""
+        return self._as_ibis(self.session.sql(self.backend.compile(rows)).cache())
 
     def write(self, rows: ir.Table, table: Table, folder: Path) -> list[Path]:
         """Write the rows as parquet files, which follow one another in the table's sort order."""

@@ -112,12 +112,19 @@ class DeltaStore:
         """
         return self._commit(table, "append", files, identities, metadata)
 
-    def replace(self, table: Table, files: Sequence[Path], metadata: Mapping[str, Any] | None = None) -> int:
+    def replace(
+        self,
+        table: Table,
+        files: Sequence[Path],
+        metadata: Mapping[str, Any] | None = None,
+        replaced: int | None = None,
+    ) -> int:
         """Make the parquet files the whole content of the table in one transaction; return the new version.
 
-        Raises ConcurrentCommitError if another process replaced the content meanwhile.
+        Raises ConcurrentCommitError if another process replaced the content meanwhile: since it is read here, or, where
+        that is given, since the version `replaced`.
         """
-        return self._commit(table, "overwrite", files, (), metadata or {})
+        return self._commit(table, "overwrite", files, (), metadata or {}, replaced)
 
     def compact(self, table: Table, full_rows: int = FULL_ROWS) -> bool:
         """Put the table's small files together in one transaction, if they are many; tell whether they were.
@@ -138,7 +145,7 @@ class DeltaStore:
         )
         now = int(time.time() * 1000)
         removes = [RemoveAction(add["path"], False, now, add["size_bytes"], {}) for add in small]
-        self._commit(table, "append", files, (), {}, delta, removes)
+        self._commit(table, "append", files, (), {}, based_on=delta, removes=removes)
         return True
 
     def metadata(self, table: Table, key: str, since: int = -1, upto: int | None = None) -> list[Any]:
@@ -209,6 +216,7 @@ class DeltaStore:
         files: Sequence[Path],
         identities: Iterable[str],
         metadata: Mapping[str, Any],
+        replaced: int | None = None,
         based_on: DeltaTable | None = None,
         removes: Sequence[RemoveAction] = (),
     ) -> int:
@@ -219,7 +227,10 @@ class DeltaStore:
         _sync(file for path in files for file in (path, path.parent))
         schema = Schema.from_arrow(table.schema.to_pyarrow())
         try:
-            delta = based_on or self._open(table) or self._create(table, schema, append_only=mode == "append")
+            delta = based_on or self._open(table)
+            if replaced is not None and replaced != (delta.version() if delta else -1):
+                raise ConcurrentCommitError(f"{table.full_name}: another process replaced the content in between")
+            delta = delta or self._create(table, schema, append_only=mode == "append")
             properties = CommitProperties(
                 custom_metadata={key: json.dumps(value) for key, value in metadata.items()},
                 app_transactions=self._transactions(delta.version(), table, replaces, identities),

@@ -20,7 +20,7 @@ from music_assets.tables import RAW_TABLES, Table
 SUFFIXES = (".csv", ".csv.gz")
 NOT_LOOKED_AT = (".", "_")
 HASHED_AT_ONCE = 1 << 20
-LOCK = ".ingest.lock"
+INGEST_LOCK = ".ingest.lock"
 REASON_SUFFIX = ".reason.txt"
 CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode categories of control characters, marks that turn the direction of text, stray surrogates, line ends."""
@@ -101,6 +101,13 @@ class Landing:
             time.sleep(self.pause_between_looks)
         return {table: [file for file in files if file.unchanged()] for table, files in first.items()}
 
+    def wait_until_settled(self, most_seconds: float) -> None:
+        """Wait until every file has settled that lies there now, unless that takes more than so many seconds."""
+        youngest = max((file.modified_ns for table in RAW_TABLES for file in self.listing(table)), default=0) / 1e9
+        remaining = youngest + self.settle_seconds - time.time()
+        if 0 < remaining <= most_seconds:
+            time.sleep(remaining)
+
     def place(self, file: Path, progress: Callable[[int], None] = lambda _: None) -> Path:
         """Copy a CSV file into the folder of the table its header fits, under its name, in one step for readers.
 
@@ -142,7 +149,7 @@ class Landing:
 
         Raises IngestRunningError where another process holds it.
         """
-        lock = FileLock(self.root / LOCK)
+        lock = FileLock(self.root / INGEST_LOCK)
         try:
             lock.acquire(timeout=0)
         except Timeout:

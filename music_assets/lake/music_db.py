@@ -25,6 +25,7 @@ from music_assets.tables import EMBEDDING_TABLES, RANKING_TABLES, TABLES, Table
 LOG = logging.getLogger(__name__)
 KEPT_VERSIONS = 2
 POINTER = "current.json"
+PUBLISH_LOCK = ".publish.lock"
 BUILDING = ".building-"
 NAME = "music_db-{}.duckdb"
 VERSION = "%Y%m%dT%H%M%S.%fZ"
@@ -115,7 +116,7 @@ def read_pointer(path: Path) -> Published:
         return Published(path.parent / content["file"], content["data_version"], tables, content["size_bytes"])
     except OSError as error:
         raise DamagedPointerError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise DamagedPointerError(f"{path} is damaged: it does not tell of a snapshot") from None
 
 
@@ -123,7 +124,7 @@ def read_pointer(path: Path) -> Published:
 def alone(root: Path) -> Iterator[None]:
     """Wait for, and hold, the right to change what is published below the data root, or to rely on it."""
     root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / ".publish.lock"):
+    with FileLock(root / PUBLISH_LOCK):
         yield
 
 

@@ -10,7 +10,8 @@ import ibis.expr.types as ir
 
 from music_assets.tables import Column, Table
 
-INTEGER = r"^[ \t\r\n]*[+-]?[0-9]+[ \t\r\n]*$"
+INTEGER = r"^[ \t\r\n]*[+-]?[0-9]+[ \t\r\n]*\z"
+"""`\\z` and not `$`, before which Java lets a line separator of Unicode pass."""
 VISIBLE = r"[^ \t\r\n]"
 FIRST_VISIBLE = "!"
 NOT_AN_INTEGER = "not an integer"

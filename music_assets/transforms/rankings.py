@@ -4,18 +4,13 @@ import ibis
 import ibis.expr.types as ir
 
 
-def artist_rank_in_country(users: ir.Table, top_artists: ir.Table) -> ir.Table:
+def artist_rank_in_country(totals: ir.Table) -> ir.Table:
     """Rank the artists of each country by the plays of the country's users.
 
-    `users` and `top_artists` are current rows. Returns country, artist_name, total_playcount, rank: a row for each
-    country and artist; users without country do not count; ranks are 1, 2, 3 … without gaps by total_playcount
-    descending, ties by artist_name ascending in UTF-8 byte order.
+    `totals` has a row for each country and artist, as `transforms/totals.py` makes them. Returns country, artist_name,
+    total_playcount, rank: ranks are 1, 2, 3 … without gaps by total_playcount descending, ties by artist_name ascending
+    in UTF-8 byte order.
     """
-    located = users.filter(users["country"].notnull()).select("user_id", "country")
-    plays = top_artists.select("user_id", "artist_name", "playcount").join(located, "user_id")
-    totals = plays.group_by("country", "artist_name").agg(
-        total_playcount=plays["playcount"].sum().fill_null(0).cast("float64")
-    )
     order = [totals["total_playcount"].desc(), totals["artist_name"].asc()]
     return totals.mutate(rank=_rank(totals["country"], order))
 

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from music_assets.engines.base import Engine
 from music_assets.lake.music_db import published
 from music_assets.tables import RANKING_TABLES, RAW_TABLES, TABLES, USER_DATA, USER_TOP_ARTISTS
 from music_assets_tests.project import TOP_ARTISTS, USERS, Project
@@ -25,8 +26,8 @@ def bar(name: str, plays: int, length: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return Project(tmp_path_factory.mktemp("project"), reject_fail_share=0.5)
+def project(tmp_path_factory: pytest.TempPathFactory, engine: Engine) -> Project:
+    return Project(tmp_path_factory.mktemp("project"), engine, reject_fail_share=0.5)
 
 
 @pytest.fixture(scope="module")

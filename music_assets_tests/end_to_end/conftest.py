@@ -27,14 +27,16 @@ def plain_environment(root: Path, **more: str) -> dict[str, str]:
 def shell(tmp_path: Path) -> Shell:
     """Run a command in the repository to its end, whatever its exit code."""
 
-    def run(command: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        command: str, *arguments: object, patience: float = PATIENCE, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [BIN / command, *map(str, arguments)],
             cwd=REPOSITORY,
             env=plain_environment(tmp_path / "data", **environment),
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=patience,
             check=False,
         )
 

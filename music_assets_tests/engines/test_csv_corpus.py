@@ -8,13 +8,13 @@ import gzip
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from music_assets.engines.base import Engine
 from music_assets.lake.landing import Landing
 from music_assets.tables import REJECTED_ROWS, USER_DATA, USER_TOP_ARTISTS, Table
-from music_assets_tests.data_root import DataRoot
+from music_assets_tests.data_root import DataRoot, examples
 
 CORPUS = Path(__file__).with_name("csv_corpus")
 GOOD = sorted((CORPUS / "good").iterdir())
@@ -153,6 +153,21 @@ BYTES = {
         HEADER + b'1,1,"a' + b"\n" * 300 + b'b",5,\n1,2,x\n',
         [(1, 1, "a" + "\n" * 300 + "b", 5, None)],
         [(303, None, FEW, "1,2,x")],
+    ),
+    "quoted fields of every shape": (
+        HEADER + b'"1","1","","5",""\n1,2,"a ""b""",5,""""\n1,3,",",5,"a,""b"",c"\n1,4,"c"\n',
+        [(1, 2, 'a "b"', 5, '"'), (1, 3, ",", 5, 'a,"b",c')],
+        [(2, "artist_name", NO_ARTIST, '"1","1","","5",""'), (5, None, FEW, '1,4,"c"')],
+    ),
+    "header a second time": (
+        TWO_ROWS + HEADER,
+        EXPECTED,
+        [(4, "user_id", NO_INT, HEADER.decode().strip())],
+    ),
+    "line separators of Unicode": (
+        HEADER + "1,1,a\u2028b\u0085c\x0b,5,\n1,2,a,5\u2028,\n".encode(),
+        [(1, 1, "a\u2028b\u0085c\x0b", 5, None)],
+        [(3, "playcount", NO_INT, "1,2,a,5\u2028,")],
     ),
     "carriage returns alone": (
         TWO_ROWS.replace(b"\n", b"\r") + b"3,1\r",
@@ -309,19 +324,23 @@ LINES = st.tuples(
 ).map(lambda fields: b"%b,1,%b,%b,%b" % fields)
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(lines=st.lists(LINES, min_size=1, max_size=40), end=st.sampled_from([b"\n", b"\r\n"]))
-def test_both_readings_agree(tmp_path_factory: pytest.TempPathFactory, engine: Engine, lines: list, end: bytes) -> None:
+def test_both_readings_agree(tmp_path_factory: pytest.TempPathFactory, engine: Engine) -> None:
     """What is flawless alone lands the same beside a bad row, which makes the engine read the whole file exactly."""
-    data_root = DataRoot(tmp_path_factory.mktemp("data"), engine)
-    for name, content in (("alone", lines), ("beside", [*lines, b"9,9"])):
-        data_root.drop(USER_TOP_ARTISTS, f"{name}.csv", end.join([HEADER.strip(), *content, b""]))
-    report = data_root.take(USER_TOP_ARTISTS)
-    assert [(file.rows, file.rejects) for file in report.files] == [(len(lines), 0), (len(lines), 1)]
-    landed: dict[str, list[tuple]] = {"alone.csv": [], "beside.csv": []}
-    for *row, source, _ in data_root.rows(USER_TOP_ARTISTS):
-        landed[source].append(tuple(row))
-    assert sorted(landed["alone.csv"], key=repr) == sorted(landed["beside.csv"], key=repr)
+
+    @examples(engine, 6)
+    @given(lines=st.lists(LINES, min_size=1, max_size=40), end=st.sampled_from([b"\n", b"\r\n"]))
+    def agree(lines: list[bytes], end: bytes) -> None:
+        data_root = DataRoot(tmp_path_factory.mktemp("data"), engine)
+        for name, content in (("alone", lines), ("beside", [*lines, b"9,9"])):
+            data_root.drop(USER_TOP_ARTISTS, f"{name}.csv", end.join([HEADER.strip(), *content, b""]))
+        report = data_root.take(USER_TOP_ARTISTS)
+        assert [(file.rows, file.rejects) for file in report.files] == [(len(lines), 0), (len(lines), 1)]
+        landed: dict[str, list[tuple]] = {"alone.csv": [], "beside.csv": []}
+        for *row, source, _ in data_root.rows(USER_TOP_ARTISTS):
+            landed[source].append(tuple(row))
+        assert sorted(landed["alone.csv"], key=repr) == sorted(landed["beside.csv"], key=repr)
+
+    agree()
 
 
 def test_file_whose_name_is_a_pattern(data_root: DataRoot) -> None:

@@ -3,19 +3,17 @@
 import errno
 import logging
 import os
-import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from music_assets.engines.base import Engine
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.lake.music_db import connect
-from music_assets.tables import REJECTED_ROWS, USER_DATA
+from music_assets.tables import USER_DATA
 from music_assets_tests.data_root import DataRoot
-from music_assets_tests.disk import NOBODY, as_nobody, full, read_only, small_disk
+from music_assets_tests.disk import as_nobody, full, read_only, small_disk
 from music_assets_tests.project import RANKED_ARTISTS, TOP_ARTISTS, USERS, Project
 
 HEADER = "user_id,country,total_scrobbles\n"
@@ -25,17 +23,17 @@ PAGE = 4096
 
 
 def outcomes(data_root: DataRoot) -> list[tuple[str, str]]:
-    return [(file.name, file.outcome) for file in data_root.take(USER_DATA).files]
+    return sorted((file.name, file.outcome) for file in data_root.take(USER_DATA).files)
 
 
 # ---- Full -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("spare_pages", [0, 1, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 48, 64])
-def test_full_disk_loses_nothing(tmp_path: Path, engine: Engine, spare_pages: int) -> None:
+@pytest.mark.parametrize("spare_pages", [0, 1, 8, 16, 24, 28, 32, 40, 64])
+def test_full_disk_loses_nothing(tmp_path: Path, spare_pages: int) -> None:
     """Wherever the room ends, in the parquet file, the log, the move of the bad one: once there is room, all is in."""
     with small_disk(tmp_path / "disk", 8) as disk:
-        data_root = DataRoot(disk / "data", engine)
+        data_root = DataRoot(disk / "data", DuckDBEngine(disk / "scratch", threads=1))
         data_root.drop(USER_DATA, "a many.csv", MANY)
         data_root.drop(USER_DATA, "b mixed.csv", MIXED)
         data_root.drop(USER_DATA, "c bad.csv", "name\nx\n")
@@ -78,20 +76,20 @@ def shown(project: Project, sql: str) -> list[tuple[object, ...]]:
 
 
 def test_read_only_disk_still_answers_and_says_why_it_takes_nothing(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk", 24) as disk:
-        project = Project(disk / "data", threads=1)
-        project.drop_both()
-        assert project.refresh().success
-        path = project.drop(USER_DATA, HEADER + "5,Malta,1\n")
-        with read_only(disk):
-            failed = project.refresh()
-            assert not failed.success
-            told = [event.event_specific_data.error.to_string() for event in failed.get_step_failure_events()]
-            assert any("Read-only file system" in text and str(project.root) in text for text in told), told
-            assert shown(project, "SELECT * FROM processed_parquet_artist_rank_in_country") == RANKED_ARTISTS
-        assert path.exists()
-        assert project.refresh().success
-        assert shown(project, "SELECT count(*) FROM raw_parquet_user_data") == [(5,)]
+    project = Project(tmp_path / "disk/data", threads=1)
+    project.drop_both()
+    assert project.refresh().success
+    path = project.drop(USER_DATA, HEADER + "5,Malta,1\n")
+    with read_only(tmp_path / "disk", tmp_path / "read-only") as view:
+        closed = Project(view / "data", threads=1)
+        failed = closed.refresh()
+        assert not failed.success
+        told = [event.event_specific_data.error.to_string() for event in failed.get_step_failure_events()]
+        assert any("Read-only file system" in text and str(closed.root) in text for text in told), told
+        assert shown(closed, "SELECT * FROM processed_parquet_artist_rank_in_country") == RANKED_ARTISTS
+    assert path.exists()
+    assert project.refresh().success
+    assert shown(project, "SELECT count(*) FROM raw_parquet_user_data") == [(5,)]
 
 
 # ---- Closed to us ---------------------------------------------------------------------------------------------------
@@ -176,18 +174,3 @@ def test_bad_file_is_moved_to_another_disk(data_root: DataRoot) -> None:
             assert outcomes(data_root) == [("b.csv", "rejected"), ("c.csv", "landed")]
             assert data_root.waiting() == ["b.csv"]
         assert sorted(path.name for path in disk.iterdir()) == ["a.csv", "a.csv.reason.txt"]
-
-
-def test_files_get_the_rights_that_the_umask_leaves(data_root: DataRoot) -> None:
-    data_root.drop(USER_DATA, "a.csv", MIXED)
-    data_root.drop(USER_DATA, "b.csv", "bad\n")
-    before = os.umask(0o027)
-    try:
-        data_root.take(USER_DATA)
-    finally:
-        os.umask(before)
-    made = [*data_root.store.folder(USER_DATA).rglob("*"), *data_root.store.folder(REJECTED_ROWS).rglob("*")]
-    made += [data_root.root / "rejected", data_root.root / "rejected/b.csv.reason.txt"]
-    modes = {stat.S_IMODE(path.stat().st_mode) for path in made}
-    assert modes <= {0o640, 0o750, 0o600, 0o700}, {oct(mode) for mode in modes}
-    assert NOBODY not in {path.stat().st_uid for path in made}

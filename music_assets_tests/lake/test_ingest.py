@@ -159,7 +159,7 @@ def test_what_died_before_its_commit_is_vacuumed(data_root: DataRoot) -> None:
         Ingest(data_root.landing, DyingStore(data_root.root, REJECTED_ROWS), data_root.engine).take(USER_DATA, LOG)
     Ingest(data_root.landing, data_root.store, data_root.engine, retention_hours=0).take(USER_DATA, LOG)
     for table in (USER_DATA, REJECTED_ROWS):
-        left = {str(path) for path in data_root.store.folder(table).rglob("rows.parquet")}
+        left = {str(path) for path in data_root.store.folder(table).rglob("*.parquet")}
         assert left == set(data_root.store.snapshot(table).files)
     assert data_root.delivered(USER_DATA) == LANDED
 

@@ -1,12 +1,16 @@
 """The I/O manager, between real assets: what one returns the next one reads, and which versions it read is known."""
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import dagster as dg
+import ibis
 import pytest
 
 from music_assets.assets import rankings, raw_parquet
 from music_assets.assets.music_db import music_db
+from music_assets.lake.earlier import COVERED
 from music_assets.lake.io_manager import DeltaIOManager
 from music_assets.lake.music_db import INPUTS, Publisher
 from music_assets.tables import ARTIST_RANK_IN_COUNTRY, COUNTRY_RANK_PER_ARTIST, TABLES, USER_DATA, USER_TOP_ARTISTS
@@ -31,6 +35,8 @@ def materialize(data_root: DataRoot, instance: dg.DagsterInstance, selection: st
         selection=selection,
         resources={
             "io_manager": io_manager,
+            "store": data_root.store,
+            "engine": data_root.engine,
             "ingest": data_root.ingest,
             "publisher": Publisher(data_root.store, "200MB", 1),
         },
@@ -83,3 +89,89 @@ def test_result_that_cannot_be_computed_changes_nothing(data_root: DataRoot, ins
     assert not result.success
     assert data_root.store.snapshot(ARTIST_RANK_IN_COUNTRY) == before
     assert sorted(data_root.store.folder(ARTIST_RANK_IN_COUNTRY).glob("part-*")) == folders
+
+
+def mark(data_root: DataRoot, metadata: dict) -> None:
+    """Replace the ranking by one with a total that stands in no file: where it shows later, it was built upon."""
+    marked = ibis.memtable([("Chad", "Zaz", 1000.0, 1)], schema=ARTIST_RANK_IN_COUNTRY.schema)
+    folder = data_root.store.new_folder(ARTIST_RANK_IN_COUNTRY)
+    files = data_root.engine.write(marked, ARTIST_RANK_IN_COUNTRY, folder)
+    data_root.store.replace(ARTIST_RANK_IN_COUNTRY, files, metadata)
+
+
+def carried(data_root: DataRoot) -> dict:
+    return {key: data_root.store.metadata(ARTIST_RANK_IN_COUNTRY, key)[0] for key in (INPUTS, COVERED)}
+
+
+def test_a_small_drop_builds_upon_a_ranking_only_where_its_commit_tells_what_it_covers(
+    data_root: DataRoot, instance: dg.DagsterInstance
+) -> None:
+    def drop(name: str, plays: int) -> None:
+        data_root.drop(USER_TOP_ARTISTS, name, ARTISTS + f"1,1,Moby,{plays},\n")
+        materialize(data_root, instance, '+key:"artist_rank_in_country"')
+
+    data_root.drop(USER_DATA, "u.csv", USERS + "".join(f"{user},Chad,5\n" for user in range(1, 11)))
+    drop("first.csv", 5)
+    mark(data_root, carried(data_root))
+    drop("second.csv", 7)
+    assert data_root.rows(ARTIST_RANK_IN_COUNTRY) == [("Chad", "Zaz", 1000.0, 1), ("Chad", "Moby", 2.0, 2)]
+
+    mark(data_root, {INPUTS: {name: version + 1 for name, version in carried(data_root)[INPUTS].items()}})
+    drop("third.csv", 8)
+    assert data_root.rows(ARTIST_RANK_IN_COUNTRY) == [("Chad", "Moby", 8.0, 1)]
+
+    (file,) = data_root.store.snapshot(ARTIST_RANK_IN_COUNTRY).files
+    Path(file).write_bytes(Path(file).read_bytes()[:-5])
+    drop("fourth.csv", 9)
+    assert data_root.rows(ARTIST_RANK_IN_COUNTRY) == [("Chad", "Moby", 9.0, 1)]
+
+
+def test_rankings_of_a_slower_run_do_not_replace_those_of_newer_rows(
+    data_root: DataRoot, instance: dg.DagsterInstance
+) -> None:
+    """A run that had begun before another one put its older rankings over the newer ones, and published them."""
+    data_root.drop(USER_DATA, "u.csv", USERS + "1,Chad,5\n")
+    data_root.drop(USER_TOP_ARTISTS, "a.csv", ARTISTS + "1,1,Moby,5,\n")
+    materialize(data_root, instance)
+
+    @dg.asset(
+        key=dg.AssetKey(ARTIST_RANK_IN_COUNTRY.asset_key),
+        ins={name: dg.AssetIn(dg.AssetKey(["raw_parquet", name])) for name in ("user_data", "user_top_artists")},
+    )
+    def overtaken(user_data, user_top_artists):
+        data_root.drop(USER_DATA, "later.csv", USERS + "1,Mali,5\n")
+        assert materialize(data_root, instance).success
+        return rankings.artist_rank_in_country(
+            store=data_root.store, engine=data_root.engine, user_data=user_data, user_top_artists=user_top_artists
+        )
+
+    io_manager = DeltaIOManager(data_root.store, data_root.engine, TABLES, {}, retention_hours=168)
+    result = dg.materialize(
+        [overtaken, raw_parquet.user_data, raw_parquet.user_top_artists],
+        instance=instance,
+        selection="artist_rank_in_country",
+        resources={"io_manager": io_manager, "ingest": data_root.ingest},
+        raise_on_error=False,
+    )
+    assert not result.success
+    failure = result.failure_data_for_node("artist_rank_in_country")
+    assert failure is not None
+    assert (
+        "processed_parquet_artist_rank_in_country: another run has computed it from newer user_data. Nothing was "
+        "changed; run again if no other run is at work."
+    ) in failure.error.to_string()
+    assert data_root.rows(ARTIST_RANK_IN_COUNTRY, "country") == [("Mali",)]
+    uncommitted = {str(path) for path in data_root.store.folder(ARTIST_RANK_IN_COUNTRY).rglob("*.parquet")}
+    assert len(uncommitted) == 2, "the first rankings, which are kept for a while, and the newest"
+
+
+def test_an_input_that_was_begun_anew_is_ranked_again(data_root: DataRoot, instance: dg.DagsterInstance) -> None:
+    """Versions begin with 0 again where a person has removed a table to deliver all of it anew."""
+    data_root.drop(USER_TOP_ARTISTS, "a.csv", ARTISTS + "1,1,Moby,5,\n")
+    for country in ("Chad", "Mali"):
+        data_root.drop(USER_DATA, "u.csv", USERS + f"1,{country},5\n")
+        assert materialize(data_root, instance).success
+    shutil.rmtree(data_root.store.folder(USER_DATA))
+    data_root.drop(USER_DATA, "u.csv", USERS + "1,Togo,5\n")
+    assert materialize(data_root, instance).success
+    assert data_root.rows(ARTIST_RANK_IN_COUNTRY, "country") == [("Togo",)]

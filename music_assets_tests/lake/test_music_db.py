@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
@@ -180,6 +181,40 @@ def test_pointer_is_whole_at_any_time(store: DeltaStore, publisher: Publisher) -
 def test_newest_two_are_kept(store: DeltaStore, publisher: Publisher) -> None:
     paths = [publisher.publish().path.name for _ in range(4)]
     assert snapshots(store.root) == paths[-2:]
+
+
+def test_publishing_at_once_goes_one_after_the_other(store: DeltaStore) -> None:
+    """One put half of the other's pointer in place; the older one could win, and be removed as the oldest."""
+    rank(store, {})
+    with ThreadPoolExecutor(4) as workers:
+        made = list(workers.map(lambda _: Publisher(store, "200MB", 1).publish(), range(8)))
+    newest = max(made, key=lambda each: each.data_version)
+    assert published(store.root) == newest
+    assert len({each.data_version for each in made}) == len(made)
+    assert newest.path.name in snapshots(store.root)
+    assert len(snapshots(store.root)) == 2
+
+
+def test_what_died_while_it_was_built_is_removed(store: DeltaStore, publisher: Publisher) -> None:
+    folder = store.root / "music_db"
+    (folder / ".building-20200101T000000.000000Z.duckdb.tmp").mkdir(parents=True)
+    for suffix in ("", ".wal", ".tmp/spilled"):
+        (folder / f".building-20200101T000000.000000Z.duckdb{suffix}").write_text("half")
+    publisher.publish()
+    assert not list(folder.glob(".*"))
+
+
+def test_a_version_is_later_than_the_one_before_though_the_clock_went_back(
+    store: DeltaStore, publisher: Publisher
+) -> None:
+    """The one published last was removed as the oldest, while the pointer named it."""
+    for day in ("2999-12-30", "2999-12-31"):
+        first = publisher.publish()
+        first.path.rename(first.path.with_name(f"music_db-{day.replace('-', '')}T235959.999999Z.duckdb"))
+    last = publisher.publish()
+    assert last.data_version == "30000101T000000.000000Z"
+    assert published(store.root) == last
+    assert last.path.exists()
 
 
 def test_snapshot_in_use_is_kept(store: DeltaStore, publisher: Publisher) -> None:

@@ -125,3 +125,24 @@ def test_data_root_that_is_made_and_replaced_while_the_service_runs(tmp_path: Pa
         while service.query("SELECT 1").status_code == 503 and time.monotonic() < deadline:
             time.sleep(0.2)
         assert service.rows("SELECT count(*) > 0 FROM raw_parquet_user_data") == [[True]]
+
+
+@pytest.mark.parametrize("damage", ["pointer", "newest snapshot"])
+def test_damage_to_what_is_published_does_not_end_the_service(own: World, damage: str) -> None:
+    """It answered 500 over a damaged pointer, and 503 for good over a snapshot that was cut off."""
+    publish_marked(own, 1)
+    newest = publish_marked(own, 2)
+    with serving(own.root) as service:
+        assert service.rows(TELLS_VERSIONS) == [[10**7 + 2, 10.0**7 + 2]]
+        folder = own.root / "music_db"
+        damaged = folder / ("current.json" if damage == "pointer" else f"music_db-{newest}.duckdb")
+        damaged.write_bytes(damaged.read_bytes()[:100])
+        mark = 2 if damage == "pointer" else 1
+        assert service.rows("SELECT max(total_playcount) FROM processed_parquet_country_rank_per_artist") == [
+            [10.0**7 + mark]
+        ]
+        assert service.http.get("/readyz").status_code == 200
+    with serving(own.root) as restarted:
+        assert restarted.http.get("/countries").status_code == 200
+        publish_marked(own, 3)
+        assert restarted.rows(TELLS_VERSIONS) == [[10**7 + 3, 10.0**7 + 3]]

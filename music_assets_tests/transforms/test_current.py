@@ -1,35 +1,52 @@
 """Current rows, by hand: which of several deliveries of a key counts. Random ones are in test_rankings."""
 
 import dataclasses
+from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 
-import ibis
+import ibis.expr.types as ir
 import pytest
 
+from music_assets.engines.base import Engine
 from music_assets.tables import USER_DATA, USER_TOP_ARTISTS, Table
 from music_assets.transforms.current import current_rows, repeated_keys
+from music_assets_tests.data_root import table_on
 
 MONDAY, TUESDAY = datetime(2024, 1, 1), datetime(2024, 1, 2)
 
 
-def table_of(table: Table, rows: list[tuple]) -> ibis.Table:
-    names = [column.name for column in table.columns]
-    return ibis.memtable([dict(zip(names, row, strict=True)) for row in rows], schema=table.schema)
+TableOf = Callable[[Table, list[tuple]], ir.Table]
+Current = Callable[[Table, list[tuple]], list[tuple]]
 
 
-def current(table: Table, rows: list[tuple]) -> list[tuple]:
-    found = current_rows(table_of(table, rows), table).to_pyarrow().to_pylist()
+@pytest.fixture
+def table_of(engine: Engine, tmp_path: Path) -> TableOf:
+    """Make a table of rows, as the engine reads it."""
+    return lambda table, rows: table_on(
+        engine, tmp_path, {name: str(kind) for name, kind in table.schema.items()}, rows
+    )
+
+
+@pytest.fixture
+def current(table_of: TableOf) -> Current:
+    """Compute the current rows of a history, sorted."""
+    return lambda table, rows: current_of(table_of(table, rows), table)
+
+
+def current_of(history: ir.Table, table: Table) -> list[tuple]:
+    found = current_rows(history, table).to_pyarrow().to_pylist()
     assert all(list(row) == [column.name for column in table.columns] for row in found)
     return sorted((tuple(row.values()) for row in found), key=repr)
 
 
-def test_later_drop_wins_even_where_it_knows_less() -> None:
+def test_later_drop_wins_even_where_it_knows_less(current: Current) -> None:
     rows = [(1, None, None, "b", TUESDAY), (1, "Chad", 9, "a", MONDAY), (2, "Mali", 1, "a", MONDAY)]
     assert current(USER_DATA, rows) == [rows[0], rows[2]]
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_tie_break_within_a_file(reverse: bool) -> None:
+def test_tie_break_within_a_file(current: Current, reverse: bool) -> None:
     """More scrobbles first, then the country; NULL last in both."""
     rows = [
         (1, "Chad", 5, "a", MONDAY),
@@ -46,7 +63,7 @@ def test_tie_break_within_a_file(reverse: bool) -> None:
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_ranks_of_a_user_are_replaced_one_by_one(reverse: bool) -> None:
+def test_ranks_of_a_user_are_replaced_one_by_one(current: Current, reverse: bool) -> None:
     rows = [
         (1, 1, "Moby", 5, None, "a", MONDAY),
         (1, 2, "Zaz", 4, None, "a", MONDAY),
@@ -60,16 +77,16 @@ def test_ranks_of_a_user_are_replaced_one_by_one(reverse: bool) -> None:
     assert current(USER_TOP_ARTISTS, rows[::-1] if reverse else rows) == sorted(expected, key=repr)
 
 
-def test_equal_rows_count_once() -> None:
+def test_equal_rows_count_once(current: Current) -> None:
     row = (1, 1, "Moby", 5, None, "a", MONDAY)
     assert current(USER_TOP_ARTISTS, [row] * 3) == [row]
 
 
-def test_nothing_delivered() -> None:
+def test_nothing_delivered(current: Current) -> None:
     assert current(USER_TOP_ARTISTS, []) == []
 
 
-def test_repeated_keys() -> None:
+def test_repeated_keys(table_of: TableOf) -> None:
     rows = [
         (user, rank, "a", 1, None, "f", MONDAY) for user, rank in [(1, 1), (1, 2), (1, 1), (2, 50), (2, 50), (2, 50)]
     ]
@@ -77,7 +94,7 @@ def test_repeated_keys() -> None:
     assert sorted(tuple(row.values()) for row in found) == [(1, 1, 2), (2, 50, 3)]
 
 
-def test_key_that_does_not_fit_into_bits_is_refused() -> None:
+def test_key_that_does_not_fit_into_bits_is_refused(table_of: TableOf) -> None:
     wide = dataclasses.replace(USER_TOP_ARTISTS, key=("user_id", "playcount"))
     with pytest.raises(ValueError, match="user_top_artists: a key of user_id and one column"):
         current_rows(table_of(wide, []), wide)

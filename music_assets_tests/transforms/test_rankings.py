@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from music_assets.engines.base import Engine
 from music_assets.tables import ARTIST_RANK_IN_COUNTRY, COUNTRY_RANK_PER_ARTIST, USER_DATA, USER_TOP_ARTISTS
-from music_assets_tests.data_root import DataRoot
+from music_assets_tests.data_root import DataRoot, examples
 
 MEANING = {
     "Germany": "Germany",
@@ -91,40 +91,41 @@ def oracle(user_files: list[list[User]], artist_files: list[list[TopArtist]]) ->
     return list(by_country.itertuples(index=False, name=None)), list(by_artist.itertuples(index=False, name=None))
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(user_files=drops(USERS, 25), artist_files=drops(TOP_ARTISTS, 50))
-@example(user_files=[[]], artist_files=[[]])
-@example(user_files=[[(1, "Germany", 5)], [(1, "None", 9)]], artist_files=[[(1, 1, "Drake", 3, None)]])
-@example(
-    user_files=[[(1, "Germany", None), (1, "germany", 0), (2, "Germany", 1)], [(3, "germany", 1)]],
-    artist_files=[
-        [(1, 1, "Drake", None, None), (1, 1, "Zedd", 0, None), (2, 1, "Zedd", 7, None), (3, 1, "Zedd", 2, "m1")],
-        [(1, 2, "Drake", 7, None), (3, 2, "Ärzte", 0, None), (9, 1, "Zedd", 3, None)],
-    ],
-)
-@example(
-    user_files=[[(1, "Korea, Republic of", 1), (2, "Côte d'Ivoire", 1), (3, "Germany", 1), (4, "germany", 1)]],
-    artist_files=[
-        [
-            (user, rank, name, count, None)
-            for user in (1, 2, 3, 4)
-            for rank, (name, count) in enumerate([("drake", 2), ("Zedd", 2), ("𝔘lver", 0), ("Ａ", None)], 1)
-        ]
-    ],
-)
-def test_rankings_of_dropped_files(
-    engine: Engine, user_files: list[list[User]], artist_files: list[list[TopArtist]]
-) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        data_root = DataRoot(Path(folder), engine)
-        for table, files in ((USER_DATA, user_files), (USER_TOP_ARTISTS, artist_files)):
-            for number, rows in enumerate(files):
-                data_root.drop(table, f"{number}.csv", as_csv([c.name for c in table.delivered], rows, number))
-            data_root.take(table)
-        data_root.rank()
-        assert (data_root.rows(ARTIST_RANK_IN_COUNTRY), data_root.rows(COUNTRY_RANK_PER_ARTIST)) == oracle(
-            user_files, artist_files
-        )
+def test_rankings_of_dropped_files(engine: Engine) -> None:
+    @examples(engine, 10)
+    @given(user_files=drops(USERS, 25), artist_files=drops(TOP_ARTISTS, 50))
+    @example(user_files=[[]], artist_files=[[]])
+    @example(user_files=[[(1, "Germany", 5)], [(1, "None", 9)]], artist_files=[[(1, 1, "Drake", 3, None)]])
+    @example(
+        user_files=[[(1, "Germany", None), (1, "germany", 0), (2, "Germany", 1)], [(3, "germany", 1)]],
+        artist_files=[
+            [(1, 1, "Drake", None, None), (1, 1, "Zedd", 0, None), (2, 1, "Zedd", 7, None), (3, 1, "Zedd", 2, "m1")],
+            [(1, 2, "Drake", 7, None), (3, 2, "Ärzte", 0, None), (9, 1, "Zedd", 3, None)],
+        ],
+    )
+    @example(
+        user_files=[[(1, "Korea, Republic of", 1), (2, "Côte d'Ivoire", 1), (3, "Germany", 1), (4, "germany", 1)]],
+        artist_files=[
+            [
+                (user, rank, name, count, None)
+                for user in (1, 2, 3, 4)
+                for rank, (name, count) in enumerate([("drake", 2), ("Zedd", 2), ("𝔘lver", 0), ("Ａ", None)], 1)
+            ]
+        ],
+    )
+    def rank(user_files: list[list[User]], artist_files: list[list[TopArtist]]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            data_root = DataRoot(Path(folder), engine)
+            for table, files in ((USER_DATA, user_files), (USER_TOP_ARTISTS, artist_files)):
+                for number, rows in enumerate(files):
+                    data_root.drop(table, f"{number}.csv", as_csv([c.name for c in table.delivered], rows, number))
+                data_root.take(table)
+            data_root.rank()
+            assert (data_root.rows(ARTIST_RANK_IN_COUNTRY), data_root.rows(COUNTRY_RANK_PER_ARTIST)) == oracle(
+                user_files, artist_files
+            )
+
+    rank()
 
 
 def test_ranks_by_hand(data_root: DataRoot) -> None:
@@ -155,3 +156,17 @@ def test_ranks_by_hand(data_root: DataRoot) -> None:
         ("Chad", "Zaz", 0.0, 0.0, 1),
         ("Germany", "Zaz", 0.0, 0.0, 2),
     ]
+
+
+def test_sum_that_outgrows_an_integer(data_root: DataRoot) -> None:
+    largest = 2**63 - 1
+    data_root.drop(USER_DATA, "u.csv", "user_id,country,total_scrobbles\n1,Germany,\n2,Germany,\n")
+    data_root.drop(
+        USER_TOP_ARTISTS,
+        "a.csv",
+        f"user_id,rank,artist_name,playcount,mbid\n1,1,Moby,{largest},\n2,1,Moby,{largest},\n2,2,Zaz,1,\n",
+    )
+    for table in (USER_DATA, USER_TOP_ARTISTS):
+        data_root.take(table)
+    data_root.rank()
+    assert data_root.rows(ARTIST_RANK_IN_COUNTRY) == [("Germany", "Moby", 2.0**64, 1), ("Germany", "Zaz", 1.0, 2)]

@@ -1,0 +1,125 @@
+"""Totals: how often the users of a country played an artist, computed from the history of deliveries.
+
+Totals are sums. So where they are known as of an earlier time, only the users that were delivered since are looked at:
+what these contributed then is taken off, what they contribute now is added.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import ibis
+import ibis.expr.types as ir
+
+from music_assets.tables import USER_DATA, USER_TOP_ARTISTS, Table
+from music_assets.transforms.current import current_rows
+
+LARGEST_SHARE = 0.1
+"""Of the users; where more were delivered since, it costs about as much to compute all totals anew."""
+LARGEST_EXACT = 2**53
+"""Below it a float64 holds every integer."""
+
+
+@dataclass(frozen=True)
+class Covered:
+    """The part of a table's history that totals were computed from: its rows up to a time, and how many these were."""
+
+    until: datetime
+    rows: int
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """Totals as of an earlier time (country, artist_name, total_playcount), and what they cover, by table name."""
+
+    totals: ir.Table
+    covered: Mapping[str, Covered]
+
+
+def totals(users: ir.Table, top_artists: ir.Table) -> ir.Table:
+    """Return country, artist_name and total_playcount: a row for each country and artist with a listener.
+
+    `users` and `top_artists` are the history of deliveries, of which the current rows count. Users without country do
+    not count; an unknown playcount counts as 0.
+    """
+    located = current_rows(users, USER_DATA).filter(lambda user: user["country"].notnull()).select("user_id", "country")
+    listed = current_rows(top_artists, USER_TOP_ARTISTS).select("user_id", "artist_name", "playcount")
+    plays = listed.join(located, "user_id")
+    return plays.group_by("country", "artist_name").agg(
+        # As floats, which are exact up to 2^53: a sum of integers that outgrows its type stops Spark.
+        total_playcount=plays["playcount"].cast("float64").sum().fill_null(0)
+    )
+
+
+def totals_now(
+    users: ir.Table,
+    top_artists: ir.Table,
+    earlier: Earlier | None,
+    keep: Callable[[ir.Table], ir.Table],
+    largest_share: float = LARGEST_SHARE,
+) -> ir.Table:
+    """Return the same as `totals`, starting from earlier ones where that is possible and pays.
+
+    It is possible where the history still holds what they cover, and they are exact. Where nothing was delivered since,
+    somebody wants all computed anew. `keep` computes rows once that are read several times.
+    """
+    if earlier is None or not _is_continued(earlier, users, top_artists):
+        return totals(users, top_artists)
+    touched = keep(_touched(earlier, users, top_artists))
+    if _number(touched.count()) > largest_share * _number(users.count()):
+        return totals(users, top_artists)
+    return _updated(earlier, keep(users.semi_join(touched, "user_id")), keep(top_artists.semi_join(touched, "user_id")))
+
+
+def _updated(earlier: Earlier, users: ir.Table, top_artists: ir.Table) -> ir.Table:
+    """Return the earlier totals with the part of the touched users, whose history this is, replaced."""
+    then = totals(_covered(users, USER_DATA, earlier), _covered(top_artists, USER_TOP_ARTISTS, earlier))
+    now = totals(users, top_artists)
+    parts = ibis.union(
+        _part(earlier.totals, earlier.totals["total_playcount"], listeners=0),
+        _part(then, -then["total_playcount"], listeners=0),
+        _part(now, now["total_playcount"], listeners=1),
+    )
+    summed = parts.group_by("country", "artist_name").agg(
+        total_playcount=parts["plays"].sum(), listeners=parts["listeners"].sum()
+    )
+    # All who listen without plays are touched. So where no plays are left, there is a listener among these, or none.
+    return summed.filter((summed["total_playcount"] > 0) | (summed["listeners"] > 0)).drop("listeners")
+
+
+def _touched(earlier: Earlier, users: ir.Table, top_artists: ir.Table) -> ir.Table:
+    """Return the `user_id` of those delivered since, and of those with an artist without plays, which no sum shows."""
+    later_users = users.filter(users["ingested_at"] > _until(earlier, USER_DATA))
+    later_artists = top_artists.filter(
+        (top_artists["ingested_at"] > _until(earlier, USER_TOP_ARTISTS)) | (top_artists["playcount"].fill_null(0) == 0)
+    )
+    return later_users.select("user_id").union(later_artists.select("user_id")).distinct()
+
+
+def _is_continued(earlier: Earlier, users: ir.Table, top_artists: ir.Table) -> bool:
+    """Tell whether the history holds what the earlier totals cover, and more, and whether the totals are exact."""
+    histories = {USER_DATA: users, USER_TOP_ARTISTS: top_artists}
+    expected = [earlier.covered[table.name].rows for table in histories]
+    found = [_number(_covered(history, table, earlier).count()) for table, history in histories.items()]
+    largest = _number(earlier.totals["total_playcount"].max().fill_null(0))
+    return (
+        found == expected
+        and sum(_number(history.count()) for history in histories.values()) > sum(expected)
+        and largest < LARGEST_EXACT
+    )
+
+
+def _covered(history: ir.Table, table: Table, earlier: Earlier) -> ir.Table:
+    return history.filter(history["ingested_at"] <= _until(earlier, table))
+
+
+def _until(earlier: Earlier, table: Table) -> ir.Scalar:
+    return ibis.literal(earlier.covered[table.name].until, "timestamp(6)")
+
+
+def _part(rows: ir.Table, plays: ir.Value, listeners: int) -> ir.Table:
+    return rows.select("country", "artist_name", plays=plays, listeners=ibis.literal(listeners, "int64"))
+
+
+def _number(expression: ir.Scalar) -> float:
+    return expression.to_pyarrow().as_py()

@@ -1,0 +1,233 @@
+"""Any series of drops, repeats, updates, bad files, refreshes, failures and vacuums, beside the model in memory."""
+
+import logging
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from music_assets.engines.duckdb import DuckDBEngine
+from music_assets.lake.music_db import INPUTS, Publisher, connect
+from music_assets.tables import (
+    ARTIST_RANK_IN_COUNTRY,
+    COUNTRY_RANK_PER_ARTIST,
+    RANKING_TABLES,
+    RAW_TABLES,
+    REJECTED_ROWS,
+    TABLES,
+    USER_DATA,
+    USER_TOP_ARTISTS,
+    Table,
+)
+from music_assets.transforms import rankings
+from music_assets.transforms.current import current_rows
+from music_assets_tests.data_root import DataRoot
+from music_assets_tests.faults.model import BadRow, File, Model
+from music_assets_tests.faults.state import rows_of
+
+COUNTS = st.none() | st.integers(0, 3)
+USERS = st.tuples(st.integers(1, 4), st.sampled_from(["Germany", "Chad", None]), COUNTS)
+TOP_ARTISTS = st.tuples(
+    st.integers(1, 5),
+    st.integers(1, 3),
+    st.sampled_from(["Moby", "moby", "Ärzte"]),
+    COUNTS,
+    st.sampled_from([None, "m"]),
+)
+BAD_USERS = (
+    BadRow("x,Chad,1", "user_id", "not an integer"),
+    BadRow(",Chad,1", "user_id", "missing user_id"),
+    BadRow("5,Chad,-1", "total_scrobbles", "negative count"),
+    BadRow("6,Chad", None, "wrong number of fields"),
+)
+BAD_TOP_ARTISTS = (
+    BadRow("1,51,Moby,1,", "rank", "rank outside 1 to 50"),
+    BadRow("1,1,,1,", "artist_name", "missing artist_name"),
+    BadRow("2,1,Moby,3.7,", "playcount", "not an integer"),
+)
+BAD_FILES = (b" \n", b"user_id,land\n1,Chad\n", b"\x1f\x8b not gzip")
+ROWS = {
+    USER_DATA: st.lists(USERS | st.sampled_from(BAD_USERS), max_size=6),
+    USER_TOP_ARTISTS: st.lists(TOP_ARTISTS | st.sampled_from(BAD_TOP_ARTISTS), max_size=8),
+}
+TABLE = st.sampled_from(RAW_TABLES)
+
+
+class FailedError(Exception):
+    """What the failing run meets."""
+
+
+class Refresh:
+    """A refresh, step by step as the job goes, that may fail before or after one of its steps."""
+
+    def __init__(self, data_root: DataRoot, fails: tuple[str, str] | None = None) -> None:
+        self.data_root = data_root
+        self.fails = fails
+        self.done: list[str] = []
+
+    def run(self) -> None:
+        """Run it; `done` tells the steps that were done, in order."""
+        root, store = self.data_root, self.data_root.store
+        append = store.append
+
+        def appended(table: Table, *rest: Any) -> int:
+            of = "rejects" if table is REJECTED_ROWS else "rows"
+            return self._step(f"{of} of {self.taking.name}", lambda: append(table, *rest))
+
+        store.append = appended  # type: ignore[method-assign]
+        try:
+            for table in RAW_TABLES:
+                self.taking = table
+                self._step(f"folder of {table.name}", lambda table=table: root.take(table))
+        finally:
+            store.append = append  # type: ignore[method-assign]
+        read = {table: store.snapshot(table) for table in RAW_TABLES}
+        rows = [current_rows(root.engine.read(table, snapshot.files), table) for table, snapshot in read.items()]
+        inputs = {table.name: snapshot.version for table, snapshot in read.items()}
+        self._rank(ARTIST_RANK_IN_COUNTRY, rankings.artist_rank_in_country(*rows), inputs)
+        ranked = store.snapshot(ARTIST_RANK_IN_COUNTRY)
+        by_artist = rankings.country_rank_per_artist(root.engine.read(ARTIST_RANK_IN_COUNTRY, ranked.files))
+        self._rank(COUNTRY_RANK_PER_ARTIST, by_artist, {ARTIST_RANK_IN_COUNTRY.name: ranked.version})
+        self._step("publishing", Publisher(store, "200MB", 1).publish)
+
+    def _rank(self, table: Table, rows: Any, inputs: dict[str, int]) -> None:
+        store = self.data_root.store
+        files = self.data_root.engine.write(rows, table, store.new_folder(table))
+        self._step(table.name, lambda: store.replace(table, files, {INPUTS: inputs}))
+
+    def _step(self, name: str, step: Callable[[], Any]) -> Any:
+        if self.fails == ("before", name):
+            raise FailedError
+        result = step()
+        self.done.append(name)
+        if self.fails == ("after", name):
+            raise FailedError
+        return result
+
+
+STEPS = [
+    *(f"{what} of {table.name}" for table in RAW_TABLES for what in ("rejects", "rows", "folder")),
+    *(table.name for table in RANKING_TABLES),
+    "publishing",
+]
+
+
+class Histories(RuleBasedStateMachine):
+    """A data root, and the model of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.data_root = DataRoot(Path(self.folder.name) / "data", ENGINE)
+        self.model = Model()
+        self.dropped: list[File] = []
+
+    def teardown(self) -> None:
+        self.folder.cleanup()
+
+    @rule(table=TABLE, data=st.data())
+    def drop(self, table: Table, data: st.DataObject) -> None:
+        rows = data.draw(ROWS[table])
+        self._drop(table, _csv(table, rows), tuple(rows))
+
+    @precondition(lambda self: self.dropped)
+    @rule(data=st.data())
+    def drop_again(self, data: st.DataObject) -> None:
+        file = data.draw(st.sampled_from(self.dropped))
+        self._drop(file.table, file.content, file.rows)
+
+    @rule(table=TABLE, content=st.sampled_from(BAD_FILES))
+    def drop_bad_file(self, table: Table, content: bytes) -> None:
+        self._drop(table, content, None)
+
+    @rule()
+    def refresh(self) -> None:
+        Refresh(self.data_root).run()
+        for table in RAW_TABLES:
+            self.model.commit_rejects(table)
+            self.model.commit_rows(table)
+            self.model.empty_folder(table)
+        self.model.publish()
+        assert self.data_root.waiting() == []
+        aside = [path for path in (self.data_root.root / "rejected").glob("*") if path.suffix != ".txt"]
+        assert Counter(path.read_bytes() for path in aside) == self.model.aside
+        rankings_now = {table.full_name: self.data_root.rows(table) for table in RANKING_TABLES}
+        assert rankings_now == self.model.rankings()
+
+    @rule(when=st.sampled_from(["before", "after"]), step=st.sampled_from(STEPS))
+    def refresh_that_fails(self, when: str, step: str) -> None:
+        refresh = Refresh(self.data_root, (when, step))
+        with suppress(FailedError):
+            refresh.run()
+        for done in refresh.done:
+            what, _, name = done.partition(" of ")
+            table = next((table for table in RAW_TABLES if table.name == name), USER_DATA)
+            if what == "rejects":
+                self.model.commit_rejects(table)
+            elif what == "rows":
+                self.model.commit_rows(table)
+            elif what == "folder":
+                self.model.empty_folder(table)
+            elif what == "publishing":
+                self.model.publish()
+
+    @rule(table=st.sampled_from(TABLES))
+    def vacuum(self, table: Table) -> None:
+        self.data_root.store.vacuum(table, 0)
+        found = {str(path) for path in self.data_root.store.folder(table).glob("part-*/*")}
+        assert found == set(self.data_root.store.snapshot(table).files)
+
+    @invariant()
+    def every_file_waits_or_is_in(self) -> None:
+        waiting = set(self.data_root.waiting())
+        assert {file.name for file in self.model.waiting} >= waiting
+        for file in self.model.waiting:
+            assert file.name in waiting or file.rows is None or file.content in self.model.seen[file.table]
+
+    @invariant()
+    def tables_hold_what_was_committed(self) -> None:
+        found = {table.full_name: rows_of(self.data_root.store, table) for table in (*RAW_TABLES, REJECTED_ROWS)}
+        assert found == self.model.tables()
+
+    @invariant()
+    def readers_see_what_was_published(self) -> None:
+        if self.model.published is None:
+            assert not (self.data_root.root / "music_db" / "current.json").exists()
+            return
+        with connect(self.data_root.root) as connection:
+            for name, expected in self.model.published.items():
+                if isinstance(expected, Counter):
+                    found: Any = Counter(connection.execute(f"SELECT * EXCLUDE (ingested_at) FROM {name}").fetchall())
+                else:
+                    found = connection.execute(f"FROM {name}").fetchall()
+                assert found == expected, name
+
+    def _drop(self, table: Table, content: bytes, rows: tuple | None) -> None:
+        file = File(table, f"{len(self.dropped)}.csv", content, rows)
+        self.data_root.drop(table, file.name, content)
+        self.dropped.append(file)
+        self.model.waiting.append(file)
+
+
+def _csv(table: Table, rows: list[tuple | BadRow]) -> bytes:
+    lines = [row.text if isinstance(row, BadRow) else ",".join(map(_text, row)) for row in rows]
+    return "\n".join([",".join(column.name for column in table.delivered), *lines, ""]).encode()
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+ENGINE = DuckDBEngine(Path(tempfile.gettempdir()) / "music_assets_model", threads=1)
+logging.getLogger("music_assets_tests.data_root").setLevel(logging.ERROR)
+
+TestHistories = Histories.TestCase
+TestHistories.settings = settings(
+    max_examples=20, stateful_step_count=12, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)

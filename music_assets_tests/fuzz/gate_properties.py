@@ -1,0 +1,65 @@
+"""What must hold of the query gate for any text at all: a clean refusal, or one SELECT that reaches nothing outside."""
+
+import duckdb
+
+from music_assets.query.sandbox.gate import Gate, GateError
+
+TABLES = ("artist_rank", "users")
+CODES = {"syntax", "not-allowed", "unknown-table"}
+MOST_MILLISECONDS = 300
+
+
+class Gatekeeper:
+    """A gate, and behind it a connection that cannot reach files and tells when something tried to."""
+
+    def __init__(self) -> None:
+        self.connection = duckdb.connect(
+            ":memory:",
+            config={
+                "threads": 1,
+                "memory_limit": "100MB",
+                "temp_directory": "",
+                "autoload_known_extensions": False,
+                "autoinstall_known_extensions": False,
+                "errors_as_json": True,
+                "max_expression_depth": 250,
+                "python_enable_replacements": False,
+            },
+        )
+        self.connection.execute("CREATE TABLE artist_rank AS SELECT 'Chad' AS country, 'Can' AS artist, 1 AS rank")
+        self.connection.execute("CREATE TABLE users AS SELECT 1 AS user_id, 'Chad' AS country, [1, 2] AS list")
+        self.connection.execute("SET enable_external_access = false")
+        self.connection.execute(f"SET max_execution_time = {MOST_MILLISECONDS}")
+        self.connection.execute("SET lock_configuration = true")
+        self.gate = Gate(self.connection, TABLES)
+
+    def check(self, sql: str) -> bool:
+        """Judge the text, run it where it is let through, and check both. Returns whether it was let through."""
+        try:
+            verdict = self.gate.judge(sql)
+        except GateError as refused:
+            assert refused.code in CODES
+            assert refused.detail
+            assert refused.location is None or 0 <= refused.location <= len(sql.encode())
+            return False
+        assert verdict.sql == sql
+        assert [str(kind).split(".")[-1] for kind in self._kinds(sql)] in (["SELECT"], ["EXPLAIN"])
+        before = self._state()
+        try:
+            self.connection.execute(sql).fetchmany(10)
+        except duckdb.PermissionException as error:
+            raise AssertionError(f"the gate let through what reaches outside: {sql!r}: {error}") from error
+        except (duckdb.Error, RuntimeError, MemoryError):
+            pass
+        assert self._state() == before, sql
+        return True
+
+    def _kinds(self, sql: str) -> list[duckdb.StatementType]:
+        return [statement.type for statement in self.connection.extract_statements(sql)]
+
+    def _state(self) -> list[tuple[object, ...]]:
+        return self.connection.execute(
+            "SELECT table_name, estimated_size FROM duckdb_tables() UNION ALL "
+            "SELECT view_name, 0 FROM duckdb_views() WHERE NOT internal UNION ALL "
+            "SELECT database_name, 0 FROM duckdb_databases() ORDER BY ALL"
+        ).fetchall()

@@ -1,0 +1,92 @@
+"""The same properties as in `make fuzz`, over a few thousand made-up cases, and every case that ever broke one."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from music_assets.engines.base import Engine
+from music_assets.tables import USER_DATA
+from music_assets_tests.data_root import DataRoot, examples
+from music_assets_tests.fuzz import csv_properties
+from music_assets_tests.fuzz.gate_properties import Gatekeeper
+from music_assets_tests.fuzz.words import SQL_WORDS
+
+FILES = st.tuples(
+    st.sampled_from(csv_properties.HEADERS), st.lists(st.sampled_from(csv_properties.PIECES), max_size=60)
+).map(lambda parts: parts[0] + b"".join(parts[1]))
+SQL = st.lists(st.sampled_from(SQL_WORDS), min_size=1, max_size=20).map(" ".join)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("fuzz") / "fuzzed.csv"
+
+
+@pytest.fixture(scope="module")
+def keeper() -> Gatekeeper:
+    return Gatekeeper()
+
+
+@settings(max_examples=1000, deadline=None)
+@given(content=st.one_of(FILES, FILES, st.binary(max_size=300)))
+def test_any_bytes_as_csv(path: Path, content: bytes) -> None:
+    csv_properties.check(path, content)
+
+
+def test_any_bytes_dropped(tmp_path_factory: pytest.TempPathFactory, engine: Engine, path: Path) -> None:
+    """Through the engine, fast or exact: as many rows come out as the reader finds."""
+
+    @examples(engine, 4)
+    @given(files=st.lists(FILES, min_size=8, max_size=8, unique=True))
+    def agree(files: list[bytes]) -> None:
+        data_root = DataRoot(tmp_path_factory.mktemp("data"), engine)
+        for number, content in enumerate(files):
+            data_root.drop(USER_DATA, f"{number}.csv", content)
+        report = data_root.take(USER_DATA)
+        assert not data_root.waiting()
+        for file in report.files:
+            content = files[int(file.name[0])]
+            expected = csv_properties.check(path, content) if file.outcome == "landed" else 0
+            assert file.rows + file.rejects == expected, content
+
+    agree()
+
+
+@settings(max_examples=1000, deadline=None)
+@given(sql=st.one_of(SQL, SQL.map("SELECT {}".format), st.text(max_size=100)))
+def test_any_text_as_query(keeper: Gatekeeper, sql: str) -> None:
+    keeper.check(sql)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        csv_properties.HEADER + b'1,"a\n',
+        csv_properties.HEADER + b'1, "a" ,2\r3,"b"x,4\r\n"5","c""\n",6',
+        b'"user_id\n",country,total_scrobbles\n1,a,2\n',
+        csv_properties.HEADER + b'1,\xff"\n2,a,3"\n',
+    ],
+)
+def test_hard_bytes(path: Path, content: bytes) -> None:
+    """What `make fuzz` finds is kept here; until now it has found nothing, and these were hard by design."""
+    csv_properties.check(path, content)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "",
+        ";",
+        "SELECT 1 -- \0",
+        "SELECT (" * 300,
+        "EXPLAIN EXPLAIN SELECT 1",
+        "WITH users AS (SELECT 1) FROM main.users",
+        "SELECT * FROM users AT (VERSION => 1)",
+        "FROM (SHOW users)",
+    ],
+)
+def test_hard_texts(keeper: Gatekeeper, sql: str) -> None:
+    keeper.check(sql)

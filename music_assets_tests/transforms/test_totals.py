@@ -1,0 +1,146 @@
+"""Totals that start from earlier ones, drop after drop, against an independent computation of all in pandas."""
+
+import tempfile
+from pathlib import Path
+
+import ibis
+from hypothesis import HealthCheck, example, given, settings
+
+from music_assets.engines.base import Engine
+from music_assets.lake.delta import Snapshot
+from music_assets.tables import ARTIST_RANK_IN_COUNTRY, USER_DATA, USER_TOP_ARTISTS
+from music_assets.transforms.rankings import artist_rank_in_country
+from music_assets.transforms.totals import Covered, Earlier, totals_now
+from music_assets_tests.data_root import DataRoot
+from music_assets_tests.transforms.test_rankings import TOP_ARTISTS, USERS, TopArtist, User, as_csv, drops, oracle
+
+MARK = ("Germany", "Zaz", 1000.0)
+"""A total that stands in no file: where it shows, the totals were built upon."""
+
+
+class Totals:
+    """A data root whose ranking is computed from the one before, whatever the share of the users delivered since."""
+
+    def __init__(self, folder: str, engine: Engine) -> None:
+        self.root = DataRoot(Path(folder), engine)
+        self.earlier: Earlier | None = None
+        self.number = 0
+
+    def take(self, users: list[User] | None, top_artists: list[TopArtist] | None) -> None:
+        self.number += 1
+        for table, rows in ((USER_DATA, users), (USER_TOP_ARTISTS, top_artists)):
+            if rows is not None:
+                content = as_csv([column.name for column in table.delivered], rows, self.number)
+                self.root.drop(table, f"{self.number}.csv", content)
+            self.root.take(table)
+
+    def rank(self, largest_share: float = 1e9) -> list[tuple]:
+        engine, store = self.root.engine, self.root.store
+        snapshots = [store.snapshot(table) for table in (USER_DATA, USER_TOP_ARTISTS)]
+        users, top_artists = (
+            engine.read(table, snapshot.files)
+            for table, snapshot in zip((USER_DATA, USER_TOP_ARTISTS), snapshots, strict=True)
+        )
+        totals = totals_now(users, top_artists, self.earlier, engine.keep, largest_share)
+        folder = store.new_folder(ARTIST_RANK_IN_COUNTRY)
+        store.replace(
+            ARTIST_RANK_IN_COUNTRY, engine.write(artist_rank_in_country(totals), ARTIST_RANK_IN_COUNTRY, folder)
+        )
+        ranking = engine.read(ARTIST_RANK_IN_COUNTRY, store.snapshot(ARTIST_RANK_IN_COUNTRY).files)
+        self.earlier = _earlier(ranking, *snapshots)
+        return self.root.rows(ARTIST_RANK_IN_COUNTRY)
+
+    def mark(self) -> None:
+        """Add a total to the earlier ones that no file accounts for."""
+        assert self.earlier is not None
+        totals = self.earlier.totals.drop("rank")
+        marked = ibis.memtable([MARK], schema=totals.schema())
+        self.earlier = Earlier(totals.union(marked), self.earlier.covered)
+
+
+def _earlier(ranking: ibis.Table, users: Snapshot, top_artists: Snapshot) -> Earlier | None:
+    if not users.latest_ingest or not top_artists.latest_ingest:
+        return None
+    return Earlier(
+        ranking,
+        {
+            USER_DATA.name: Covered(users.latest_ingest, users.rows),
+            USER_TOP_ARTISTS.name: Covered(top_artists.latest_ingest, top_artists.rows),
+        },
+    )
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(user_files=drops(USERS, 20), artist_files=drops(TOP_ARTISTS, 30))
+@example(  # A listener leaves for another country; of two without plays one goes; a country and an artist vanish.
+    user_files=[
+        [(1, "Germany", 1), (2, "Germany", 1), (3, "germany", 1)],
+        [(1, "", 2), (3, "Germany", 2)],
+        [(2, "germany", 3), (4, "Germany", None)],
+    ],
+    artist_files=[
+        [(1, 1, "Drake", 5, None), (1, 2, "Zedd", None, None), (2, 1, "Zedd", 0, None), (3, 1, "drake", 2**40, None)],
+        [(3, 1, "Zedd", 0, None)],
+        [(2, 1, "Drake", 7, None), (4, 1, "Zedd", 3, None), (4, 1, "Zedd", None, None)],
+    ],
+)
+def test_totals_are_those_of_all_files(
+    engine: Engine, user_files: list[list[User]], artist_files: list[list[TopArtist]]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        totals = Totals(folder, engine)
+        for number in range(max(len(user_files), len(artist_files))):
+            users, artists = (files[number] if number < len(files) else None for files in (user_files, artist_files))
+            totals.take(users, artists)
+            assert totals.rank() == oracle(user_files[: number + 1], artist_files[: number + 1])[0]
+
+
+def started(tmp_path: Path, engine: Engine, plays: int = 5) -> Totals:
+    """Ten users of Germany, whose ranking is computed, and to which a total was added."""
+    totals = Totals(str(tmp_path), engine)
+    users = range(1, 11)
+    totals.take([(user, "Germany", 1) for user in users], [(user, 1, "Drake", plays, None) for user in users])
+    assert totals.rank() == [("Germany", "Drake", 10.0 * plays, 1)]
+    totals.mark()
+    return totals
+
+
+def test_a_small_drop_builds_upon_earlier_totals(tmp_path: Path, engine: Engine) -> None:
+    totals = started(tmp_path, engine)
+    totals.take(None, [(1, 1, "Abba", 7, None)])
+    assert totals.rank(largest_share=0.1) == [
+        ("Germany", "Zaz", 1000.0, 1),
+        ("Germany", "Drake", 45.0, 2),
+        ("Germany", "Abba", 7.0, 3),
+    ]
+
+
+def test_a_large_drop_is_computed_anew(tmp_path: Path, engine: Engine) -> None:
+    totals = started(tmp_path, engine)
+    totals.take(None, [(1, 1, "Abba", 7, None), (2, 1, "Abba", 7, None)])
+    assert totals.rank(largest_share=0.1) == [("Germany", "Drake", 40.0, 1), ("Germany", "Abba", 14.0, 2)]
+
+
+def test_without_a_drop_all_is_computed_anew(tmp_path: Path, engine: Engine) -> None:
+    totals = started(tmp_path, engine, plays=0)
+    assert totals.rank() == [("Germany", "Drake", 0.0, 1)]
+
+
+def test_history_that_is_not_the_one_of_then_is_computed_anew(tmp_path: Path, engine: Engine) -> None:
+    """A raw table that was removed and dropped again holds other rows up to the time that the totals cover."""
+    totals = started(tmp_path, engine)
+    assert totals.earlier is not None
+    covered = totals.earlier.covered[USER_TOP_ARTISTS.name]
+    fewer = {**totals.earlier.covered, USER_TOP_ARTISTS.name: Covered(covered.until, covered.rows - 1)}
+    totals.earlier = Earlier(totals.earlier.totals, fewer)
+    totals.take(None, [(1, 1, "Abba", 7, None)])
+    assert totals.rank() == [("Germany", "Drake", 45.0, 1), ("Germany", "Abba", 7.0, 2)]
+
+
+def test_totals_too_large_to_be_exact_are_computed_anew(tmp_path: Path, engine: Engine) -> None:
+    """2^53 + 1 is no float64: what was rounded must not be added to."""
+    totals = Totals(str(tmp_path), engine)
+    totals.take([(1, "Germany", 1), (2, "Germany", 1)], [(1, 1, "Drake", 2**53, None), (2, 1, "Drake", 1, None)])
+    totals.rank()
+    totals.take(None, [(1, 1, "Drake", 0, None)])
+    assert totals.rank() == [("Germany", "Drake", 1.0, 1)]
