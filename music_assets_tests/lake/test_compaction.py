@@ -117,7 +117,7 @@ def test_unseen_until_it_is_committed(store: DeltaStore, monkeypatch: pytest.Mon
         append(store, user)
     before = store.snapshot(USER_DATA)
 
-    def die(*_: Any) -> int:
+    def die(*_: Any, **__: Any) -> int:
         raise InterruptedError
 
     monkeypatch.setattr(store, "_commit", die)
@@ -137,13 +137,13 @@ def test_beside_another_writer(store: DeltaStore, other: str, monkeypatch: pytes
         append(store, user)
     commit = store._commit
 
-    def meanwhile(*arguments: Any) -> int:
+    def meanwhile(*arguments: Any, **named: Any) -> int:
         monkeypatch.undo()
         if other == "compacts":
             DeltaStore(store.root).compact(USER_DATA)
         else:
             append(DeltaStore(store.root), DROPS)
-        return commit(*arguments)
+        return commit(*arguments, **named)
 
     monkeypatch.setattr(store, "_commit", meanwhile)
     if other == "compacts":
