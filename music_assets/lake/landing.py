@@ -189,5 +189,8 @@ def _move_beside(source: Path, target: Path) -> Path:
             source.unlink()
             return target
         except FileExistsError:
+            if target.samefile(source):  # linked by a run that died before it could remove the source
+                source.unlink()
+                return target
             number += 1
             target = target.with_name(f"{stem}-{number}.{suffix}")

@@ -119,6 +119,16 @@ def test_quarantine_keeps_the_bytes_and_overwrites_nothing(landing: Landing) -> 
         assert reason[1:] == [f"reason {content}", "Mend the file and drop it again."]
 
 
+def test_quarantine_that_died_halfway_is_ended_and_not_repeated(landing: Landing) -> None:
+    """A run killed between linking the file and removing it left the file aside twice, once without a reason."""
+    path = drop(landing, "a.csv", 100, "bad")
+    (landing.root / "rejected").mkdir()
+    os.link(path, landing.root / "rejected" / "a.csv")
+    moved = landing.quarantine(look_at(path), "reason")
+    assert not path.exists()
+    assert sorted(each.name for each in moved.parent.iterdir()) == ["a.csv", "a.csv.reason.txt"]
+
+
 def test_place_overwrites_nothing(landing: Landing, tmp_path: Path) -> None:
     copied: list[int] = []
     placed = []
