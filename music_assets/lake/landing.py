@@ -129,11 +129,24 @@ class Landing:
             aside.unlink(missing_ok=True)
 
     def quarantine(self, file: DroppedFile, reason: str) -> Path:
-        """Move a file that cannot be taken into `rejected/`, beside a text file that gives the reason."""
+        """Move a file that cannot be taken into `rejected/`, beside a text file that gives the reason.
+
+        The reason is written first: a run that dies in between leaves it without its file, and the next one writes over
+        it.
+        """
         folder = self.root / "rejected"
         folder.mkdir(parents=True, exist_ok=True)
+        # No name needs to be claimed: only who holds the right to take files moves one here.
+        moved = next(name for name in _names(folder / file.name, len(REASON_SUFFIX)) if not os.path.lexists(name))
+        explanation = moved.with_name(moved.name + REASON_SUFFIX)
         text = f"{file.path.with_name(file.name)}\n{reason}\nMend the file and drop it again.\n"
-        return _move_beside(file.path, folder / file.name, text)
+        explanation.write_text(text, encoding="utf-8", errors="replace")
+        try:
+            shutil.move(str(file.path), str(moved), copy_function=_copy_durably)
+        except BaseException:
+            explanation.unlink()
+            raise
+        return moved
 
     def with_plain_name(self, file: DroppedFile) -> DroppedFile:
         """Rename a file in its place where the name is not UTF-8, which no engine opens."""
@@ -215,44 +228,47 @@ def _seen(paths: list[Path]) -> Iterator[DroppedFile]:
             continue
 
 
-def _move_beside(source: Path, target: Path, reason: str | None = None) -> Path:
-    """Move a file to the target's name, or to that name with a number where it is taken; nothing is overwritten.
+def _move_beside(source: Path, target: Path) -> Path:
+    """Rename a file to the target, in the same folder, or to that name with a number; nothing is overwritten.
 
-    A reason is written to a text file beside it first. The name is claimed by an empty file, which the move replaces:
-    a hard link would do it in one step, but not every file system has them, nor one file system both folders.
+    The name is claimed by an empty file, which the renaming replaces: a hard link would do it in one step, but not
+    every file system has them.
     """
-    beside = len(REASON_SUFFIX) if reason else 0
-    for claimed in _names(target, os.pathconf(target.parent, "PC_NAME_MAX") - beside):
+    for claimed in _names(target):
         with suppress(FileExistsError):
             claimed.touch(exist_ok=False)
             break
-    explanation = claimed.with_name(claimed.name + REASON_SUFFIX)
     try:
-        if reason:
-            explanation.write_text(reason, encoding="utf-8", errors="replace")
-        shutil.move(str(source), str(claimed), copy_function=_copy_durably)
+        source.replace(claimed)
     except BaseException:
         claimed.unlink()
-        if reason:
-            explanation.unlink(missing_ok=True)
         raise
     return claimed
 
 
-def _names(target: Path, most_bytes: int) -> Iterator[Path]:
-    """Yield the target, then with -2, -3 … before its suffix, each shortened to a name of at most that many bytes."""
+def _names(target: Path, room: int = 0) -> Iterator[Path]:
+    """Yield the target, then with -2, -3 … before its suffix.
+
+    Each is shortened to a name to which so many bytes can still be added.
+    """
+    longest = os.pathconf(target.parent, "PC_NAME_MAX") - room
     suffix = next((target.name[-len(end) :] for end in SUFFIXES if target.name.lower().endswith(end)), "")
     stem = target.name.removesuffix(suffix).encode()
     for number in count(1):
         ending = f"-{number}{suffix}" if number > 1 else suffix
-        yield target.with_name(stem[: most_bytes - len(ending)].decode(errors="ignore") + ending)
+        yield target.with_name(stem[: longest - len(ending)].decode(errors="ignore") + ending)
 
 
 def _copy_durably(source: str, target: str) -> None:
-    """Copy to another file system; the source is removed next, so the copy must be on the disk."""
-    shutil.copy2(source, target)
-    descriptor = os.open(target, os.O_RDONLY)
+    """Copy to another file system; the source is removed next, so the copy must be whole and on the disk."""
+    aside = Path(target).with_name(f".{uuid.uuid4().hex}.part")
     try:
-        os.fsync(descriptor)
+        shutil.copy2(source, aside)
+        descriptor = os.open(aside, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        aside.replace(target)
     finally:
-        os.close(descriptor)
+        aside.unlink(missing_ok=True)

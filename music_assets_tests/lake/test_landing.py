@@ -119,6 +119,17 @@ def test_quarantine_keeps_the_bytes_and_overwrites_nothing(landing: Landing) -> 
         assert reason[1:] == [f"reason {content}", "Mend the file and drop it again."]
 
 
+def test_quarantine_that_died_halfway_is_ended_and_not_repeated(landing: Landing) -> None:
+    """A run killed in the middle left the file aside twice, once without a reason."""
+    path = drop(landing, "a.csv", 100, "bad")
+    (landing.root / "rejected").mkdir()
+    (landing.root / "rejected" / "a.csv.reason.txt").write_text("what the dead run wrote")
+    moved = landing.quarantine(look_at(path), "reason")
+    assert not path.exists()
+    assert sorted(each.name for each in moved.parent.iterdir()) == ["a.csv", "a.csv.reason.txt"]
+    assert "reason\n" in (moved.parent / "a.csv.reason.txt").read_text()
+
+
 def test_place_overwrites_nothing(landing: Landing, tmp_path: Path) -> None:
     copied: list[int] = []
     placed = []
