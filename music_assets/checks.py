@@ -3,6 +3,7 @@
 Most derive from the declaration in `tables.py`. Each tells what was expected beside what was found.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -203,7 +204,8 @@ def dimensions_finite(subject: Subject) -> dg.AssetCheckResult:
     """Check that no vector holds NaN or an infinite number."""
     rows = subject.rows
     dimensions = [rows[column.name] for column in subject.table.columns if column.type == "float64"]
-    broken = ibis.or_(*(value.isnan() | value.isinf() for value in dimensions))
+    # NaN sorts above infinity in both engines. Asked for infinity by name, Spark finds none.
+    broken = ibis.or_(*(value.abs() > sys.float_info.max for value in dimensions))
     return _no_violations(rows.filter(broken).select(*subject.table.key), "no NaN, nothing infinite")
 
 

@@ -26,7 +26,7 @@ from pyspark.sql.types import StructType, TimestampNTZType, TimestampType
 
 from music_assets.engines.base import CsvFile, ParsedFile
 from music_assets.engines.parsing import account, good_and_rejected, without_empty
-from music_assets.lake.csv_file import LONGEST_RECORD, header_record, read_exactly
+from music_assets.lake.csv_file import LONGEST_RECORD, header_record, may_hold_long_line, read_exactly
 from music_assets.scratch import Scratch
 from music_assets.tables import REJECTED_ROWS, Table
 from music_assets.transforms.cleaning import clean
@@ -116,8 +116,9 @@ class SparkEngine:
 
     def parse(self, csv_file: CsvFile, folder: Path, reject_folder: Path) -> ParsedFile:
         """Parse the file in parallel, taking it to be flawless; where it is not, start again, exactly."""
+        long_line = may_hold_long_line(csv_file.path)  # Spark would hold it whole, several times.
         self._fit_shuffles([csv_file.path])
-        if self._parse_flawless(csv_file, folder):
+        if not long_line and self._parse_flawless(csv_file, folder):
             return account(self, csv_file, _parquet_files(folder))
         for file in _parquet_files(folder):
             file.unlink()

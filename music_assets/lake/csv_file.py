@@ -95,6 +95,20 @@ def check_compression(path: Path) -> None:
                     )
 
 
+def may_hold_long_line(path: Path) -> bool:
+    """Tell whether half of LONGEST_RECORD bytes stand somewhere without a line end, as in each line that is too long.
+
+    For an engine that would hold a line of any length in memory whole. Raises BadFileError where the file is
+    unreadable.
+    """
+    length = LONGEST_RECORD // 2
+    with _readable(), _open_bytes(path) as file:
+        while block := file.read(length):
+            if len(block) == length and b"\n" not in block:
+                return True
+    return False
+
+
 def names_in_header(path: Path) -> list[str]:
     """Return the column names in the file's first line, trimmed.
 

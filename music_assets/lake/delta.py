@@ -14,7 +14,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError
@@ -288,6 +287,8 @@ def _nullable(table: Table) -> pa.Schema:
 
 def _put_together(files: Sequence[Path], schema: pa.Schema, folder: Path, full_rows: int) -> list[Path]:
     """Write the rows of parquet files, in their order, into as few as hold them; a few row groups are in memory."""
+    import pyarrow.dataset as ds  # loads pandas, and few runs compact
+
     rows_in_group = min(ROWS_IN_GROUP, full_rows)
     scanner = ds.dataset([str(file) for file in files], schema=schema, format="parquet").scanner(
         batch_size=ROWS_IN_GROUP, batch_readahead=1, fragment_readahead=1

@@ -30,14 +30,14 @@ def earlier_totals(store: DeltaStore, engine: Engine) -> Earlier | None:
     if damages(store, ARTIST_RANK_IN_COUNTRY):
         return None
     snapshot = store.snapshot(ARTIST_RANK_IN_COUNTRY)
-    inputs = store.metadata(ARTIST_RANK_IN_COUNTRY, INPUTS, upto=snapshot.version)
-    found = store.metadata(ARTIST_RANK_IN_COUNTRY, COVERED, upto=snapshot.version)
-    if not found or found[0].keys() != {USER_DATA.name, USER_TOP_ARTISTS.name}:
+    inputs = store.latest_metadata(ARTIST_RANK_IN_COUNTRY, INPUTS, upto=snapshot.version)
+    found = store.latest_metadata(ARTIST_RANK_IN_COUNTRY, COVERED, upto=snapshot.version)
+    if found is None or found.keys() != {USER_DATA.name, USER_TOP_ARTISTS.name}:
         return None
     # A version of this program that does not know the key may have computed the ranking anew since.
-    if inputs[0] != {name: each["version"] for name, each in found[0].items()}:
+    if inputs != {name: each["version"] for name, each in found.items()}:
         return None
     return Earlier(
         engine.read(ARTIST_RANK_IN_COUNTRY, snapshot.files),
-        {name: Covered(datetime.fromisoformat(each["until"]), each["rows"]) for name, each in found[0].items()},
+        {name: Covered(datetime.fromisoformat(each["until"]), each["rows"]) for name, each in found.items()},
     )

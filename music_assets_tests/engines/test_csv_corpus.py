@@ -181,8 +181,8 @@ BYTES = {
     ),
     "line longer than the engine takes": (
         HEADER + b"1,1," + b"x" * 3_000_000 + b",5,\n1,2,y,5,\n",
-        [(1, 1, "x" * 3_000_000, 5, None), (1, 2, "y", 5, None)],
-        [],
+        [(1, 2, "y", 5, None)],
+        [(2, None, "line longer than 2,000,000 characters", "1,1," + "x" * 996 + " … (3,000,007 characters)")],
     ),
     "NUL in a name": (
         TWO_ROWS + b"3,1," + b"x" * 70_000 + b",5,\n4,1,a\x00b,5,\n5,1\n",
@@ -190,9 +190,16 @@ BYTES = {
         [(6, None, FEW, "5,1")],
     ),
     "quoted field over the end of what is read at once": (
-        HEADER + b"1,1," + b"x" * 4_000_000 + b',5,\n2,1,"' + b"y\n" * 200_000 + b'y",5,\n3,1\n',
-        [(1, 1, "x" * 4_000_000, 5, None), (2, 1, "y\n" * 200_000 + "y", 5, None)],
-        [(200_004, None, FEW, "3,1")],
+        HEADER
+        + b"1,1,"
+        + b"x" * 1_999_000
+        + b",5,\n1,2,"
+        + b"x" * 1_999_000
+        + b',5,\n2,1,"'
+        + b"y\n" * 200_000
+        + b'y",5,\n3,1\n',
+        [(1, 1, "x" * 1_999_000, 5, None), (1, 2, "x" * 1_999_000, 5, None), (2, 1, "y\n" * 200_000 + "y", 5, None)],
+        [(200_005, None, FEW, "3,1")],
     ),
     "stray quote, then no other for long": (
         HEADER + b'1,1,"a,5,\n' + b"2,1,%b,5,\n" % (b"b" * 1000) * 3000,

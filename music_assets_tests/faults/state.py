@@ -110,7 +110,8 @@ def check_no_leftovers(root: Path) -> None:
         assert odd == [], f"left over in the log of {table.full_name}: {odd}"
     shown = published(root)
     versions = {path for path in (root / "music_db").iterdir() if path.suffix == ".duckdb"}
-    others = {path.name for path in (root / "music_db").iterdir()} - {path.name for path in versions}
+    tell_of_them = {path.with_suffix(".json") for path in versions}
+    others = {path.name for path in {*(root / "music_db").iterdir()} - versions - tell_of_them}
     assert shown.path in versions
     assert len(versions) <= PUBLISHED_VERSIONS, f"{len(versions)} published versions"
     assert others == {"current.json"}, f"left over in music_db: {others}"

@@ -23,6 +23,7 @@ def daemon(home: Home) -> Iterator[subprocess.Popen[bytes]]:
     settings = home.dagster / "dagster.yaml"
     settings.write_text(settings.read_text().replace("poll_interval_seconds: 10", "poll_interval_seconds: 1"))
     named = {f"MUSIC_ASSETS_{name}": value for name, value in QUICK.items()}
+    runs_of(home)  # Dagster makes its databases at the first use; two processes at once would trip over each other.
     with home.log.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "dagster._daemon", "run", "-m", "music_assets.definitions"],

@@ -14,8 +14,8 @@ SEED = 6
 
 STORIES = {
     "taking files": (
-        [(Point.FILES_LISTED, 1), (Point.FILE_IN_REJECTED, 1), (Point.PARQUET_HALF_WRITTEN, 3)],
-        [(Point.REASON_UNWRITTEN, 1), (Point.FILE_READ_EXACTLY, 1)],
+        [(Point.FILES_LISTED, 1), (Point.PARQUET_HALF_WRITTEN, 3), (Point.FILE_IN_REJECTED, 1)],
+        [(Point.FILE_READ_EXACTLY, 1), (Point.REASON_UNWRITTEN, 1)],
     ),
     "committing": (
         [(Point.TABLE_CREATED, 1), (Point.AFTER_COMMIT_OF_REJECTS, 1), (Point.COMMIT_UNSYNCED, 1)],

@@ -3,16 +3,19 @@
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from music_assets.assets import rankings
 from music_assets.engines.duckdb import DuckDBEngine
+from music_assets.lake.earlier import COVERED, coverage
 from music_assets.lake.music_db import INPUTS, Publisher, connect
 from music_assets.tables import (
     ARTIST_RANK_IN_COUNTRY,
@@ -25,9 +28,7 @@ from music_assets.tables import (
     USER_TOP_ARTISTS,
     Table,
 )
-from music_assets.transforms import rankings
-from music_assets.transforms.current import current_rows
-from music_assets_tests.data_root import DataRoot
+from music_assets_tests.data_root import LOG, DataRoot
 from music_assets_tests.faults.model import BadRow, File, Model
 from music_assets_tests.faults.state import rows_of
 
@@ -88,18 +89,20 @@ class Refresh:
         finally:
             store.append = append  # type: ignore[method-assign]
         read = {table: store.snapshot(table) for table in RAW_TABLES}
-        rows = [current_rows(root.engine.read(table, snapshot.files), table) for table, snapshot in read.items()]
+        history = {table.name: root.engine.read(table, snapshot.files) for table, snapshot in read.items()}
+        by_country = rankings.artist_rank_in_country(store=store, engine=root.engine, **history)
         inputs = {table.name: snapshot.version for table, snapshot in read.items()}
-        self._rank(ARTIST_RANK_IN_COUNTRY, rankings.artist_rank_in_country(*rows), inputs)
+        covered = coverage({table.name: snapshot for table, snapshot in read.items()})
+        self._rank(ARTIST_RANK_IN_COUNTRY, by_country, {INPUTS: inputs, COVERED: covered})
         ranked = store.snapshot(ARTIST_RANK_IN_COUNTRY)
         by_artist = rankings.country_rank_per_artist(root.engine.read(ARTIST_RANK_IN_COUNTRY, ranked.files))
-        self._rank(COUNTRY_RANK_PER_ARTIST, by_artist, {ARTIST_RANK_IN_COUNTRY.name: ranked.version})
+        self._rank(COUNTRY_RANK_PER_ARTIST, by_artist, {INPUTS: {ARTIST_RANK_IN_COUNTRY.name: ranked.version}})
         self._step("publishing", Publisher(store, "200MB", 1).publish)
 
-    def _rank(self, table: Table, rows: Any, inputs: dict[str, int]) -> None:
+    def _rank(self, table: Table, rows: Any, metadata: dict[str, Any]) -> None:
         store = self.data_root.store
         files = self.data_root.engine.write(rows, table, store.new_folder(table))
-        self._step(table.name, lambda: store.replace(table, files, {INPUTS: inputs}))
+        self._step(table.name, lambda: store.replace(table, files, metadata))
 
     def _step(self, name: str, step: Callable[[], Any]) -> Any:
         if self.fails == ("before", name):
@@ -225,7 +228,15 @@ def _text(value: object) -> str:
 
 
 ENGINE = DuckDBEngine(Path(tempfile.gettempdir()) / "music_assets_model", threads=1)
-logging.getLogger("music_assets_tests.data_root").setLevel(logging.ERROR)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quiet() -> Iterator[None]:
+    """Keep what each of hundreds of drops has to tell out of a failure's report."""
+    LOG.setLevel(logging.ERROR)
+    yield
+    LOG.setLevel(logging.NOTSET)
+
 
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(

@@ -79,11 +79,12 @@ def test_a_run_that_was_overtaken_is_refused_and_nothing_is_older_for_it(story: 
 
 def test_a_run_waits_while_another_publishes(story: Story) -> None:
     story.drop()
-    with stopped(story.home, Point.BEFORE_POINTER) as first:
+    with stopped(story.home, Point.BUILT) as first:
         story.drop()
         other = other_home(story)
         second = other.start()
-        wait_for(other, "publishing", lambda: 'Started execution of step "music_db"' in other.log.read_text())
+        # It vacuums next, for which nobody else may publish.
+        wait_for(other, "taking the files", lambda: "rows are in user_data" in other.log.read_text())
         time.sleep(0.5)
         assert second.is_alive()
         assert published_rows(story.home.root) is None
