@@ -312,10 +312,13 @@ def _remove_old(folder: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a DuckDB file with what stands beside it: what tells of it, its log of changes, what it spilled."""
-    for beside in (path, path.with_suffix(".json"), path.with_name(f"{path.name}.wal")):
-        beside.unlink(missing_ok=True)
+    """Remove a DuckDB file with what stands beside it: what tells of it, its log of changes, what it spilled.
+
+    The file goes last: by it the next process finds what one that died here has left.
+    """
     shutil.rmtree(path.with_name(f"{path.name}.tmp"), ignore_errors=True)
+    for each in (path.with_suffix(".json"), path.with_name(f"{path.name}.wal"), path):
+        each.unlink(missing_ok=True)
 
 
 def _in_use(path: Path) -> bool:
