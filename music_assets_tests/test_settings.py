@@ -60,7 +60,6 @@ def test_every_setting_has_a_default() -> None:
         ("spark_driver_memory", "lots"),
         ("spark_executor_memory", "1.5g"),
         ("spark_shuffle_partitions", "0"),
-        ("spark_conf", "spark.executor.cores=2"),
         ("sensor_interval", "0"),
         ("sensor_interval", "1.5"),
         ("settle_seconds", "-1"),
@@ -113,6 +112,14 @@ def test_values_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         monkeypatch.setenv(f"{PREFIX}{name.upper()}", value)
     found = settings()
     assert (found.data, found.threads, found.memory_limit, found.retry_pause) == (tmp_path, 3, "2 GiB", 0.5)
+
+
+def test_settings_of_spark_that_do_not_fit_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may hold keys of a store."""
+    monkeypatch.setenv("MUSIC_ASSETS_SPARK_CONF", "spark.executor.cores=2")
+    with pytest.raises(SettingsError, match="MUSIC_ASSETS_SPARK_CONF: ") as caught:
+        settings()
+    assert "cores" not in str(caught.value)
 
 
 def test_settings_of_spark_are_a_map(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,7 +196,7 @@ def test_every_row_once_through_drops_compaction_checkpoint_and_vacuum(data_root
     latest = max(data_root.rows(USER_DATA, "ingested_at", "total_scrobbles", "user_id"))
     assert latest[1:] in ((1, len(contents) - 1), (len(contents) - 1, 7777))
     for table in (USER_DATA, REJECTED_ROWS):
-        on_disk = {str(path) for path in data_root.store.folder(table).rglob("rows*.parquet")}
+        on_disk = {str(path) for path in data_root.store.folder(table).rglob("part-*/*.parquet")}
         assert on_disk == set(data_root.store.snapshot(table).files)
 
 
@@ -234,7 +234,7 @@ def test_published_files_outlive_any_retention(tmp_path: Path) -> None:
     current = set(project.store.snapshot(USER_DATA).files)
     assert not kept & current
     assert all(Path(file).exists() for table in shown.tables.values() for file in table.files)
-    on_disk = {str(path) for path in project.store.folder(USER_DATA).rglob("rows*.parquet")}
+    on_disk = {str(path) for path in project.store.folder(USER_DATA).rglob("part-*/*.parquet")}
     assert on_disk == kept | current
 
     assert project.refresh().success
