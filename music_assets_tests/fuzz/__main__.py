@@ -14,24 +14,6 @@ from music_assets_tests.fuzz.words import SQL_WORDS
 with atheris.instrument_imports(include=["music_assets.lake.csv_file", "music_assets.query.sandbox.gate"]):
     from music_assets_tests.fuzz import csv_properties, gate_properties
 
-CSV_PIECES = [
-    b",",
-    b'"',
-    b'""',
-    b"\n",
-    b"\r\n",
-    b"\r",
-    b" ",
-    b"1",
-    b"x",
-    b"\xef\xbb\xbf",
-    b"\xff",
-    b"\xc3\xa9",
-    b"\0",
-    b"-",
-]
-"""Pieces of which most of a file is made: what the reader has rules for."""
-
 
 def csv_of(provider: atheris.FuzzedDataProvider) -> bytes:
     """Return the bytes of a file: now and then any, mostly the header and pieces."""
