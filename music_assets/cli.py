@@ -222,17 +222,18 @@ def up(
 ) -> None:
     """Start the web UI, the daemon with its sensor, and the query service; Ctrl-C stops all of it."""
     chosen = _able_settings()
-    root = chosen.data
+    root, address = chosen.data, f"http://{host}:{port}"
     Landing(root).prepare()
     try:
-        local.check_port(host, port, "--port")
-        local.check_port(chosen.host, chosen.port, "MUSIC_ASSETS_PORT")
-        err.print(f"data root      [bold]{_escaped(root)}[/]", highlight=False, soft_wrap=True)
-        err.print(f"web UI         [bold]http://{host}:{port}[/]", highlight=False)
-        err.print(f"query service  [bold]http://{chosen.host}:{chosen.port}[/]", highlight=False)
-        err.print("stop           Ctrl-C")
-        code = local.run_all(root, host, port)
-    except (local.ProjectNotFoundError, local.PortError) as error:
+        with local.only_one(root, address):
+            local.check_port(host, port, "--port")
+            local.check_port(chosen.host, chosen.port, "MUSIC_ASSETS_PORT")
+            err.print(f"data root      [bold]{_escaped(root)}[/]", highlight=False, soft_wrap=True)
+            err.print(f"web UI         [bold]{address}[/]", highlight=False)
+            err.print(f"query service  [bold]http://{chosen.host}:{chosen.port}[/]", highlight=False)
+            err.print("stop           Ctrl-C")
+            code = local.run_all(root, host, port)
+    except (local.ProjectNotFoundError, local.PortError, local.AlreadyUpError) as error:
         raise _fail(str(error)) from None
     raise typer.Exit(code)
 

@@ -1,18 +1,21 @@
 """Everything on this machine: where Dagster's home is, and running web UI, daemon and query service together."""
 
+import fcntl
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 from music_assets.settings import PREFIX
 
 HOME = ".dagster_home"
+UP_LOCK = ".up.lock"
 STOP_SECONDS = 20
 LOOK_SECONDS = 0.2
 DEV_IS_SUPERSEDED = "ignore:Function `dev_command` is superseded"
@@ -72,6 +75,31 @@ def check_port(host: str, port: int, option: str) -> None:
             f"Cannot listen on {host}, port {port}: {error.strerror}. Is it running already? "
             f"Otherwise name another port with {option}."
         ) from None
+
+
+class AlreadyUpError(Exception):
+    """Another process runs everything on this data root already."""
+
+
+@contextmanager
+def only_one(root: Path, address: str) -> Iterator[None]:
+    """Hold the right to run everything on the data root; `address`: that of the web UI, for others to see.
+
+    It ends with this process, however that ends. Raises AlreadyUpError where another process holds it.
+    """
+    with (root / UP_LOCK).open("a+") as file:  # not FileLock: that empties the file, also where the lock is held
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise AlreadyUpError(
+                f"`music-assets up` is running on {root} already: {file.read()}. Use that one, stop it first, "
+                f"or choose another data root with {PREFIX}DATA."
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()}, web UI {address}")
+        file.flush()
+        yield
 
 
 def run_all(root: Path, host: str, port: int) -> int:

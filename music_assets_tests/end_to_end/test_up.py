@@ -194,3 +194,17 @@ def _stops_at_once(station: Station) -> None:
     assert alive == []
     assert not is_up(station.address)
     assert "Traceback" not in station.log.read_text()
+
+
+def test_a_second_one_is_refused_until_the_first_is_gone(station: Station, shell: Shell) -> None:
+    """Two daemons on one data root start a run each for every drop."""
+    station.family = _family(station.process)
+    refused = shell("music-assets", "up", "--port", free_port())
+    assert refused.returncode == 1
+    assert f"running on {station.root} already: process {station.process.pid}, web UI {station.address}." in (
+        refused.stderr
+    )
+    station.process.kill()
+    station.process.wait()
+    free_again = shell("music-assets", "up", "--port", station.address.rsplit(":", 1)[1])
+    assert "Cannot listen on" in free_again.stderr, "what the first one had started still holds its port"
