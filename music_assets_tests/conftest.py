@@ -1,6 +1,7 @@
 """Fixtures that every test may use."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import pytest
 from music_assets.engines.base import Engine
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.engines.java import JavaMissingError, check_java
+from music_assets_tests.damaged import publish_twice
 from music_assets_tests.data_root import DataRoot
 
 if TYPE_CHECKING:
@@ -58,3 +60,15 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def data_root(tmp_path: Path, engine: Engine) -> DataRoot:
     """An empty data root."""
     return DataRoot(tmp_path / "data", engine)
+
+
+@pytest.fixture(scope="session")
+def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root that was published twice. To be left as it is."""
+    return publish_twice(tmp_path_factory.mktemp("healthy") / "data").root
+
+
+@pytest.fixture
+def root(healthy: Path, tmp_path: Path) -> Path:
+    """A copy of it to damage, though its views still read the original's files."""
+    return shutil.copytree(healthy, tmp_path / "data")

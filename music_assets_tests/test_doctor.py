@@ -19,7 +19,7 @@ from music_assets.lake.landing import INGEST_LOCK
 from music_assets.local import dagster_home
 from music_assets.settings import Settings, settings
 from music_assets.tables import ARTIST_RANK_IN_COUNTRY, REJECTED_ROWS, USER_DATA, USER_TOP_ARTISTS
-from music_assets_tests.damaged import DERIVED, RAW, SNAPSHOT, publish_twice
+from music_assets_tests.damaged import DERIVED, RAW, SNAPSHOT
 from music_assets_tests.disk import small_disk
 from music_assets_tests.project import Project
 
@@ -29,17 +29,6 @@ def no_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     yield
     settings.cache_clear()
-
-
-@pytest.fixture(scope="module")
-def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return publish_twice(tmp_path_factory.mktemp("healthy") / "data").root
-
-
-@pytest.fixture
-def root(healthy: Path, tmp_path: Path) -> Path:
-    """A copy, though its views still read the original's files."""
-    return shutil.copytree(healthy, tmp_path / "data", copy_function=shutil.copy2)
 
 
 def problems(root: Path) -> list[Finding]:

@@ -14,23 +14,13 @@ from music_assets.local import dagster_home
 from music_assets.rebuild import RebuildError, rebuild
 from music_assets.settings import Settings
 from music_assets.tables import RANKING_TABLES, USER_DATA
-from music_assets_tests.damaged import DERIVED, RAW, SNAPSHOT, publish_twice
+from music_assets_tests.damaged import DERIVED, RAW, SNAPSHOT
 from music_assets_tests.project import RANKED_ARTISTS, Project
 
 
 @pytest.fixture(autouse=True)
 def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
-
-
-@pytest.fixture(scope="module")
-def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return publish_twice(tmp_path_factory.mktemp("healthy") / "data").root
-
-
-@pytest.fixture
-def root(healthy: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(healthy, tmp_path / "data")
 
 
 def rebuilt(root: Path) -> list[str]:

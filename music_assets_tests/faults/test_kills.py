@@ -36,11 +36,6 @@ STORIES = {
 }
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    return Undisturbed.made(tmp_path_factory.mktemp("undisturbed"), SEED, 2)
-
-
 @pytest.mark.parametrize("rounds", STORIES.values(), ids=STORIES)
 def test_a_run_killed_at_a_step_is_made_good_by_the_next(
     rounds: tuple[list[tuple[Point, int]], ...], undisturbed: Undisturbed, tmp_path: Path

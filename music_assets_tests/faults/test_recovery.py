@@ -4,7 +4,6 @@ from pathlib import Path
 
 import dagster as dg
 import psutil
-import pytest
 
 from music_assets.lake.delta import DeltaStore
 from music_assets.tables import USER_DATA
@@ -13,13 +12,6 @@ from music_assets_tests.faults.runs import Home
 from music_assets_tests.faults.state import published_rows
 from music_assets_tests.faults.stations import daemon, runs_of, wait_for
 from music_assets_tests.faults.story import Story, Undisturbed
-
-SEED = 7
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    return Undisturbed.made(tmp_path_factory.mktemp("undisturbed"), SEED, 2)
 
 
 def test_the_daemon_makes_good_what_died_before_it_began_and_what_dies_beside_it(

@@ -21,18 +21,12 @@ from music_assets_tests.faults.state import published_rows
 from music_assets_tests.faults.stations import daemon, runs_of, wait_for
 from music_assets_tests.faults.story import Story, Undisturbed
 
-SEED = 8
 REFUSED_FILES = "Another run is taking the files below {}. Wait for it to end, then run again."
 RANKING = "processed_parquet_artist_rank_in_country"
 OVERTAKEN = {
     Point.RANKING_WRITTEN: f"{RANKING}: another run has computed it from newer user_data. Nothing was changed",
     Point.BEFORE_COMMIT_OF_RANKING: f"{RANKING}: another process replaced the content in between. Nothing was changed",
 }
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    return Undisturbed.made(tmp_path_factory.mktemp("undisturbed"), SEED, 2)
 
 
 @pytest.fixture

@@ -225,7 +225,7 @@ def test_published_files_outlive_any_retention(tmp_path: Path) -> None:
     assert project.refresh().success
     shown = published(project.root)
     ingest: Ingest = project.defs.resources["ingest"]  # type: ignore[index]
-    for user in range(10, 10 + 2 * DROPS):
+    for user in range(10, 10 + DROPS):
         rows = "".join(f"{user},Chad,{plays}\n" for plays in range(200))
         project.drop(USER_DATA, f"user_id,country,total_scrobbles\n{rows}x,,\n", "users.csv")
         ingest.take(USER_DATA, LOG)

@@ -12,21 +12,11 @@ from music_assets.lake.ingest import LostHistoryError
 from music_assets.lake.music_db import NothingPublishedError, published
 from music_assets.query.snapshots import Snapshots
 from music_assets.tables import REJECTED_ROWS, USER_DATA
-from music_assets_tests.damaged import RAW, SNAPSHOT, empty, garble, log_entry, pointer, publish_twice, snapshot
+from music_assets_tests.damaged import RAW, SNAPSHOT, empty, garble, log_entry, pointer, snapshot
 from music_assets_tests.data_root import LOG, DataRoot
 from music_assets_tests.project import Project
 
 MORE = "user_id,country,total_scrobbles\n6,Malta,1\n"
-
-
-@pytest.fixture(scope="module")
-def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return publish_twice(tmp_path_factory.mktemp("healthy") / "data").root
-
-
-@pytest.fixture
-def root(healthy: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(healthy, tmp_path / "data", copy_function=shutil.copy2)
 
 
 # ---- What is published ----------------------------------------------------------------------------------------------

@@ -153,7 +153,7 @@ def test_interrupted_after_the_rejects(data_root: DataRoot, known: str) -> None:
     files = [
         data_root.drop(USER_DATA, f"{user:02}.csv", HEADER + f"{user},Germany,1\nx,{user},1\n") for user in range(40)
     ]
-    some = {"no rejects": [], "rejects of some": files[10:20], "rejects of all": files}[known]
+    some = {"no rejects": [], "rejects of some": files[10:30], "rejects of all": files}[known]
 
     def die(table: Table, *_: Any) -> int:
         raise InterruptedError
