@@ -150,7 +150,7 @@ def csv_drop_sensor(
     @dg.sensor(
         name=DROP_SENSOR,
         job_name=REFRESH_RANKINGS,
-        minimum_interval_seconds=max(interval_seconds - EARLY_SECONDS, 1),  # 0 would mean Dagster's default, 30
+        minimum_interval_seconds=interval_seconds - EARLY_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Starts refresh_rankings when complete CSV files wait in the drop folders.",
     )

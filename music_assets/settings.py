@@ -68,7 +68,9 @@ class Settings(BaseSettings):
     spark_conf: Annotated[dict[SparkKey, str], NoDecode, BeforeValidator(_from_json)] = Field(
         {}, description='Any further settings of Spark, as JSON: `{"spark.executor.cores": "2"}`.'
     )
-    sensor_interval: int = Field(5, ge=1, description="Seconds between two looks of `csv_drop_sensor`.")
+    sensor_interval: int = Field(
+        5, ge=5, description="Seconds between two looks of `csv_drop_sensor`, 5 at least: the daemon comes by every 5."
+    )
     settle_seconds: float = Field(
         2.0,
         ge=0,

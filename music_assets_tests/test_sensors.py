@@ -172,13 +172,6 @@ class TestSensor:
         assert sensor.job_name == REFRESH_RANKINGS
         assert project.defs.resolve_sensor_def("run_failure_alert").default_status is dg.DefaultSensorStatus.RUNNING
 
-    def test_the_shortest_interval_is_not_taken_for_none(self, tmp_path: Path) -> None:
-        """Dagster takes 0 for its default of 30 seconds."""
-        assert (
-            Project(tmp_path, sensor_interval=1).defs.resolve_sensor_def("csv_drop_sensor").minimum_interval_seconds
-            == 1
-        )
-
     def test_it_makes_the_drop_folders_and_waits_for_both_files(self, tmp_path: Path) -> None:
         project = Project(tmp_path / "new")
         assert "user_data/user_data and user_data/user_top_artists" in project.tick().skip_message

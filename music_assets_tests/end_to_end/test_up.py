@@ -95,7 +95,7 @@ def station(tmp_path: Path) -> Iterator[Station]:
         process = subprocess.Popen(
             [BIN / "music-assets", "up", "--port", str(port)],
             cwd=tmp_path,
-            env=plain_environment(root, MUSIC_ASSETS_SENSOR_INTERVAL="1", MUSIC_ASSETS_SETTLE_SECONDS="0.5"),
+            env=plain_environment(root, MUSIC_ASSETS_SETTLE_SECONDS="0.5"),
             stdout=sink,
             stderr=subprocess.STDOUT,
             text=True,

@@ -14,12 +14,12 @@ from music_assets_tests.end_to_end.conftest import plain_environment
 from music_assets_tests.faults.runs import REPOSITORY, SETTINGS, Home
 
 PATIENCE = 300
-QUICK = {"SENSOR_INTERVAL": "1", "RETRY_PAUSE": "1", **SETTINGS}
+QUICK = {"RETRY_PAUSE": "1", **SETTINGS}
 
 
 @contextmanager
 def daemon(home: Home) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a daemon that looks every second, for runs and at them; it is killed in the end, with all it has started."""
+    """Run a daemon that looks at runs every second; it is killed in the end, with all it has started."""
     settings = home.dagster / "dagster.yaml"
     settings.write_text(settings.read_text().replace("poll_interval_seconds: 10", "poll_interval_seconds: 1"))
     named = {f"MUSIC_ASSETS_{name}": value for name, value in QUICK.items()}
