@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from music_assets.engines.base import CsvFile, Engine, ParsedFile
-from music_assets.lake.csv_file import BadFileError, check_compression, read_header
+from music_assets.lake.csv_file import TOO_LONG, BadFileError, check_compression, read_header
 from music_assets.lake.damage import lost_history
 from music_assets.lake.delta import FILES, ConcurrentCommitError, DeltaStore
 from music_assets.lake.landing import DroppedFile, Landing, identity_of
@@ -171,6 +171,7 @@ class Ingest:
         known_rejects = self.store.held(REJECTED_ROWS, [file.rejects_identity for file in readable])
         groups = [self._parse(table, files, bad, log) for files in _groups(readable, known_rejects)]
         parsed = [done for group in groups for done in self._unchanged(table, group, bad, log)]
+        self._keep_long_lines(parsed, log)
         self._commit(table, parsed, known_rejects)
         log.info(f"{len(parsed):,} files, {sum(done.result.rows for done in parsed):,} rows are in {table.name}")
         landed = {done.file.identity: done for done in parsed}
@@ -273,6 +274,14 @@ class Ingest:
         if len(rest) == len(parsed):
             return parsed
         return self._unchanged(table, self._parse(table, rest, bad, log), bad, log) if rest else []
+
+    def _keep_long_lines(self, parsed: Sequence[_Parsed], log: logging.Logger) -> None:
+        """Copy files aside of which `rejected_rows` will not hold all: the CSV is deleted once it is taken."""
+        for done in parsed:
+            if count := done.result.reasons.get(TOO_LONG, 0):
+                reason = f"{count} x {TOO_LONG}: only its start is in {REJECTED_ROWS.name}; all other rows are taken"
+                copy = self.landing.keep_copy(done.file.dropped, reason)
+                log.warning(f"{done.file.dropped.name}: {reason}. A copy of the file is kept: {copy}")
 
     def _commit(self, table: Table, parsed: Sequence[_Parsed], known_rejects: Container[str]) -> None:
         """Commit the rejects, then the rows. Both carry the identities, so that a repetition commits neither twice."""

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -129,24 +130,32 @@ class Landing:
             aside.unlink(missing_ok=True)
 
     def quarantine(self, file: DroppedFile, reason: str) -> Path:
-        """Move a file that cannot be taken into `rejected/`, beside a text file that gives the reason.
+        """Move a file that cannot be taken into `rejected/`, beside a text file that gives the reason."""
+        return self._set_aside(file, reason, partial(shutil.move, copy_function=_copy_durably))
+
+    def keep_copy(self, file: DroppedFile, reason: str) -> Path:
+        """Copy a file into `rejected/` that can be taken, but of which something would be lost."""
+        return self._set_aside(file, reason, _copy_durably)
+
+    def _set_aside(self, file: DroppedFile, reason: str, carry: Callable[[str, str], object]) -> Path:
+        """Have the file carried into `rejected/`.
 
         The reason is written first: a run that dies in between leaves it without its file, and the next one writes over
         it.
         """
         folder = self.root / "rejected"
         folder.mkdir(parents=True, exist_ok=True)
-        # No name needs to be claimed: only who holds the right to take files moves one here.
-        moved = next(name for name in _names(folder / file.name, len(REASON_SUFFIX)) if not os.path.lexists(name))
-        explanation = moved.with_name(moved.name + REASON_SUFFIX)
+        # No name needs to be claimed: only who holds the right to take files puts one here.
+        aside = next(name for name in _names(folder / file.name, len(REASON_SUFFIX)) if not os.path.lexists(name))
+        explanation = aside.with_name(aside.name + REASON_SUFFIX)
         text = f"{file.path.with_name(file.name)}\n{reason}\nMend the file and drop it again.\n"
         explanation.write_text(text, encoding="utf-8", errors="replace")
         try:
-            shutil.move(str(file.path), str(moved), copy_function=_copy_durably)
+            carry(str(file.path), str(aside))
         except BaseException:
             explanation.unlink()
             raise
-        return moved
+        return aside
 
     def with_plain_name(self, file: DroppedFile) -> DroppedFile:
         """Rename a file in its place where the name is not UTF-8, which no engine opens."""

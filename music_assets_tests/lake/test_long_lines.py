@@ -33,6 +33,18 @@ def test_line_of_50_mb_is_one_rejected_row(data_root: DataRoot) -> None:
     ]
 
 
+def test_file_with_a_long_line_is_kept(data_root: DataRoot) -> None:
+    """`rejected_rows` holds but the start of the line, and the dropped file is removed."""
+    content = f"{HEADER}1,Germany,1\n2,{'a' * LONGEST_RECORD},\n"
+    dropped = data_root.drop(USER_DATA, "a.csv", content)
+    data_root.drop(USER_DATA, "b.csv", f"{HEADER}x,Mali,3\n")
+    data_root.take(USER_DATA)
+    assert not dropped.exists()
+    kept, reason = sorted((data_root.root / "rejected").iterdir())
+    assert (kept.name, kept.read_text()) == ("a.csv", content)
+    assert f"1 x {TOO_LONG}" in reason.read_text()
+
+
 @pytest.mark.parametrize("more", [0, 1])
 def test_where_too_long_begins(data_root: DataRoot, more: int) -> None:
     """Wherever an engine would draw the line by itself."""
