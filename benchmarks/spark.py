@@ -1,13 +1,13 @@
-"""A refresh with the Spark engine on a cluster of two workers on this machine, beside a bare PySpark job and DuckDB.
+"""A refresh with the Spark engine on a cluster of workers on this machine, beside a bare PySpark job and DuckDB.
 
-    python -m benchmarks.spark --data FOLDER [--rounds N] [--kill] [--work FOLDER]
+    python -m benchmarks.spark --data FOLDER [--workers N] [--rounds N] [--kill] [--work FOLDER]
 
 FOLDER holds users.csv and user_top_artists.csv, as `music-assets generate` makes them. The bare job, of the old Glue
 jobs' steps, runs on the same cluster with the same memory; it gives none of the guarantees. All three take turns, and
 must make the same tables: row counts and sums of the hashes of all rows, and each ranking in its order. With `--kill` a
 worker is killed while a further refresh with Spark is under way, which must end with the same tables, too.
 
-CPU and memory are those of all processes together: Dagster with the driver, and both workers with their executors.
+CPU and memory are those of all processes together: Dagster with the driver, and the workers with their executors.
 """
 
 import argparse
@@ -91,6 +91,7 @@ def main() -> None:
     """Take turns, compare the tables, print what each took and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--workers", type=int, default=2, help="of one core and 1 GB each")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--kill", action="store_true")
     parser.add_argument("--only", nargs="+", default=[OURS, BARE, DUCKDB])
@@ -121,12 +122,12 @@ def main() -> None:
             )
             shutil.rmtree(folder)
 
-        with Cluster(work / "cluster") as cluster:
+        with Cluster(work / "cluster", options.workers) as cluster:
             for _ in range(options.rounds):
                 for name in options.only:
                     take_turn(name, None if name == DUCKDB else cluster)
         if options.kill:
-            with Cluster(work / "cluster-killed") as cluster:
+            with Cluster(work / "cluster-killed", options.workers) as cluster:
                 log = work / "out" / USER_TOP_ARTISTS.folder / "_delta_log"
                 thread = kill_once(cluster, (log / f"{1:020}.json").exists)
                 take_turn(f"{OURS}, killed", cluster)
