@@ -406,8 +406,8 @@ def _held(lock: Path) -> bool:
 def _leftovers(settings: Settings) -> Iterator[Finding]:
     root = settings.data
     patterns = ("user_data/*/.*.part", "music_db/.building-*", "music_db/.*.tmp", ".scratch/*", "damaged/*")
-    found = [path for pattern in patterns for path in sorted(root.glob(pattern)) if path.suffix != ".lock"]
-    found = [path for path in found if _is_old(path)]
+    paths = (path for pattern in patterns for path in sorted(root.glob(pattern)))
+    found = [path for path in paths if path.suffix != ".lock" and _is_old(path)]
     for path in found:
         yield _note("leftovers", f"{printable(str(path))}, {_size(_sum([path, *path.rglob('*')]))}", "Remove it.")
     if not found:
