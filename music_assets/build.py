@@ -32,8 +32,8 @@ def build_definitions(
 ) -> dg.Definitions:
     """Assemble what Dagster loads, with `engine`, `checks` and single `resources` replaced where they are given."""
     root = settings.data
-    computing = {"engine": engine} if engine else _computing(settings)
-    engine = computing["engine"]
+    computing = {"engine": engine, "reader": engine} if engine else _computing(settings)
+    engine, reader = computing["engine"], computing["reader"]
     store = DeltaStore(root)
     landing = Landing(root, settings.settle_seconds)
     webhook = str(settings.alert_webhook) if settings.alert_webhook else None
@@ -52,7 +52,7 @@ def build_definitions(
         ],
         executor=dg.in_process_executor,
         resources={
-            "io_manager": DeltaIOManager(store, engine, TABLES, DESCRIPTIONS, settings.retention_hours),
+            "io_manager": DeltaIOManager(store, engine, reader, TABLES, DESCRIPTIONS, settings.retention_hours),
             "store": store,
             "trainer": train,
             **computing,
@@ -66,13 +66,17 @@ def build_definitions(
 
 
 def _computing(settings: Settings) -> dict[str, Any]:
-    """Return the resource `engine`; with Spark also its session, as `pyspark`, and the `trainer` that runs on it.
+    """Return the resources `engine` and `reader`; with Spark also its session, `pyspark`, and the `trainer` on it.
+
+    The `reader` reads what was written: for counts, checks and previews. It is DuckDB, whichever engine computes: it
+    reads the same files to publish them, and is done with each of these while Spark still hands out the work.
 
     Nothing of Spark is imported with DuckDB, and no JVM started before the session is used. Raises JavaMissingError.
     """
     scratch = settings.data / ".scratch"
+    duckdb = DuckDBEngine(scratch, settings.memory_limit, settings.threads)
     if settings.engine == "duckdb":
-        return {"engine": DuckDBEngine(scratch, settings.memory_limit, settings.threads)}
+        return {"engine": duckdb, "reader": duckdb}
     check_java()
     from dagster_pyspark import LazyPySparkResource
 
@@ -83,5 +87,5 @@ def _computing(settings: Settings) -> dict[str, Any]:
         settings.spark_master, settings.spark_driver_memory, settings.spark_executor_memory, settings.spark_conf
     )
     pyspark = LazyPySparkResource(spark_config=config)
-    engine = SparkEngine(pyspark, scratch, settings.spark_shuffle_partitions)
-    return {"engine": engine, "pyspark": pyspark, "trainer": SparkTrainer(lambda: engine.session)}
+    engine = SparkEngine(pyspark, scratch, duckdb, settings.spark_shuffle_partitions)
+    return {"engine": engine, "reader": duckdb, "pyspark": pyspark, "trainer": SparkTrainer(lambda: engine.session)}

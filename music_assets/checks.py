@@ -52,13 +52,13 @@ class Subject:
 
     table: Table
     store: DeltaStore
-    engine: Engine
+    reader: Engine
     thresholds: Thresholds
 
     @cached_property
     def rows(self) -> ir.Table:
         """The rows of the newest snapshot."""
-        return self.engine.read(self.table, self.store.snapshot(self.table).files)
+        return self.reader.read(self.table, self.store.snapshot(self.table).files)
 
     @cached_property
     def published(self) -> PublishedTable | None:
@@ -218,7 +218,7 @@ def nobody_left_out(subject: Subject) -> dg.AssetCheckResult:
     (key,) = subject.table.key
     trainings = subject.store.metadata(subject.table, INPUTS)
     version = trainings[0].get(USER_TOP_ARTISTS.name) if trainings else None
-    history = subject.engine.read(USER_TOP_ARTISTS, subject.store.snapshot(USER_TOP_ARTISTS, version).files)
+    history = subject.reader.read(USER_TOP_ARTISTS, subject.store.snapshot(USER_TOP_ARTISTS, version).files)
     listed = current_rows(history, USER_TOP_ARTISTS).select(key).distinct()
     return _no_violations(listed.anti_join(subject.rows, key), f"a vector for each {key} of user_top_artists")
 
@@ -260,10 +260,10 @@ def _checks_of(table: Table, checks: Sequence[Check]) -> dg.AssetChecksDefinitio
     def run_checks(
         context: dg.AssetCheckExecutionContext,
         store: dg.ResourceParam[DeltaStore],
-        engine: dg.ResourceParam[Engine],
+        reader: dg.ResourceParam[Engine],
         thresholds: dg.ResourceParam[Thresholds],
     ) -> Iterator[dg.AssetCheckResult]:
-        subject = Subject(table, store, engine, thresholds)
+        subject = Subject(table, store, reader, thresholds)
         selected = {key.name for key in context.selected_asset_check_keys}
         for check in checks:
             if check.name in selected:

@@ -45,7 +45,7 @@ def spark_engine(tmp_path_factory: pytest.TempPathFactory) -> "SparkEngine":
         "spark.sql.warehouse.dir": str(folder / "warehouse"),
     }
     pyspark = LazyPySparkResource(spark_config=spark_config("local[2]", "1g", "1g", quick))
-    return SparkEngine(pyspark, folder / "scratch", shuffle_partitions=2)
+    return SparkEngine(pyspark, folder / "scratch", DuckDBEngine(folder / "reading", threads=1), shuffle_partitions=2)
 
 
 @pytest.fixture(scope="session", params=ENGINES)

@@ -26,10 +26,10 @@ def good_and_rejected(cleaned: ir.Table, table: Table) -> tuple[ir.Table, ir.Tab
     return good, rejected.select(list(REJECTED_ROWS.schema))
 
 
-def account(engine: Engine, csv_file: CsvFile, files: Sequence[Path], reject_files: Sequence[Path] = ()) -> ParsedFile:
-    """Count what the engine wrote."""
-    reasons = _reasons(engine, reject_files) if reject_files else {}
-    repeats = repeated_keys(engine.read(csv_file.table, [str(file) for file in files]), csv_file.table)
+def account(reader: Engine, csv_file: CsvFile, files: Sequence[Path], reject_files: Sequence[Path] = ()) -> ParsedFile:
+    """Count what an engine wrote."""
+    reasons = _reasons(reader, reject_files) if reject_files else {}
+    repeats = repeated_keys(reader.read(csv_file.table, [str(file) for file in files]), csv_file.table)
     return ParsedFile(
         files=tuple(files),
         rows=sum(pq.read_metadata(file).num_rows for file in files),
@@ -49,7 +49,7 @@ def without_empty(files: Sequence[Path]) -> list[Path]:
     return [file for file in files if rows[file]]
 
 
-def _reasons(engine: Engine, reject_files: Sequence[Path]) -> dict[str, int]:
-    rejected = engine.read(REJECTED_ROWS, [str(file) for file in reject_files])
+def _reasons(reader: Engine, reject_files: Sequence[Path]) -> dict[str, int]:
+    rejected = reader.read(REJECTED_ROWS, [str(file) for file in reject_files])
     counted = rejected.group_by("reason").agg(rows=rejected.count()).to_pyarrow().to_pydict()
     return dict(zip(counted["reason"], counted["rows"], strict=True))

@@ -17,18 +17,23 @@ from music_assets.tables import Table
 
 
 class DeltaIOManager(dg.IOManager):
-    """Reads and writes the tables that are computed from other tables."""
+    """Reads and writes the tables that are computed from other tables.
+
+    `engine` computes them; by `reader` they are described.
+    """
 
     def __init__(
         self,
         store: DeltaStore,
         engine: Engine,
+        reader: Engine,
         tables: Sequence[Table],
         descriptions: Mapping[Table, Callable[[ir.Table], dict[str, Any]]],
         retention_hours: float,
     ) -> None:
         self.store = store
         self.engine = engine
+        self.reader = reader
         self.tables = {dg.AssetKey(table.asset_key): table for table in tables}
         self.descriptions = descriptions
         self.retention_hours = retention_hours
@@ -68,7 +73,7 @@ class DeltaIOManager(dg.IOManager):
         self._read[_step(context)] = {**read, table.name: snapshot}
         metadata = table_metadata(table, snapshot, time.monotonic() - begun)
         describe = self.descriptions.get(table)
-        own = describe(self.engine.read(table, snapshot.files)) if describe else {}
+        own = describe(self.reader.read(table, snapshot.files)) if describe else {}
         context.add_output_metadata({**metadata, **own, "computed from": inputs})
 
     def _replaceable(self, table: Table, inputs: Mapping[str, int]) -> int:

@@ -15,6 +15,8 @@ INTEGER = r"^[ \t\r\n]*[+-]?[0-9]+[ \t\r\n]*\z"
 VISIBLE = r"[^ \t\r\n]"
 FIRST_VISIBLE = "!"
 NOT_AN_INTEGER = "not an integer"
+TEXT = "{}_text"
+"""The name of a delivered column while it is text."""
 
 
 def clean(raw: ir.Table, table: Table, source_file: str | None = None, ingested_at: datetime | None = None) -> ir.Table:
@@ -23,22 +25,24 @@ def clean(raw: ir.Table, table: Table, source_file: str | None = None, ingested_
     `raw` has the table's delivered columns as text, empty or NULL where nothing was delivered; also `source_file` and
     `ingested_at`, if the rows of several files stand in it. Further columns are kept behind them.
     """
-    texts = {column.name: _text(raw[column.name], column) for column in table.delivered}
-    values = {column.name: _value(texts[column.name], column) for column in table.delivered}
-    defects = [
-        (condition, column.name, reason)
-        for column in table.delivered
-        for condition, reason in _defects(texts[column.name], values[column.name], column)
-    ]
     added = {
         "source_file": ibis.literal(source_file) if source_file is not None else raw["source_file"],
         "ingested_at": ibis.literal(ingested_at, "timestamp(6)") if ingested_at is not None else raw["ingested_at"],
     }
-    extra = [name for name in raw.columns if name not in values and name not in added]
-    return raw.select(
-        **values,
-        **added,
-        **{name: raw[name] for name in extra},
+    extra = [name for name in raw.columns if name not in table.schema]
+    delivered = {column: TEXT.format(column.name) for column in table.delivered}
+    # Step by step, so that an engine need not clean a text again wherever its value is used.
+    texts = raw.select(*extra, **added, **{text: _text(raw[column.name], column) for column, text in delivered.items()})
+    typed = texts.mutate(**{column.name: _value(texts[text], column) for column, text in delivered.items()})
+    defects = [
+        (condition, column.name, reason)
+        for column, text in delivered.items()
+        for condition, reason in _defects(typed[text], typed[column.name], column)
+    ]
+    return typed.select(
+        *(column.name for column in delivered),
+        *added,
+        *extra,
         column_name=ibis.cases(*((condition, name) for condition, name, _ in defects)),
         reason=ibis.cases(*((condition, reason) for condition, _, reason in defects)),
     )

@@ -23,7 +23,7 @@ def current_rows(history: ir.Table, table: Table) -> ir.Table:
 
     Only the users that have a key twice go through the ordering, so that a history without repeats costs one count.
     """
-    repeated = ibis.memtable(repeated_users(history, table).to_pyarrow())
+    repeated = _repeated_users(history, table)
     once = history.anti_join(repeated, "user_id")
     again = history.semi_join(repeated, "user_id")
     order = [again["ingested_at"].desc()]
@@ -34,26 +34,29 @@ def current_rows(history: ir.Table, table: Table) -> ir.Table:
     return once.union(latest)
 
 
-def repeated_users(history: ir.Table, table: Table) -> ir.Table:
+def repeated_keys(history: ir.Table, table: Table) -> ir.Table:
+    """Return each key of the table that more than one row has, and its number of `rows`."""
+    again = history.semi_join(_repeated_users(history, table), "user_id")
+    counted = again.group_by(list(table.key)).agg(rows=again.count())
+    return counted.filter(counted["rows"] > 1)
+
+
+def _repeated_users(history: ir.Table, table: Table) -> ir.Table:
     """Return the `user_id` of each user that has a key of the table more than once.
+
+    They are computed here: an engine that knows how few they are, mostly none, plans the rest accordingly.
 
     A second key column is a small number (the rank, 1 to 50): its values go into the bits of one integer, which makes
     this a sum over integers instead of a hash of every key.
     """
     rest = [name for name in table.key if name != "user_id"]
     users = history.group_by("user_id")
-    if not rest:
-        return users.agg(rows=history.count()).filter(lambda user: user["rows"] > 1).select("user_id")
-    column = table.column(rest[0])
-    if len(rest) > 1 or column.maximum is None or column.maximum >= LARGEST_BIT:
-        raise ValueError(f"{table.name}: a key of user_id and one column of at most {LARGEST_BIT - 1} is expected")
-    bit = ibis.literal(1, "int64") << history[rest[0]].cast("int64")
-    counted = users.agg(rows=history.count(), seen=bit_or(bit))
-    return counted.filter(lambda user: user["rows"] > bit_count(user["seen"])).select("user_id")
-
-
-def repeated_keys(history: ir.Table, table: Table) -> ir.Table:
-    """Return each key of the table that more than one row has, and its number of `rows`."""
-    again = history.semi_join(repeated_users(history, table), "user_id")
-    counted = again.group_by(list(table.key)).agg(rows=again.count())
-    return counted.filter(counted["rows"] > 1)
+    if rest:
+        column = table.column(rest[0])
+        if len(rest) > 1 or column.maximum is None or column.maximum >= LARGEST_BIT:
+            raise ValueError(f"{table.name}: a key of user_id and one column of at most {LARGEST_BIT - 1} is expected")
+        bit = ibis.literal(1, "int64") << history[rest[0]].cast("int64")
+        counted = users.agg(rows=history.count(), keys=bit_count(bit_or(bit)))
+    else:
+        counted = users.agg(rows=history.count(), keys=ibis.literal(1))
+    return ibis.memtable(counted.filter(counted["rows"] > counted["keys"]).select("user_id").to_pyarrow())

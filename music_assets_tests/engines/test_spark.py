@@ -77,7 +77,7 @@ def test_shuffles_have_partitions_by_the_size_of_the_data(
         sink.truncate(megabytes << 20)
     before = spark_engine.session.conf.get("spark.sql.shuffle.partitions")
     try:
-        SparkEngine(spark_engine.pyspark, tmp_path / "scratch").read(USER_DATA, [str(file)])
+        SparkEngine(spark_engine.pyspark, tmp_path / "scratch", spark_engine.reader).read(USER_DATA, [str(file)])
         assert spark_engine.session.conf.get("spark.sql.shuffle.partitions") == str(partitions)
     finally:
         spark_engine.session.conf.set("spark.sql.shuffle.partitions", before)
@@ -98,3 +98,12 @@ def test_settings_of_ones_own_win_but_for_what_the_tables_depend_on() -> None:
         "spark.executor.memory": "3g",
     }
     assert "spark.driver.host" not in config
+
+
+def test_a_jvm_is_told_of_one_garbage_collector() -> None:
+    from music_assets.engines.spark import spark_config
+
+    own = {"spark.executor.extraJavaOptions": "-Xss4m -XX:+UseG1GC", "spark.driver.extraJavaOptions": "-Xss4m"}
+    config = spark_config("local[*]", "1g", "1g", own)
+    assert config["spark.driver.defaultJavaOptions"] == "-XX:+UseParallelGC"
+    assert "spark.executor.defaultJavaOptions" not in config

@@ -28,7 +28,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 def materialize(data_root: DataRoot, instance: dg.DagsterInstance, selection: str = "*") -> dg.ExecuteInProcessResult:
-    io_manager = DeltaIOManager(data_root.store, data_root.engine, TABLES, {}, retention_hours=168)
+    io_manager = DeltaIOManager(data_root.store, data_root.engine, data_root.engine, TABLES, {}, retention_hours=168)
     return dg.materialize(
         ASSETS,
         instance=instance,
@@ -82,7 +82,7 @@ def test_result_that_cannot_be_computed_changes_nothing(data_root: DataRoot, ins
         table = data_root.engine.read(USER_DATA, data_root.store.snapshot(USER_DATA).files)
         return table.select("country", artist_name="country", total_playcount="country", rank="country")
 
-    io_manager = DeltaIOManager(data_root.store, data_root.engine, TABLES, {}, retention_hours=168)
+    io_manager = DeltaIOManager(data_root.store, data_root.engine, data_root.engine, TABLES, {}, retention_hours=168)
     result = dg.materialize(
         [not_castable], instance=instance, resources={"io_manager": io_manager}, raise_on_error=False
     )
@@ -145,7 +145,7 @@ def test_rankings_of_a_slower_run_do_not_replace_those_of_newer_rows(
             store=data_root.store, engine=data_root.engine, user_data=user_data, user_top_artists=user_top_artists
         )
 
-    io_manager = DeltaIOManager(data_root.store, data_root.engine, TABLES, {}, retention_hours=168)
+    io_manager = DeltaIOManager(data_root.store, data_root.engine, data_root.engine, TABLES, {}, retention_hours=168)
     result = dg.materialize(
         [overtaken, raw_parquet.user_data, raw_parquet.user_top_artists],
         instance=instance,
