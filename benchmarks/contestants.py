@@ -114,11 +114,12 @@ class Script:
     needs: Sequence[str]
     threads: int | None = None
     threads_variable: str | None = None
+    options: Sequence[str] = ()
 
     def take(self, folder: Path, drop: Drop, later_wins: bool = False) -> Command:
         """Give it the files."""
         files = ["--users", str(drop.users), "--top-artists", str(drop.top_artists)]
-        return self._command(folder, *files, *(["--later-wins"] if later_wins else []))
+        return self._command(folder, *self.options, *files, *(["--later-wins"] if later_wins else []))
 
     def refresh(self, folder: Path) -> Command:
         """Give it no files."""
@@ -143,6 +144,20 @@ class Script:
         elif self.threads:
             arguments = (*arguments, "--threads", str(self.threads))
         return Command([sys.executable, str(PEERS / self.file), str(folder), *arguments], environment)
+
+
+@dataclass(frozen=True)
+class Publisher(Script):
+    """A script that makes a DuckDB file, too, in which its tables are read."""
+
+    def digest(self, folder: Path) -> Digest:
+        """Read what is published."""
+        with duckdb.connect(str(folder / "music_db.duckdb"), read_only=True) as connection:
+            return digest(connection, {name: name for name in COLUMNS})
+
+
+PUBLISHER = Publisher("DuckDB SQL, all outputs", "duckdb_sql.py", ["duckdb"], options=["--publish"])
+"""Makes all that ours makes, without any of the guarantees."""
 
 
 def _files(folder: Path, name: str) -> list[Path]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.cases.queries import FLOOR
+from benchmarks.contestants import PUBLISHER
 from benchmarks.derived import STEPS, grown_sizes, growth_variant, unevenness
 from benchmarks.results import OURS, Session
 
@@ -27,6 +28,10 @@ class Target:
 
 def _time(session: Session) -> float | None:
     return session.ratio()
+
+
+def _time_of_all_outputs(session: Session) -> float | None:
+    return session.ratio("seconds", PUBLISHER.name)
 
 
 def _memory(session: Session) -> float | None:
@@ -55,22 +60,24 @@ def _unevenness(step: str) -> Callable[[Session], float | None]:
     return lambda session: unevenness(session, step)
 
 
-def _memory_growth(session: Session) -> float | None:
-    """Return the memory at the largest size as a multiple of that at the smallest but one, for the dearer step."""
-    _, small, *_, large = grown_sizes(session)
+def _memory_over_limit(session: Session) -> float | None:
+    """Return the memory at the largest size over what is allowed: DuckDB's limit beside what next to no rows take."""
+    least, *_, largest = grown_sizes(session)
+    limit = session.facts["memory_limit_mb"]
     peaks = [
         (
-            session.median(OURS, "sum_mb", growth_variant(step, large)),
-            session.median(OURS, "sum_mb", growth_variant(step, small)),
+            session.median(OURS, "sum_mb", growth_variant(step, largest)),
+            session.median(OURS, "sum_mb", growth_variant(step, least)),
         )
         for step in STEPS
     ]
-    return max((top / low for top, low in peaks if top and low), default=None)
+    return max((top / (limit + low) for top, low in peaks if top and low), default=None)
 
 
 TARGETS: Sequence[Target] = (
     Target("csv_to_rankings", "CSV to published rankings: time, against the fastest script", 0.9, _time),
     Target("csv_to_rankings", "CSV to published rankings: memory, against the fastest script", 1.0, _memory),
+    Target("csv_to_rankings", "the same: time, against a script of the same outputs", 1.5, _time_of_all_outputs),
     Target("refresh_from_parquet", "refresh from parquet, against the fastest script", 0.6, _time),
     Target("small_drop", "refresh after a 1 % drop, against the fastest script", 0.25, _time),
     Target("queries", "the Drake query: median, against DuckDB in process", 2.0, _median_over_floor("Drake")),
@@ -88,5 +95,7 @@ TARGETS: Sequence[Target] = (
     Target("drop_latency", "a drop of 1,000 users, rename to answer, against an empty asset", 2.0, _time),
     Target("growth", "ingest: cost of a row at the dearest size, against the cheapest", 1.15, _unevenness("ingest")),
     Target("growth", "refresh: cost of a row at the dearest size, against the cheapest", 1.15, _unevenness("refresh")),
-    Target("growth", "memory at fifty times the users, against the memory before", 1.5, _memory_growth),
+    Target(
+        "growth", "memory at the largest size, against the limit beside a run of 1,000 users", 1.1, _memory_over_limit
+    ),
 )

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.bases import base, folder_of
-from benchmarks.contestants import Ranker, copied, rankers, size_mb
+from benchmarks.contestants import PUBLISHER, Ranker, copied, rankers, size_mb
 from benchmarks.data import full_drop, small_drop
 from benchmarks.digest import Agreement
 from benchmarks.processes import Command, run
@@ -18,7 +18,7 @@ def csv_to_rankings(setting: Setting) -> Iterator[Measurement]:
     """Take the two files into an empty folder."""
     drop = full_drop(setting.work, setting.users)
     agreement = Agreement()
-    for number, ranker in setting.in_turn(setting.present(rankers())):
+    for number, ranker in setting.in_turn(setting.present([*rankers(), PUBLISHER])):
         folder = folder_of(setting, "csv", ranker.name)
         shutil.rmtree(folder, ignore_errors=True)
         yield measured(ranker, folder, ranker.take(folder, drop), number, agreement, setting)
@@ -67,7 +67,8 @@ CASES = (
     Case(
         "csv_to_rankings",
         "From CSV files to rankings",
-        "Two CSV files become raw parquet files and both rankings, sorted for lookup.",
+        "Two CSV files become raw parquet files and both rankings, sorted for lookup. *All outputs* are those of ours: "
+        "the origin of each raw row, and a DuckDB file of the rankings.",
         csv_to_rankings,
     ),
     Case(
