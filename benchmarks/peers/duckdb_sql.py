@@ -56,6 +56,7 @@ TO '{folder}/country_rank_per_artist.parquet'
 
 
 PUBLISH = """
+SET preserve_insertion_order = true;
 ATTACH '{folder}/music_db.duckdb' AS music_db;
 CREATE TABLE music_db.artist_rank_in_country AS FROM '{folder}/artist_rank_in_country.parquet';
 CREATE TABLE music_db.country_rank_per_artist AS FROM '{folder}/country_rank_per_artist.parquet';
