@@ -87,5 +87,6 @@ def _computing(settings: Settings) -> dict[str, Any]:
         settings.spark_master, settings.spark_driver_memory, settings.spark_executor_memory, settings.spark_conf
     )
     pyspark = LazyPySparkResource(spark_config=config)
-    engine = SparkEngine(pyspark, scratch, duckdb, settings.spark_shuffle_partitions)
+    small = settings.spark_small_file_mb << 20
+    engine = SparkEngine(pyspark, scratch, duckdb, small, settings.spark_shuffle_partitions)
     return {"engine": engine, "reader": duckdb, "pyspark": pyspark, "trainer": SparkTrainer(lambda: engine.session)}

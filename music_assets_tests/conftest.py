@@ -45,7 +45,8 @@ def spark_engine(tmp_path_factory: pytest.TempPathFactory) -> "SparkEngine":
         "spark.sql.warehouse.dir": str(folder / "warehouse"),
     }
     pyspark = LazyPySparkResource(spark_config=spark_config("local[2]", "1g", "1g", quick))
-    return SparkEngine(pyspark, folder / "scratch", DuckDBEngine(folder / "reading", threads=1), shuffle_partitions=2)
+    reader = DuckDBEngine(folder / "reading", threads=1)
+    return SparkEngine(pyspark, folder / "scratch", reader, small_bytes=0, shuffle_partitions=2)
 
 
 @pytest.fixture(scope="session", params=ENGINES)

@@ -15,7 +15,6 @@ from typing import Any
 import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pyspark.sql.functions as sf
 from dagster_pyspark import LazyPySparkResource
 from ibis.backends.pyspark import Backend
@@ -112,18 +111,25 @@ class SparkEngine:
     """The engine over a Spark session that starts when it is first needed, and stops with this process.
 
     A folder below `scratch` holds the texts of files that are not flawless while they are parted; executors read there.
-    `reader` counts what they wrote, which costs the driver less than the hash of the CSV file, and Spark seconds.
+    `reader` counts what they wrote, which costs the driver less than the hash of the CSV file, and Spark seconds. It
+    also parses what is no work to hand out: CSV files of at most `small_bytes`, and the rows of many small ones.
     `shuffle_partitions` None: as many as the size of the data on the disk asks for.
     """
 
     name = "spark"
 
     def __init__(
-        self, pyspark: LazyPySparkResource, scratch: Path, reader: Engine, shuffle_partitions: int | None = None
+        self,
+        pyspark: LazyPySparkResource,
+        scratch: Path,
+        reader: Engine,
+        small_bytes: int,
+        shuffle_partitions: int | None = None,
     ) -> None:
         self.pyspark = pyspark
         self.scratch = Scratch(scratch)
         self.reader = reader
+        self.small_bytes = small_bytes
         self.shuffle_partitions = shuffle_partitions
         self._largest_input = 0
 
@@ -144,6 +150,8 @@ class SparkEngine:
 
     def parse(self, csv_file: CsvFile, folder: Path, reject_folder: Path) -> ParsedFile:
         """Parse the file in parallel, taking it to be flawless; where it is not, start again, exactly."""
+        if csv_file.path.stat().st_size <= self.small_bytes:
+            return self.reader.parse(csv_file, folder, reject_folder)
         long_line = may_hold_long_line(csv_file.path)  # Spark would hold it whole, several times.
         if not long_line and self._parse_flawless(csv_file, folder):
             return account(self.reader, csv_file, _parquet_files(folder))
@@ -154,13 +162,8 @@ class SparkEngine:
     def parse_texts(
         self, texts: pa.Table, table: Table, folder: Path, reject_folder: Path
     ) -> tuple[Sequence[Path], Sequence[Path]]:
-        """Parse the rows of many small files at once."""
-        path = self.scratch.folder / f"{folder.name}.parquet"
-        try:
-            pq.write_table(texts, path)
-            return self._split(clean(self._read(None, [str(path)]), table), table, folder, reject_folder)
-        finally:
-            path.unlink(missing_ok=True)
+        """Have the rows of many small files parsed at once."""
+        return self.reader.parse_texts(texts, table, folder, reject_folder)
 
     def read(self, table: Table, files: Sequence[str]) -> ir.Table:
         """Return the rows in these parquet files of the table."""

@@ -77,10 +77,24 @@ def test_shuffles_have_partitions_by_the_size_of_the_data(
         sink.truncate(megabytes << 20)
     before = spark_engine.session.conf.get("spark.sql.shuffle.partitions")
     try:
-        SparkEngine(spark_engine.pyspark, tmp_path / "scratch", spark_engine.reader).read(USER_DATA, [str(file)])
+        SparkEngine(spark_engine.pyspark, tmp_path / "scratch", spark_engine.reader, 0).read(USER_DATA, [str(file)])
         assert spark_engine.session.conf.get("spark.sql.shuffle.partitions") == str(partitions)
     finally:
         spark_engine.session.conf.set("spark.sql.shuffle.partitions", before)
+
+
+def test_small_files_are_not_handed_out(tmp_path: Path, spark_engine: "SparkEngine") -> None:  # noqa: F821
+    from music_assets.engines.spark import SparkEngine
+
+    root = DataRoot(tmp_path, SparkEngine(spark_engine.pyspark, tmp_path / "scratch", spark_engine.reader, 60))
+    tracker = spark_engine.session.sparkContext.statusTracker()
+    before = set(tracker.getJobIdsForGroup())
+    root.drop(USER_DATA, "small.csv", "user_id,country,total_scrobbles\n1,Chad,5\n2,Peru,x\n")
+    assert [(file.rows, file.rejects) for file in root.take(USER_DATA).files] == [(1, 1)]
+    assert set(tracker.getJobIdsForGroup()) == before
+    root.drop(USER_DATA, "larger.csv", "user_id,country,total_scrobbles\n" + "3,Chad,5\n" * 4)
+    assert [(file.rows, file.duplicates) for file in root.take(USER_DATA).files] == [(4, 3)]
+    assert set(tracker.getJobIdsForGroup()) > before
 
 
 def test_settings_of_ones_own_win_but_for_what_the_tables_depend_on() -> None:
