@@ -14,6 +14,7 @@ from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.jobs import JOB_TAG, REFRESH_RANKINGS, TRAIN_EMBEDDINGS
 from music_assets.settings import Settings
 from music_assets.tables import EMBEDDING_TABLES
+from music_assets_tests.conftest import need_java
 
 UPSTREAM = {
     "raw_parquet/user_data": set(),
@@ -118,11 +119,19 @@ def test_checks_stop_what_is_downstream_unless_they_only_warn(graph) -> None:
         assert graph.get(key).blocking == (key.name not in mild), key
 
 
+def test_duckdb_reads_what_spark_has_written(tmp_path: Path) -> None:
+    need_java()
+    resources = build_definitions(Settings(data=tmp_path, engine="spark")).resources
+    assert resources["engine"].name == "spark"
+    assert resources["engine"].reader is resources["reader"] is resources["io_manager"].reader
+    assert resources["reader"].name == "duckdb"
+
+
 def test_parts_can_be_replaced(tmp_path: Path) -> None:
     engine, thresholds = DuckDBEngine(tmp_path), object()
     variant = build_definitions(
         Settings(data=tmp_path), engine=engine, checks=CHECKS[1:2], resources={"thresholds": thresholds}
     )
-    assert variant.resources["engine"] is engine
+    assert variant.resources["engine"] is variant.resources["reader"] is engine
     assert variant.resources["thresholds"] is thresholds
     assert {key.name for key in variant.resolve_asset_graph().asset_check_keys} == {CHECKS[1].name, MEASURED[1]}
