@@ -26,7 +26,7 @@ from pyspark.sql.types import StructType, TimestampNTZType, TimestampType
 
 from music_assets.engines.base import CsvFile, Engine, ParsedFile
 from music_assets.engines.parsing import account, good_and_rejected, without_empty
-from music_assets.lake.csv_file import LONGEST_RECORD, header_record, may_hold_long_line, read_exactly
+from music_assets.lake.csv_file import LONGEST_RECORD, header_record, may_hold_long_line, read_exactly, size_of
 from music_assets.scratch import Scratch
 from music_assets.tables import REJECTED_ROWS, Table
 from music_assets.transforms.cleaning import clean
@@ -150,7 +150,7 @@ class SparkEngine:
 
     def parse(self, csv_file: CsvFile, folder: Path, reject_folder: Path) -> ParsedFile:
         """Parse the file in parallel, taking it to be flawless; where it is not, start again, exactly."""
-        if csv_file.path.stat().st_size <= self.small_bytes:
+        if size_of(csv_file.path) <= self.small_bytes:
             return self.reader.parse(csv_file, folder, reject_folder)
         long_line = may_hold_long_line(csv_file.path)  # Spark would hold it whole, several times.
         if not long_line and self._parse_flawless(csv_file, folder):

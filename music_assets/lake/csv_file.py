@@ -78,6 +78,12 @@ def is_compressed(path: Path) -> bool:
     return path.name.lower().endswith(".gz")
 
 
+def size_of(path: Path) -> int:
+    """Return the bytes that the file takes. Raises BadFileError where it is gone."""
+    with _readable():
+        return path.stat().st_size
+
+
 def check_compression(path: Path) -> None:
     """Read a compressed file to its end, where its checksum stands: engines do not compare it.
 
