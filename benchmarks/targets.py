@@ -63,7 +63,9 @@ def _unevenness(step: str) -> Callable[[Session], float | None]:
 def _memory_over_limit(session: Session) -> float | None:
     """Return the memory at the largest size over what is allowed: DuckDB's limit beside what next to no rows take."""
     least, *_, largest = grown_sizes(session)
-    limit = session.facts["memory_limit_mb"]
+    limit = session.facts.get("memory_limit_mb")
+    if limit is None:
+        return None
     peaks = [
         (
             session.median(OURS, "sum_mb", growth_variant(step, largest)),
