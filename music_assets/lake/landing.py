@@ -66,6 +66,7 @@ class Landing:
         self.root = root
         self.settle_seconds = settle_seconds
         self.pause_between_looks = pause_between_looks
+        self._first_looks: dict[DroppedFile, float] = {}
 
     def folder(self, table: Table) -> Path:
         """Return the folder into which CSV files for the table are dropped."""
@@ -95,12 +96,14 @@ class Landing:
         """Return for each raw table the files that are complete, the oldest first.
 
         A file is complete when two looks find its size, modification time and inode equal, and it has not changed for
-        `settle_seconds`.
+        `settle_seconds`. Between them lie `pause_between_looks`, unless the call before this one had the first.
         """
-        first = {table: self._settled(table) for table in RAW_TABLES}
-        if any(first.values()):
-            time.sleep(self.pause_between_looks)
-        return {table: [file for file in files if file.unchanged()] for table, files in first.items()}
+        settled = {table: self._settled(table) for table in RAW_TABLES}
+        now = time.monotonic()
+        self._first_looks = {file: self._first_looks.get(file, now) for files in settled.values() for file in files}
+        if self._first_looks:
+            time.sleep(max(max(self._first_looks.values()) + self.pause_between_looks - now, 0))
+        return {table: [file for file in files if file.unchanged()] for table, files in settled.items()}
 
     def wait_until_settled(self, most_seconds: float) -> None:
         """Wait until every file has settled that lies there now, unless that takes more than so many seconds."""

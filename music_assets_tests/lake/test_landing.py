@@ -83,6 +83,22 @@ def test_change_between_two_looks(landing: Landing, change: str) -> None:
     assert not seen.unchanged()
 
 
+def test_only_a_first_look_is_followed_by_a_pause(landing: Landing, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[bool] = []
+    monkeypatch.setattr(time, "sleep", lambda seconds: pauses.append(seconds > 0))
+    landing.pause_between_looks = 0.5
+    landing.complete()
+    path = drop(landing, "a.csv", 100)
+    assert names(landing) == ["a.csv"]
+    assert pauses == [True]
+    landing.pause_between_looks = 0
+    assert names(landing) == ["a.csv"]
+    landing.pause_between_looks = 0.5
+    os.utime(path, (time.time() - 200,) * 2)
+    assert names(landing) == ["a.csv"]
+    assert pauses == [True, False, True]
+
+
 def test_folder_that_cannot_be_listed_raises(landing: Landing) -> None:
     """It must never look like an empty one."""
     landing.folder(USER_DATA).rmdir()
