@@ -11,11 +11,13 @@ the tables it needs no more than a batch does.
 import logging
 import os
 import shutil
+import threading
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import compress
+from itertools import chain, compress
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,7 +28,7 @@ from music_assets.lake.delta import FILES, ConcurrentCommitError, DeltaStore
 from music_assets.lake.landing import DroppedFile, Landing, identity_of
 from music_assets.lake.music_db import DamagedPointerError, alone, shown_files
 from music_assets.lake.small_files import BYTES_TOGETHER, FEWEST_TOGETHER, is_small, parse_together
-from music_assets.tables import REJECTED_ROWS, Table
+from music_assets.tables import RAW_TABLES, REJECTED_ROWS, Table
 
 File = TypeVar("File")
 LANDED = "landed"
@@ -104,6 +106,32 @@ class _Parsed:
         )
 
 
+class Identities:
+    """The identities of files, those that are needed next worked out by a thread beside what else is done."""
+
+    def __init__(self) -> None:
+        self._ahead: dict[DroppedFile, Future[str]] = {}
+
+    def begin(self, files: Iterable[DroppedFile]) -> None:
+        """Begin with these, one after the other."""
+        new = {file: Future[str]() for file in files if file not in self._ahead}
+        self._ahead |= new
+        threading.Thread(target=_work_out, args=[new], daemon=True).start()
+
+    def of(self, file: DroppedFile) -> str:
+        """Return the identity, as soon as it is known. Raises OSError where the file cannot be read."""
+        begun = self._ahead.pop(file, None)
+        return begun.result() if begun else identity_of(file.path)
+
+
+def _work_out(identities: Mapping[DroppedFile, Future[str]]) -> None:
+    for file, identity in identities.items():
+        try:
+            identity.set_result(identity_of(file.path))
+        except BaseException as error:
+            identity.set_exception(error)
+
+
 class Ingest:
     """Takes the complete files of a data root into its raw tables."""
 
@@ -112,6 +140,7 @@ class Ingest:
         self.store = store
         self.engine = engine
         self.retention_hours = retention_hours
+        self.identities = Identities()
 
     def take(self, table: Table, log: logging.Logger) -> IngestReport:
         """Take every complete file that waits for the table; return what became of each.
@@ -149,10 +178,12 @@ class Ingest:
         report = IngestReport()
         for entry in self.landing.ignored(table):
             log.warning(f"{entry}: not looked at; only regular files are taken")
-        waiting = self.landing.complete()[table]
-        for batch in _chunks(waiting, lambda file: file.size, BYTES_AT_ONCE):
+        complete = self.landing.complete()
+        batches = {each: list(_batches(complete[each])) for each in RAW_TABLES[RAW_TABLES.index(table) :]}
+        self.identities.begin(file for each in batches.values() for file in chain(*each[:1]))
+        for batch in batches[table]:
             self._take_batch(table, batch, report, log)
-        if not waiting:
+        if not batches[table]:
             self._commit(table, [], set())
         return report
 
@@ -207,7 +238,7 @@ class Ingest:
             file = seen
             try:
                 file = self.landing.with_plain_name(seen)
-                identities[file] = identity_of(file.path)
+                identities[file] = self.identities.of(file)
             except OSError as error:
                 bad[file] = f"unreadable: {error.strerror}"
                 identities[file] = ""
@@ -310,6 +341,10 @@ def _groups(files: Sequence[_Readable], known_rejects: Container[str]) -> list[l
         alike = [file for file in compress(files, small) if (file.rejects_identity in known_rejects) == known]
         groups += _chunks(alike, lambda file: file.dropped.size, BYTES_TOGETHER)
     return groups
+
+
+def _batches(files: Iterable[DroppedFile]) -> Iterator[list[DroppedFile]]:
+    return _chunks(files, lambda file: file.size, BYTES_AT_ONCE)
 
 
 def _chunks(files: Iterable[File], size: Callable[[File], int], most_bytes: int) -> Iterator[list[File]]:

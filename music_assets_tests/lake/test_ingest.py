@@ -15,7 +15,7 @@ from music_assets.engines.base import CsvFile, Engine, ParsedFile
 from music_assets.lake.delta import ConcurrentCommitError, DeltaStore
 from music_assets.lake.ingest import FILES, Ingest
 from music_assets.lake.landing import IngestRunningError, Landing, identity_of
-from music_assets.tables import REJECTED_ROWS, USER_DATA, Table
+from music_assets.tables import RAW_TABLES, REJECTED_ROWS, USER_DATA, USER_TOP_ARTISTS, Table
 from music_assets_tests.data_root import LOG, DataRoot
 
 HEADER = "user_id,country,total_scrobbles\n"
@@ -202,7 +202,9 @@ def test_bad_file_that_changes_while_it_is_read_waits(data_root: DataRoot, monke
         return files
 
     monkeypatch.setattr(data_root.landing, "listing", listed_then_written_on)
-    monkeypatch.setattr(data_root.landing, "complete", lambda: {USER_DATA: data_root.landing.listing(USER_DATA)})
+    monkeypatch.setattr(
+        data_root.landing, "complete", lambda: {table: data_root.landing.listing(table) for table in RAW_TABLES}
+    )
     assert outcomes(data_root) == []
     assert path.read_text() == HEADER + "1,Germany"
     assert not (data_root.root / "rejected").exists()
@@ -249,6 +251,19 @@ def test_commit_of_the_same_file_in_between(data_root: DataRoot) -> None:
     assert path.exists()
     assert outcomes(data_root) == [("a.csv", "duplicate")]
     assert data_root.delivered(USER_DATA) == [(1, "Germany", 5)]
+
+
+def test_a_file_that_is_replaced_after_it_was_hashed_ahead(data_root: DataRoot) -> None:
+    """Taking the users hashes the artists' file, too; what is taken later is known by what stands in it by then."""
+    header = "user_id,rank,artist_name,playcount,mbid\n"
+    data_root.drop(USER_DATA, "users.csv", HEADER + "1,Germany,5\n")
+    data_root.drop(USER_TOP_ARTISTS, "artists.csv", header + "1,1,Björk,5,\n")
+    data_root.take(USER_DATA)
+    replaced = data_root.drop(USER_TOP_ARTISTS, "artists.csv", header + "1,1,Drake,5,\n")
+    identity = identity_of(replaced)
+    data_root.take(USER_TOP_ARTISTS)
+    assert data_root.delivered(USER_TOP_ARTISTS) == [(1, 1, "Drake", 5, None)]
+    assert data_root.store.holds(USER_TOP_ARTISTS, identity)
 
 
 # ---- Later wins -----------------------------------------------------------------------------------------------------
