@@ -69,7 +69,7 @@ class Watch:
     def look(self) -> None:
         """Look once. Of a process that has ended and was not waited for, the counters still stand."""
         total = 0.0
-        for process in self._tree():
+        for process in self.tree():
             try:
                 status = (Path("/proc") / str(process.pid) / "status").read_text()
                 resident, peak = (_kilobytes(status, name) / 1024 for name in ("VmRSS", "VmHWM"))
@@ -100,7 +100,8 @@ class Watch:
             thread.join()
             self.look()
 
-    def _tree(self) -> list[psutil.Process]:
+    def tree(self) -> list[psutil.Process]:
+        """Return the process and all below it, as they are now."""
         try:
             return [self._root, *self._root.children(recursive=True)]
         except psutil.Error:

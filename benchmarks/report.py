@@ -13,7 +13,7 @@ from benchmarks import results
 from benchmarks.cases import CASES
 from benchmarks.derived import STEPS, grown_sizes, growth_variant, seconds_per_million_rows
 from benchmarks.plots import bars, growth_lines
-from benchmarks.results import OURS, Session
+from benchmarks.results import OURS, Session, is_ours
 from benchmarks.targets import TARGETS, Target
 
 NOTES = results.FOLDER / "notes"
@@ -134,7 +134,7 @@ def _table(session: Session, figures: Sequence[str], variants: Sequence[str]) ->
 
 
 def _ratio(session: Session, figure: str, name: str, variant: str) -> str:
-    ratio = session.ratio(figure, name, variant) if name != OURS else None
+    ratio = session.ratio(figure, name, variant) if not is_ours(name) else None
     return f"{ratio:.2f}" if ratio else ""
 
 

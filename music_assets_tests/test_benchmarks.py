@@ -12,6 +12,7 @@ import pytest
 from benchmarks import results
 from benchmarks.__main__ import main
 from benchmarks.contestants import PUBLISHER, Script
+from benchmarks.daemons import OursByDaemon
 from benchmarks.data import Drop, full_drop, small_drop
 from benchmarks.derived import seconds_per_million_rows
 from benchmarks.digest import Agreement, DifferentError, UnsortedError
@@ -21,6 +22,7 @@ from benchmarks.results import OURS, Measurement, Session
 from benchmarks.targets import TARGETS
 
 USERS = 300
+BY_DAEMON = OursByDaemon.name
 DUCKDB = Script("DuckDB SQL", "duckdb_sql.py", ["duckdb"])
 
 
@@ -33,7 +35,16 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sessions(work: Path) -> Mapping[str, Session]:
     """The cases whose contestants every development machine has, run once; Spark's turn comes apart."""
     cases = ("csv_to_rankings", "small_drop", "refresh_from_parquet", "queries")
-    names = (OURS, "DuckDB SQL", "Polars", PUBLISHER.name, "FastAPI + DuckDB", "datasette", "DuckDB in process")
+    names = (
+        OURS,
+        BY_DAEMON,
+        "DuckDB SQL",
+        "Polars",
+        PUBLISHER.name,
+        "FastAPI + DuckDB",
+        "datasette",
+        "DuckDB in process",
+    )
     return {one.case: one for one in measured(work, cases, names)}
 
 
@@ -47,7 +58,7 @@ def measured(work: Path, cases: tuple[str, ...], names: tuple[str, ...]) -> list
 
 def test_everybody_makes_the_same_tables_from_csv(sessions: Mapping[str, Session], work: Path) -> None:
     session = sessions["csv_to_rankings"]
-    assert session.contestants() == [OURS, "DuckDB SQL", "Polars", PUBLISHER.name]
+    assert session.contestants() == [BY_DAEMON, OURS, "DuckDB SQL", "Polars", PUBLISHER.name]
     assert session.facts["rows"]["user_top_artists"] == 50 * USERS
     (published,) = work.rglob("music_db.duckdb")
     with duckdb.connect(str(published), read_only=True) as connection:
@@ -57,7 +68,7 @@ def test_everybody_makes_the_same_tables_from_csv(sessions: Mapping[str, Session
 
 def test_everybody_makes_the_same_tables_after_a_small_drop(sessions: Mapping[str, Session]) -> None:
     session = sessions["small_drop"]
-    assert session.contestants() == [OURS, "DuckDB SQL", "Polars"]
+    assert session.contestants() == [BY_DAEMON, OURS, "DuckDB SQL", "Polars"]
     assert session.facts["rows"]["user_data"] == USERS + 3 + 3, "three new users, three delivered again"
     assert session.facts["rows"]["user_top_artists"] == 50 * (USERS + 3 + 3)
     assert session.facts["rows"]["artist_rank_in_country"] == session.facts["rows"]["country_rank_per_artist"] > 1_000
@@ -155,9 +166,9 @@ def session(case: str, *measurements: Measurement) -> Session:
 
 
 def test_a_target_is_held_against_the_fastest_peer() -> None:
-    """Medians: ours 3, DuckDB 4, Polars 6; memory 50 against DuckDB's 100."""
-    seconds = {OURS: (9, 3, 2), "DuckDB SQL": (4, 4, 1), "Polars": (6, 6, 6)}
-    memory = {OURS: 50, "DuckDB SQL": 100, "Polars": 10}
+    """Medians: ours 3, by the daemon 2, DuckDB 4, Polars 6; memory 50 against DuckDB's 100."""
+    seconds = {OURS: (9, 3, 2), BY_DAEMON: (2, 2, 2), "DuckDB SQL": (4, 4, 1), "Polars": (6, 6, 6)}
+    memory = {OURS: 50, BY_DAEMON: 40, "DuckDB SQL": 100, "Polars": 10}
     found = session(
         "csv_to_rankings",
         *(
@@ -166,9 +177,10 @@ def test_a_target_is_held_against_the_fastest_peer() -> None:
             for number, value in enumerate(values)
         ),
     )
-    time, mem, all_outputs = (target for target in TARGETS if target.case == "csv_to_rankings")
+    time, by_daemon, mem, *all_outputs = (target for target in TARGETS if target.case == "csv_to_rankings")
     assert time.reached(found) == 0.75
-    assert all_outputs.reached(found) is None, "nobody made them"
+    assert by_daemon.reached(found) == 0.5
+    assert [target.reached(found) for target in all_outputs] == [None, None], "nobody made them"
     assert mem.reached(found) == 0.5
     assert time.met(0.9)
     assert not time.met(0.91)

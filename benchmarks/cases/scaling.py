@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.bases import folder_of
 from benchmarks.cases.queries import sample_of_artists
-from benchmarks.cases.rankings import measured
+from benchmarks.cases.rankings import log_of, measured
 from benchmarks.contestants import Ours, rankers, size_mb
 from benchmarks.data import Drop, full_drop
 from benchmarks.derived import growth_variant
@@ -85,7 +85,8 @@ def cores(setting: Setting) -> Iterator[Measurement]:
                 command = ranker.take(folder, drop)
                 pinned = replace(command, arguments=["taskset", "-c", f"0-{count - 1}", *command.arguments])
                 variant = f"{count} core{'s' if count > 1 else ''}"
-                yield measured(ranker, folder, pinned, number, agreement, setting, variant)
+                usage = run(pinned, log_of(folder))
+                yield measured(ranker, folder, usage, number, agreement, setting, variant)
 
 
 CASES = (
