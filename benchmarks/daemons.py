@@ -1,6 +1,7 @@
 """Who takes drops by itself: `music-assets up`, and a daemon that does nothing; and how to wait for a drop."""
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -26,7 +27,10 @@ from music_assets.local import HOME, project_folder
 from music_assets.settings import PREFIX, Settings
 
 SENSOR_INTERVAL: int = Settings.model_fields["sensor_interval"].default
-LOOK_SECONDS = 0.05
+LOOK_SECONDS = 0.2
+"""Between two looks at what a drop has come to; each takes CPU time from it."""
+HISTORY_SECONDS = 1.0
+"""Between two looks into Dagster's history, which tells the moments anyhow."""
 PATIENCE = 300
 Found = TypeVar("Found")
 WORKER = "music_assets.run_worker"
@@ -155,16 +159,16 @@ def ended_after(home: Path, moment: float) -> dg.RunRecord:
         return next((one for one in records if one.create_timestamp.timestamp() > moment and one.end_time), None)
 
     with _instance(home) as instance:
-        return until(newest)
+        return until(newest, HISTORY_SECONDS)
 
 
-def until(find: Callable[[], Found | None]) -> Found:
+def until(find: Callable[[], Found | None], pause: float = LOOK_SECONDS) -> Found:
     """Look again and again, until something is found. Raises TimeoutError."""
     deadline = time.monotonic() + PATIENCE
     while (found := find()) is None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"It did not come to pass within {PATIENCE} s.")
-        time.sleep(LOOK_SECONDS)
+        time.sleep(pause)
     return found
 
 
@@ -175,11 +179,15 @@ def _instance(home: Path) -> Iterator[dg.DagsterInstance]:
 
 
 def _renamed(files: Sequence[Path], folders: Sequence[Path]) -> float:
-    """Write the files aside, as an uploader would, rename them into place, and return when (seconds since 1970)."""
+    """Write the files aside, as an uploader would, rename them into place, and return when (seconds since 1970).
+
+    What was written is on the disk by then, as it is for everybody before the clock starts.
+    """
     asides = [folder / f".{file.name}.part" for file, folder in zip(files, folders, strict=True)]
     for file, aside in zip(files, asides, strict=True):
         aside.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, aside)
+    os.sync()
     begun = time.time()
     for file, aside in zip(files, asides, strict=True):
         aside.replace(aside.with_name(file.name))
