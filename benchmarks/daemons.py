@@ -210,6 +210,7 @@ class OursByDaemon(Ours):
         station = daemon.station(folder, http)
         folder.mkdir(parents=True, exist_ok=True)
         with running(daemon.command(folder, http, web), folder.with_suffix(".log")) as up:
+            until(lambda: (station.home / "dagster.yaml").exists() or None)
             _launch(folder)
             ended = ended_after(station.home, 0).end_time or 0
             worker = until(lambda: _standing_by(up, ended))
