@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -210,7 +211,7 @@ class OursByDaemon(Ours):
         station = daemon.station(folder, http)
         folder.mkdir(parents=True, exist_ok=True)
         with running(daemon.command(folder, http, web), folder.with_suffix(".log")) as up:
-            until(lambda: (station.home / "dagster.yaml").exists() or None)
+            until(lambda: _listens(web))
             _launch(folder)
             ended = ended_after(station.home, 0).end_time or 0
             worker = until(lambda: _standing_by(up, ended))
@@ -225,6 +226,13 @@ class OursByDaemon(Ours):
             worker.sum_mb,
             worker.written_mb - written_mb,
         )
+
+
+def _listens(port: int) -> bool | None:
+    """Tell whether somebody listens; Dagster's home is ready once its web server does."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return None
 
 
 def _launch(folder: Path) -> None:
