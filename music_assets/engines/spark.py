@@ -8,7 +8,6 @@ import atexit
 import math
 import re
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -134,20 +133,9 @@ class SparkEngine:
         self.shuffle_partitions = shuffle_partitions
         self._largest_input = 0
 
-    @property
+    @cached_property
     def session(self) -> SparkSession:
         """The Spark session."""
-        return self._session.result()
-
-    @cached_property
-    def _session(self) -> Future[SparkSession]:
-        """The session, which a thread starts: until the JVM and the executors are there, seconds pass."""
-        thread = ThreadPoolExecutor(1)
-        session = thread.submit(self._start)
-        thread.shutdown(wait=False)
-        return session
-
-    def _start(self) -> SparkSession:
         session = self.pyspark.spark_session
         if self.shuffle_partitions:
             session.conf.set("spark.sql.shuffle.partitions", self.shuffle_partitions)
@@ -162,7 +150,6 @@ class SparkEngine:
 
     def parse(self, csv_file: CsvFile, folder: Path, reject_folder: Path) -> ParsedFile:
         """Parse the file in parallel, taking it to be flawless; where it is not, start again, exactly."""
-        _ = self._session  # it starts meanwhile
         if size_of(csv_file.path) <= self.small_bytes:
             return self.reader.parse(csv_file, folder, reject_folder)
         long_line = may_hold_long_line(csv_file.path)  # Spark would hold it whole, several times.
