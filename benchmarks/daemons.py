@@ -24,6 +24,7 @@ from benchmarks.results import OURS
 from benchmarks.running import Entrant, Setting
 from benchmarks.services import OurService, Question, free_port
 from music_assets.jobs import REFRESH_RANKINGS
+from music_assets.launcher import CLOCK_SECONDS, WORKER
 from music_assets.local import HOME, project_folder
 from music_assets.settings import PREFIX, Settings
 
@@ -34,10 +35,7 @@ HISTORY_SECONDS = 1.0
 """Between two looks into Dagster's history, which tells the moments anyhow."""
 PATIENCE = 300
 Found = TypeVar("Found")
-WORKER = "music_assets.run_worker"
 REST_SECONDS = 0.5
-CLOCK_SECONDS = 1.0
-"""By how much the start of a process, worked out from when the machine started, may be off."""
 
 
 @dataclass(frozen=True)
@@ -254,7 +252,7 @@ def _standing_by(up: Watch, moment: float) -> Watch | None:
     """Find the worker that started after a moment, if it has loaded everything and rests."""
     for process in up.tree():
         with suppress(psutil.Error):
-            if WORKER in process.cmdline() and process.create_time() > moment - CLOCK_SECONDS and _rests(process):
+            if WORKER[-1] in process.cmdline() and process.create_time() > moment - CLOCK_SECONDS and _rests(process):
                 return Watch(process.pid)
     return None
 

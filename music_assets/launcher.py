@@ -126,7 +126,7 @@ def _begin(worker: subprocess.Popen[str], arguments: Sequence[str]) -> bool:
         worker.stdin.close()
     except BrokenPipeError:
         return False
-    return worker.poll() is None
+    return True
 
 
 def _is_alive(pid: int, moment: float) -> bool:

@@ -116,6 +116,7 @@ class Identities:
         """Begin with these, one after the other."""
         new = {file: Future[str]() for file in files if file not in self._ahead}
         self._ahead |= new
+        # A daemon, unlike the threads of a pool: whoever interrupts a run need not wait until all is hashed.
         threading.Thread(target=_work_out, args=[new], daemon=True).start()
 
     def of(self, file: DroppedFile) -> str:
