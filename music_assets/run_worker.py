@@ -28,7 +28,10 @@ LIBRARIES = (
     "sqlalchemy.dialects.sqlite",
     "upath.implementations.local",
 )
-"""What a refresh imports, down to what it imports late. All of it would take a new process two seconds."""
+"""What a refresh imports, down to what it imports late. All of it would take a new process two seconds.
+
+But for Polars: how many threads it uses is settled when it is loaded, and that is a setting of the run.
+"""
 
 
 def main() -> None:

@@ -1,12 +1,13 @@
-"""DuckDB, the embedded engine: parses CSV, reads and writes parquet, runs Ibis expressions in this process."""
+"""DuckDB, the embedded engine: reads and writes parquet, and runs Ibis expressions, in this process.
+
+Flawless CSV is read by Polars (see `flawless.py`), any other by the reader that all engines share.
+"""
 
 from collections.abc import Sequence
 from functools import cached_property
 from glob import escape
 from pathlib import Path
-from uuid import uuid4
 
-import duckdb
 import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
@@ -14,11 +15,12 @@ from ibis.backends.duckdb import Backend
 from ibis.util import gen_name
 
 from music_assets.engines.base import CsvFile, ParsedFile
+from music_assets.engines.flawless import DoubtError, parse_flawless
 from music_assets.engines.parsing import account, good_and_rejected, without_empty
-from music_assets.lake.csv_file import LONGEST_RECORD, is_compressed, read_exactly
+from music_assets.lake.csv_file import read_exactly
 from music_assets.scratch import Scratch
 from music_assets.tables import Table
-from music_assets.transforms.cleaning import clean
+from music_assets.transforms.cleaning import clean, is_flawed
 
 PARQUET = {"compression": "zstd", "compression_level": 1, "row_group_size": 245_760, "write_bloom_filter": False}
 """Level 1 writes a third faster than the default of 3, into files a seventh larger. Row groups twice as large cost a
@@ -26,24 +28,6 @@ tenth more CPU time and 80 MB more a thread: their dictionaries outgrow the cach
 They are two of DuckDB's own (122,880 rows): of any other size, publishing would write the rows of `music_db` twice.
 Bloom filters cost a tenth of the time and of the size, and nothing is looked up by them.
 """
-STRICT_CSV = {
-    "header": True,
-    "delim": ",",
-    "quote": '"',
-    "escape": '"',
-    "auto_detect": False,
-    "strict_mode": True,
-    "null_padding": False,
-    "max_line_size": LONGEST_RECORD,
-    # A field too many is let through where it reads as NULL, which an empty one would do by default.
-    "nullstr": uuid4().hex,
-}
-UNKNOWN_COLUMN = "unknown_{}"
-
-
-@ibis.udf.scalar.builtin
-def error(message: str) -> bool:
-    """Stop the query with this message."""
 
 
 class DuckDBEngine:
@@ -72,11 +56,11 @@ class DuckDBEngine:
         return ibis.duckdb.connect(":memory:", **options)
 
     def parse(self, csv_file: CsvFile, folder: Path, reject_folder: Path) -> ParsedFile:
-        """Parse the file fast, taking it to be flawless; at the first defect start again, exactly."""
+        """Parse the file fast, taking it to be flawless; at the first doubt start again, exactly."""
         target = folder / "rows.parquet"
         try:
             self._parse_flawless(csv_file, target)
-        except (duckdb.InvalidInputException, duckdb.IOException, duckdb.ConversionException):
+        except DoubtError:
             return self._parse_exactly(csv_file, target, reject_folder)
         return account(self, csv_file, [target])
 
@@ -105,17 +89,10 @@ class DuckDBEngine:
         return [target]
 
     def _parse_flawless(self, csv_file: CsvFile, target: Path) -> None:
-        names = [name or UNKNOWN_COLUMN.format(place) for place, name in enumerate(csv_file.header.columns)]
-        wanted = [column.name for column in csv_file.table.delivered]
-        raw = self.backend.read_csv(
-            escape(str(csv_file.path)),
-            columns=dict.fromkeys(names, "VARCHAR"),
-            compression="gzip" if is_compressed(csv_file.path) else "none",
-            **STRICT_CSV,
-        ).select(wanted)
-        cleaned = clean(raw, csv_file.table, csv_file.source_file, csv_file.ingested_at)
-        flawless = cleaned.filter(ibis.ifelse(cleaned["reason"].isnull(), True, error(cleaned["reason"])))
-        self._copy(flawless.drop("column_name", "reason"), target)
+        parse_flawless(csv_file, target, self.threads)
+        rows = self.read(csv_file.table, [str(target)])
+        if rows.filter(is_flawed(rows, csv_file.table)).count().to_pyarrow().as_py():
+            raise DoubtError("a value is missing or out of range")
 
     def _parse_exactly(self, csv_file: CsvFile, target: Path, reject_folder: Path) -> ParsedFile:
         texts = self.scratch.folder / f"{target.parent.name}.parquet"

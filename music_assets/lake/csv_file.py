@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -90,7 +90,7 @@ def check_compression(path: Path) -> None:
     Raises BadFileError where the file is cut off or damaged, or expands so much that it must be a bomb.
     """
     if is_compressed(path):
-        with _readable(), _open_bytes(path) as file:
+        with opened(path) as file:
             most = max(ALWAYS_EXPANDED, MOST_EXPANSION * path.stat().st_size)
             expanded = 0
             while block := file.read(READ_AT_ONCE):
@@ -108,7 +108,7 @@ def may_hold_long_line(path: Path) -> bool:
     unreadable.
     """
     length = LONGEST_RECORD // 2
-    with _readable(), _open_bytes(path) as file:
+    with opened(path) as file:
         while block := file.read(length):
             if len(block) == length and b"\n" not in block:
                 return True
@@ -131,7 +131,7 @@ def header_record(path: Path) -> Record:
 
     Raises BadFileError where the file is empty, not text, or unreadable.
     """
-    with _readable(), _open_bytes(path) as file:
+    with opened(path) as file:
         start = file.read(SNIFFED_BYTES)
     if not start.strip():
         raise BadFileError("empty")
@@ -331,13 +331,16 @@ def _without_surrogates(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _open_bytes(path: Path) -> IO[bytes]:
-    return cast(IO[bytes], gzip.open(path, "rb") if is_compressed(path) else path.open("rb"))
+@contextmanager
+def opened(path: Path) -> Iterator[io.BufferedReader]:
+    """Open the file, uncompressed. Raises BadFileError where it cannot be opened, or within, read on."""
+    with _readable(), gzip.open(path, "rb") if is_compressed(path) else path.open("rb") as file:
+        yield cast(io.BufferedReader, file)
 
 
 def _blocks(path: Path) -> Iterator[list[str]]:
     """Read the file's lines, with their ends, a few million characters at a time, however long a line is."""
-    with _readable(), _open_bytes(path) as file:
+    with opened(path) as file:
         text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
         rest, cut = "", 0
         ended = False

@@ -11,16 +11,17 @@ the tables it needs no more than a batch does.
 import logging
 import os
 import shutil
-import threading
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import chain, compress
 from pathlib import Path
 from typing import TypeVar
 
+from music_assets.background import begin, settle
 from music_assets.engines.base import CsvFile, Engine, ParsedFile
 from music_assets.lake.csv_file import TOO_LONG, BadFileError, check_compression, read_header
 from music_assets.lake.damage import lost_history
@@ -116,8 +117,7 @@ class Identities:
         """Begin with these, one after the other."""
         new = {file: Future[str]() for file in files if file not in self._ahead}
         self._ahead |= new
-        # A daemon, unlike the threads of a pool: whoever interrupts a run need not wait until all is hashed.
-        threading.Thread(target=_work_out, args=[new], daemon=True).start()
+        begin(partial(_work_out, new))
 
     def of(self, file: DroppedFile) -> str:
         """Return the identity, as soon as it is known. Raises OSError where the file cannot be read."""
@@ -127,10 +127,7 @@ class Identities:
 
 def _work_out(identities: Mapping[DroppedFile, Future[str]]) -> None:
     for file, identity in identities.items():
-        try:
-            identity.set_result(identity_of(file.path))
-        except BaseException as error:
-            identity.set_exception(error)
+        settle(identity, partial(identity_of, file.path))
 
 
 class Ingest:

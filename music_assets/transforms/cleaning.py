@@ -15,6 +15,8 @@ INTEGER = r"^[ \t\r\n]*[+-]?[0-9]+[ \t\r\n]*\z"
 VISIBLE = r"[^ \t\r\n]"
 FIRST_VISIBLE = "!"
 NOT_AN_INTEGER = "not an integer"
+BLANKS = " \t\n\r\v\f"
+"""What `strip` takes off, on each engine."""
 TEXT = "{}_text"
 """The name of a delivered column while it is text."""
 
@@ -48,6 +50,18 @@ def clean(raw: ir.Table, table: Table, source_file: str | None = None, ingested_
     )
 
 
+def is_flawed(rows: ir.Table, table: Table) -> ir.BooleanValue:
+    """Tell whether a row, typed by someone else, holds a value that `clean` would have rejected."""
+    flawed = ibis.literal(False)
+    for column in table.delivered:
+        value = rows[column.name]
+        if not column.nullable:
+            flawed |= ~_visible(value) if column.type == "string" else value.isnull()
+        if column.type != "string":
+            flawed |= _outside(value, column).fill_null(False)
+    return flawed
+
+
 def _text(delivered: ir.StringValue, column: Column) -> ir.StringValue:
     """Return the delivered text with what means unknown as NULL."""
     if not column.unknown_words:
@@ -69,12 +83,7 @@ def _defects(text: ir.StringValue, value: ir.Value, column: Column) -> list[tupl
     if column.type == "string":
         return [] if column.nullable else [(~_visible(text), column.missing_reason)]
     number = ibis.ifelse(value.cast("string") == text, True, text.re_search(INTEGER))
-    outside = ibis.literal(False)
-    if column.minimum is not None:
-        outside = outside | (value < column.minimum)
-    if column.maximum is not None:
-        outside = outside | (value > column.maximum)
-    wrong = ~number | value.isnull() | outside
+    wrong = ~number | value.isnull() | _outside(value, column)
     bad = text.notnull() & wrong if column.nullable else text.isnull() | wrong
     missing = ~_visible(text)
     too_large = column.range_reason if column.maximum is not None else "out of range"
@@ -85,6 +94,15 @@ def _defects(text: ir.StringValue, value: ir.Value, column: Column) -> list[tupl
         else_=column.range_reason,
     )
     return [(bad, reason)]
+
+
+def _outside(value: ir.Value, column: Column) -> ir.BooleanValue:
+    outside = ibis.literal(False)
+    if column.minimum is not None:
+        outside |= value < column.minimum
+    if column.maximum is not None:
+        outside |= value > column.maximum
+    return outside
 
 
 def _visible(text: ir.StringValue) -> ir.BooleanValue:
