@@ -47,7 +47,9 @@ class Settings(BaseSettings):
         pattern=r"(?i)^\d+(\.\d+)?\s*(KB|MB|GB|TB|KiB|MiB|GiB|TiB)$",
         description="The memory DuckDB may use in a run before it spills to disk, such as `800MB` or `4GiB`.",
     )
-    threads: int | None = Field(None, ge=1, description="Threads DuckDB, and Polars, may use in a run. Empty: one per core.")
+    threads: int | None = Field(
+        None, ge=1, description="Threads DuckDB, and Polars, may use in a run. Empty: one per core."
+    )
     engine: Literal["duckdb", "spark"] = Field(
         "duckdb", description="What computes: `duckdb` inside the process, or `spark`, which needs Java 17 or later."
     )

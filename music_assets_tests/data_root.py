@@ -105,6 +105,7 @@ class DataRoot:
         artists = rankings.artist_rank_in_country(
             store=self.store,
             engine=self.engine,
+            reader=self.engine,
             user_data=read[USER_DATA],
             user_top_artists=read[USER_TOP_ARTISTS],
         )

@@ -7,8 +7,9 @@ from music_assets.assets import OWNERS
 from music_assets.engines.base import Engine
 from music_assets.lake.delta import DeltaStore
 from music_assets.lake.earlier import earlier_totals
-from music_assets.tables import ARTIST_RANK_IN_COUNTRY, COUNTRY_RANK_PER_ARTIST, USER_DATA, USER_TOP_ARTISTS
+from music_assets.tables import ARTIST_RANK_IN_COUNTRY, COUNTRY_RANK_PER_ARTIST, USER_DATA, USER_TOP_ARTISTS, Table
 from music_assets.transforms import rankings
+from music_assets.transforms.current import repeated_users
 from music_assets.transforms.totals import totals_now
 
 
@@ -26,12 +27,20 @@ from music_assets.transforms.totals import totals_now
 def artist_rank_in_country(
     store: dg.ResourceParam[DeltaStore],
     engine: dg.ResourceParam[Engine],
+    reader: dg.ResourceParam[Engine],
     user_data: ir.Table,
     user_top_artists: ir.Table,
 ) -> ir.Table:
-    """Rank the artists of each country; after a small drop, from the totals in the ranking as it stands."""
+    """Rank the artists of each country; after a small drop, from the totals in the ranking as it stands.
+
+    The `reader` counts who was delivered twice: it needs two columns, and is done in a tenth of the time Spark takes.
+    """
+
+    def repeated(table: Table) -> ir.Table:
+        return repeated_users(reader.read(table, store.snapshot(table).files), table)
+
     earlier = earlier_totals(store, engine)
-    return rankings.artist_rank_in_country(totals_now(user_data, user_top_artists, earlier, engine.keep))
+    return rankings.artist_rank_in_country(totals_now(user_data, user_top_artists, earlier, engine.keep, repeated))
 
 
 @dg.asset(

@@ -18,12 +18,14 @@ def bit_count(bits: int) -> int:
     """Return how many bits are set: both engines have it under this name."""
 
 
-def current_rows(history: ir.Table, table: Table) -> ir.Table:
+def current_rows(history: ir.Table, table: Table, repeated: ir.Table | None = None) -> ir.Table:
     """Return one row for each key of the table: of the latest `ingested_at`, then by the table's tie-break.
 
-    Only the users that have a key twice go through the ordering, so that a history without repeats costs one count.
+    Only the users that have a key twice go through the ordering, so that a history without repeats costs one count;
+    none where `repeated` names them already, as `repeated_users` does. It may name others too.
     """
-    repeated = _repeated_users(history, table)
+    if repeated is None:
+        repeated = repeated_users(history, table)
     once = history.anti_join(repeated, "user_id")
     again = history.semi_join(repeated, "user_id")
     order = [again["ingested_at"].desc()]
@@ -36,12 +38,12 @@ def current_rows(history: ir.Table, table: Table) -> ir.Table:
 
 def repeated_keys(history: ir.Table, table: Table) -> ir.Table:
     """Return each key of the table that more than one row has, and its number of `rows`."""
-    again = history.semi_join(_repeated_users(history, table), "user_id")
+    again = history.semi_join(repeated_users(history, table), "user_id")
     counted = again.group_by(list(table.key)).agg(rows=again.count())
     return counted.filter(counted["rows"] > 1)
 
 
-def _repeated_users(history: ir.Table, table: Table) -> ir.Table:
+def repeated_users(history: ir.Table, table: Table) -> ir.Table:
     """Return the `user_id` of each user that has a key of the table more than once.
 
     They are computed here: an engine that knows how few they are, mostly none, plans the rest accordingly.

@@ -36,14 +36,18 @@ class Earlier:
     covered: Mapping[str, Covered]
 
 
-def totals(users: ir.Table, top_artists: ir.Table) -> ir.Table:
+def totals(users: ir.Table, top_artists: ir.Table, repeated: Callable[[Table], ir.Table] | None = None) -> ir.Table:
     """Return country, artist_name and total_playcount: a row for each country and artist with a listener.
 
     `users` and `top_artists` are the history of deliveries, of which the current rows count. Users without country do
-    not count; an unknown playcount counts as 0.
+    not count; an unknown playcount counts as 0. `repeated` returns for a table what `repeated_users` does, where
+    something else than the engine of these rows counts them sooner.
     """
-    located = current_rows(users, USER_DATA).filter(lambda user: user["country"].notnull()).select("user_id", "country")
-    listed = current_rows(top_artists, USER_TOP_ARTISTS).select("user_id", "artist_name", "playcount")
+    twice = {table: repeated(table) if repeated else None for table in (USER_DATA, USER_TOP_ARTISTS)}
+    current_users = current_rows(users, USER_DATA, twice[USER_DATA])
+    located = current_users.filter(current_users["country"].notnull()).select("user_id", "country")
+    current_artists = current_rows(top_artists, USER_TOP_ARTISTS, twice[USER_TOP_ARTISTS])
+    listed = current_artists.select("user_id", "artist_name", "playcount")
     plays = listed.join(located, "user_id")
     return plays.group_by("country", "artist_name").agg(
         # As floats, which are exact up to 2^53: a sum of integers that outgrows its type stops Spark.
@@ -56,18 +60,19 @@ def totals_now(
     top_artists: ir.Table,
     earlier: Earlier | None,
     keep: Callable[[ir.Table], ir.Table],
+    repeated: Callable[[Table], ir.Table] | None = None,
     largest_share: float = LARGEST_SHARE,
 ) -> ir.Table:
     """Return the same as `totals`, starting from earlier ones where that is possible and pays.
 
     It is possible where the history still holds what they cover, and they are exact. Where nothing was delivered since,
-    somebody wants all computed anew. `keep` computes rows once that are read several times.
+    somebody wants all computed anew. `keep` computes rows once that are read several times. `repeated` as in `totals`.
     """
     if earlier is None or not _is_continued(earlier, users, top_artists):
-        return totals(users, top_artists)
+        return totals(users, top_artists, repeated)
     touched = keep(_touched(earlier, users, top_artists))
     if _number(touched.count()) > largest_share * _number(users.count()):
-        return totals(users, top_artists)
+        return totals(users, top_artists, repeated)
     return _updated(earlier, keep(users.semi_join(touched, "user_id")), keep(top_artists.semi_join(touched, "user_id")))
 
 

@@ -90,7 +90,7 @@ class Refresh:
             store.append = append  # type: ignore[method-assign]
         read = {table: store.snapshot(table) for table in RAW_TABLES}
         history = {table.name: root.engine.read(table, snapshot.files) for table, snapshot in read.items()}
-        by_country = rankings.artist_rank_in_country(store=store, engine=root.engine, **history)
+        by_country = rankings.artist_rank_in_country(store=store, engine=root.engine, reader=root.engine, **history)
         inputs = {table.name: snapshot.version for table, snapshot in read.items()}
         covered = coverage({table.name: snapshot for table, snapshot in read.items()})
         self._rank(ARTIST_RANK_IN_COUNTRY, by_country, {INPUTS: inputs, COVERED: covered})

@@ -142,7 +142,11 @@ def test_rankings_of_a_slower_run_do_not_replace_those_of_newer_rows(
         data_root.drop(USER_DATA, "later.csv", USERS + "1,Mali,5\n")
         assert materialize(data_root, instance).success
         return rankings.artist_rank_in_country(
-            store=data_root.store, engine=data_root.engine, user_data=user_data, user_top_artists=user_top_artists
+            store=data_root.store,
+            engine=data_root.engine,
+            reader=data_root.engine,
+            user_data=user_data,
+            user_top_artists=user_top_artists,
         )
 
     io_manager = DeltaIOManager(data_root.store, data_root.engine, data_root.engine, TABLES, {}, retention_hours=168)
