@@ -42,7 +42,7 @@ def on_cluster(command: Command, cluster: Cluster) -> Command:
         f"{PREFIX}SPARK_MASTER": cluster.master,
         f"{PREFIX}SPARK_DRIVER_MEMORY": MEMORY,
         f"{PREFIX}SPARK_EXECUTOR_MEMORY": MEMORY,
-        f"{PREFIX}SPARK_CONF": json.dumps(LOOPBACK),
+        f"{PREFIX}SPARK_CONF": json.dumps({**LOOPBACK, "spark.executor.cores": "1"}),
         "SPARK_LOCAL_IP": HOST,
     }
     return replace(command, environment={**command.environment, **chosen})

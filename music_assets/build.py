@@ -87,6 +87,7 @@ def _computing(settings: Settings) -> dict[str, Any]:
         settings.spark_master, settings.spark_driver_memory, settings.spark_executor_memory, settings.spark_conf
     )
     pyspark = LazyPySparkResource(spark_config=config)
-    small = settings.spark_small_file_mb << 20
-    engine = SparkEngine(pyspark, scratch, duckdb, small, settings.spark_shuffle_partitions)
+    engine = SparkEngine(
+        pyspark, scratch, duckdb, settings.spark_driver_csv_mb << 20, settings.spark_shuffle_partitions
+    )
     return {"engine": engine, "reader": duckdb, "pyspark": pyspark, "trainer": SparkTrainer(lambda: engine.session)}

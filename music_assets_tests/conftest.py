@@ -46,7 +46,7 @@ def spark_engine(tmp_path_factory: pytest.TempPathFactory) -> "SparkEngine":
     }
     pyspark = LazyPySparkResource(spark_config=spark_config("local[2]", "1g", "1g", quick))
     reader = DuckDBEngine(folder / "reading", threads=1)
-    return SparkEngine(pyspark, folder / "scratch", reader, small_bytes=0, shuffle_partitions=2)
+    return SparkEngine(pyspark, folder / "scratch", reader, driver_bytes=0, shuffle_partitions=2)
 
 
 @pytest.fixture(scope="session", params=ENGINES)

@@ -39,8 +39,10 @@ DEFAULTS = {
     "spark.hadoop.parquet.compression.codec.zstd.level": "1",
 }
 """What Spark is told unless a setting says otherwise."""
-COLLECTOR = "-XX:+UseParallelGC"
+PARALLEL = "-XX:+UseParallelGC"
 """For throughput. The JVM's own choice, made for short pauses, takes a seventh more of the time of a refresh."""
+SERIAL = "-XX:+UseSerialGC -Xms32m"
+"""For a JVM of one core, or with little to do: the same on one thread, in 100 MB less, from a small heap."""
 ANY_COLLECTOR = re.compile(r"-XX:\+Use\w*GC\b")
 LOCAL_DEFAULTS = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
 """The same without a cluster: nothing listens beyond this machine."""
@@ -74,14 +76,18 @@ def spark_config(
     own = further or {}
     local = LOCAL_DEFAULTS if master.startswith("local") else {}
     memory = {"spark.driver.memory": driver_memory, "spark.executor.memory": executor_memory}
-    return {**DEFAULTS, **_collectors(own), **local, **memory, "spark.master": master, **own, **FIXED}
+    return {**DEFAULTS, **_collectors(master, own), **local, **memory, "spark.master": master, **own, **FIXED}
 
 
-def _collectors(own: Mapping[str, str]) -> dict[str, str]:
-    """Return the option that names a collector where one's own options name none: a JVM told of two does not start."""
+def _collectors(master: str, own: Mapping[str, str]) -> dict[str, str]:
+    """Return the options that name a collector where one's own options name none: a JVM told of two does not start."""
+    chosen = {
+        "driver": PARALLEL if master.startswith("local") else SERIAL,
+        "executor": SERIAL if own.get("spark.executor.cores") == "1" else PARALLEL,
+    }
     return {
-        f"spark.{process}.defaultJavaOptions": COLLECTOR
-        for process in ("driver", "executor")
+        f"spark.{process}.defaultJavaOptions": collector
+        for process, collector in chosen.items()
         if not ANY_COLLECTOR.search(own.get(f"spark.{process}.extraJavaOptions", ""))
     }
 
@@ -112,7 +118,7 @@ class SparkEngine:
 
     A folder below `scratch` holds the texts of files that are not flawless while they are parted; executors read there.
     `reader` counts what they wrote, which costs the driver less than the hash of the CSV file, and Spark seconds. It
-    also parses what is no work to hand out: CSV files of at most `small_bytes`, and the rows of many small ones.
+    also parses what it has parsed before Spark would have: CSV files of at most `driver_bytes`, and many small ones.
     `shuffle_partitions` None: as many as the size of the data on the disk asks for.
     """
 
@@ -123,13 +129,13 @@ class SparkEngine:
         pyspark: LazyPySparkResource,
         scratch: Path,
         reader: Engine,
-        small_bytes: int,
+        driver_bytes: int,
         shuffle_partitions: int | None = None,
     ) -> None:
         self.pyspark = pyspark
         self.scratch = Scratch(scratch)
         self.reader = reader
-        self.small_bytes = small_bytes
+        self.driver_bytes = driver_bytes
         self.shuffle_partitions = shuffle_partitions
         self._largest_input = 0
 
@@ -150,7 +156,7 @@ class SparkEngine:
 
     def parse(self, csv_file: CsvFile, folder: Path, reject_folder: Path) -> ParsedFile:
         """Parse the file in parallel, taking it to be flawless; where it is not, start again, exactly."""
-        if size_of(csv_file.path) <= self.small_bytes:
+        if size_of(csv_file.path) <= self.driver_bytes:
             return self.reader.parse(csv_file, folder, reject_folder)
         long_line = may_hold_long_line(csv_file.path)  # Spark would hold it whole, several times.
         if not long_line and self._parse_flawless(csv_file, folder):

@@ -83,7 +83,7 @@ def test_shuffles_have_partitions_by_the_size_of_the_data(
         spark_engine.session.conf.set("spark.sql.shuffle.partitions", before)
 
 
-def test_small_files_are_not_handed_out(tmp_path: Path, spark_engine: "SparkEngine") -> None:  # noqa: F821
+def test_files_that_the_driver_parses_are_not_handed_out(tmp_path: Path, spark_engine: "SparkEngine") -> None:  # noqa: F821
     from music_assets.engines.spark import SparkEngine
 
     root = DataRoot(tmp_path, SparkEngine(spark_engine.pyspark, tmp_path / "scratch", spark_engine.reader, 60))
@@ -121,3 +121,20 @@ def test_a_jvm_is_told_of_one_garbage_collector() -> None:
     config = spark_config("local[*]", "1g", "1g", own)
     assert config["spark.driver.defaultJavaOptions"] == "-XX:+UseParallelGC"
     assert "spark.executor.defaultJavaOptions" not in config
+
+
+@pytest.mark.parametrize(
+    ("master", "cores", "driver", "executor"),
+    [
+        ("local[2]", None, "Parallel", "Parallel"),
+        ("spark://far.example:7077", None, "Serial", "Parallel"),
+        ("yarn", "1", "Serial", "Serial"),
+        ("yarn", "4", "Serial", "Parallel"),
+    ],
+)
+def test_the_garbage_collector_fits_the_process(master: str, cores: str | None, driver: str, executor: str) -> None:
+    from music_assets.engines.spark import spark_config
+
+    config = spark_config(master, "1g", "1g", {"spark.executor.cores": cores} if cores else {})
+    assert f"-XX:+Use{driver}GC" in config["spark.driver.defaultJavaOptions"]
+    assert f"-XX:+Use{executor}GC" in config["spark.executor.defaultJavaOptions"]

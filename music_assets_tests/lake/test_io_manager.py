@@ -37,6 +37,7 @@ def materialize(data_root: DataRoot, instance: dg.DagsterInstance, selection: st
             "io_manager": io_manager,
             "store": data_root.store,
             "engine": data_root.engine,
+            "reader": data_root.engine,
             "ingest": data_root.ingest,
             "publisher": Publisher(data_root.store, "200MB", 1),
         },
