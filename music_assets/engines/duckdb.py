@@ -16,18 +16,26 @@ from ibis.util import gen_name
 
 from music_assets.engines.base import CsvFile, ParsedFile
 from music_assets.engines.flawless import DoubtError, parse_flawless
-from music_assets.engines.parsing import account, good_and_rejected, without_empty
+from music_assets.engines.parsing import (
+    COMPRESSION,
+    COMPRESSION_LEVEL,
+    ROWS_IN_GROUP,
+    account,
+    good_and_rejected,
+    without_empty,
+)
 from music_assets.lake.csv_file import read_exactly
 from music_assets.scratch import Scratch
 from music_assets.tables import Table
 from music_assets.transforms.cleaning import clean, is_flawed
 
-PARQUET = {"compression": "zstd", "compression_level": 1, "row_group_size": 245_760, "write_bloom_filter": False}
-"""Level 1 writes a third faster than the default of 3, into files a seventh larger. Row groups twice as large cost a
-tenth more CPU time and 80 MB more a thread: their dictionaries outgrow the caches. Half as large, files grow a third.
-They are two of DuckDB's own (122,880 rows): of any other size, publishing would write the rows of `music_db` twice.
-Bloom filters cost a tenth of the time and of the size, and nothing is looked up by them.
-"""
+PARQUET = {
+    "compression": COMPRESSION,
+    "compression_level": COMPRESSION_LEVEL,
+    "row_group_size": ROWS_IN_GROUP,
+    # They cost a tenth of the time and of the size, and nothing is looked up by them.
+    "write_bloom_filter": False,
+}
 
 
 class DuckDBEngine:

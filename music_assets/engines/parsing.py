@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import ibis
 import ibis.expr.types as ir
@@ -10,6 +11,15 @@ import pyarrow.parquet as pq
 from music_assets.engines.base import CsvFile, Engine, ParsedFile
 from music_assets.tables import REJECTED_ROWS, Table
 from music_assets.transforms.current import repeated_keys
+
+COMPRESSION: Final = "zstd"
+COMPRESSION_LEVEL = 1
+"""Writes a third faster than the default of 3, into files a seventh larger."""
+ROWS_IN_GROUP = 245_760
+"""Twice as large, row groups cost a tenth more CPU time and 80 MB more a thread: their dictionaries outgrow the caches.
+Half as large, files grow a third. They are two of DuckDB's own (122,880 rows): of any other size, publishing would
+write the rows of `music_db` twice.
+"""
 
 
 def good_and_rejected(cleaned: ir.Table, table: Table) -> tuple[ir.Table, ir.Table]:

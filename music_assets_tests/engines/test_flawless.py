@@ -125,6 +125,7 @@ def test_it_does_not_doubt_in_vain(tmp_path: Path, name: str, suffix: str) -> No
         "blanks for a number": b"1,1,Moby, ,\n",
         "not an integer": b"1,1,Moby,5.0,\n",
         "a long line": ROWS + b"1,1,%b,5,\n" % (b"x" * 2_500_000),
+        "large rows": b"1,1,%b,5,\n" % (b"x" * 2_000) * 1_000,
         "a quote open for long": ROWS + b'1,1,"%b",5,\n' % ((b"x" * 70 + b"\n") * 20_000),
     }.items(),
     ids=lambda case: case[0],
