@@ -93,8 +93,9 @@ def _blocks(path: Path) -> Iterator[tuple[Bytes, Places]]:
             filled = begun + read
             length = buffer.rfind(b"\n", 0, filled) + 1
             quotes = np.flatnonzero(content[:length] == QUOTE)
-            if len(quotes) % 2:
-                length = 0
+            while len(quotes) % 2:  # That line end stands within a quoted field, of a row that begins before the quote.
+                length = buffer.rfind(b"\n", 0, int(quotes[-1])) + 1
+                quotes = quotes[: np.searchsorted(quotes, length)]
             if length:
                 _check_line_ends(buffer, length)
                 yield content[:length], quotes
