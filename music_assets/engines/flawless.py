@@ -53,7 +53,7 @@ def parse_flawless(csv_file: CsvFile, target: Path, threads: int | None = None) 
     BadFileError where it cannot be read to its end.
     """
     _check_second_line(csv_file.path)
-    separators = count_separators(csv_file.path)
+    separators = _count_separators(csv_file.path)
     # In a thread, as Polars does not look for an interruption before it is done.
     begin(partial(_convert, csv_file, target, threads)).result()
     lines = pq.read_metadata(target).num_rows + 1
@@ -69,7 +69,7 @@ def _check_second_line(path: Path) -> None:
             raise DoubtError("a byte order mark stands within the file")
 
 
-def count_separators(path: Path) -> int:
+def _count_separators(path: Path) -> int:
     """Return the number of commas between fields, those of the header among them.
 
     Raises DoubtError unless quotes enclose whole fields, and double within, and lines end with \\n or \\r\\n, at a
@@ -145,9 +145,8 @@ def _convert(csv_file: CsvFile, target: Path, threads: int | None) -> None:
     types = csv_file.table.schema.to_polars()
     values = {column.name: _value(column, types[column.name]) for column in csv_file.table.delivered}
     stamps = {SOURCE_FILE.name: pl.lit(csv_file.source_file), INGESTED_AT.name: pl.lit(csv_file.ingested_at)}
-    by_name = {column.name: column for column in csv_file.table.delivered}
     delivered = {
-        name or f"unknown {place}": types[name] if name and _is_typed(by_name[name]) else pl.String()
+        name or f"unknown {place}": types[name] if name and _is_typed(csv_file.table.column(name)) else pl.String()
         for place, name in enumerate(csv_file.header.columns)
     }
     raw = pl.scan_csv(csv_file.path, has_header=False, skip_lines=1, schema=delivered, glob=False, raise_if_empty=False)
