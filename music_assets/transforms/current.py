@@ -22,7 +22,8 @@ def current_rows(history: ir.Table, table: Table, repeated: ir.Table | None = No
     """Return one row for each key of the table: of the latest `ingested_at`, then by the table's tie-break.
 
     Only the users that have a key twice go through the ordering, so that a history without repeats costs one count;
-    none where `repeated` names them already, as `repeated_users` does. It may name others too.
+    none where `repeated` names them already, as `repeated_users` does. It may name others too. A column of the
+    tie-break that `history` lacks decides nothing.
     """
     if repeated is None:
         repeated = repeated_users(history, table)
@@ -30,7 +31,8 @@ def current_rows(history: ir.Table, table: Table, repeated: ir.Table | None = No
     again = history.semi_join(repeated, "user_id")
     order = [again["ingested_at"].desc()]
     for name, descending in table.tie_break:
-        order.append(again[name].desc(nulls_first=False) if descending else again[name].asc(nulls_first=False))
+        if name in history.columns:
+            order.append(again[name].desc(nulls_first=False) if descending else again[name].asc(nulls_first=False))
     place = ibis.row_number().over(group_by=[again[name] for name in table.key], order_by=order)
     latest = again.mutate(place=place).filter(lambda rows: rows["place"] == 0).drop("place")
     return once.union(latest)

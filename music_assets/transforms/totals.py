@@ -73,7 +73,9 @@ def totals_now(
     touched = keep(_touched(earlier, users, top_artists))
     if _number(touched.count()) > largest_share * _number(users.count()):
         return totals(users, top_artists, repeated)
-    return _updated(earlier, keep(users.semi_join(touched, "user_id")), keep(top_artists.semi_join(touched, "user_id")))
+    # Columns on which no total depends are left where they are: it takes long to read them.
+    artists = top_artists.drop("mbid", "source_file")
+    return _updated(earlier, keep(users.semi_join(touched, "user_id")), keep(artists.semi_join(touched, "user_id")))
 
 
 def _updated(earlier: Earlier, users: ir.Table, top_artists: ir.Table) -> ir.Table:
@@ -81,24 +83,34 @@ def _updated(earlier: Earlier, users: ir.Table, top_artists: ir.Table) -> ir.Tab
     then = totals(_covered(users, USER_DATA, earlier), _covered(top_artists, USER_TOP_ARTISTS, earlier))
     now = totals(users, top_artists)
     parts = ibis.union(
-        _part(earlier.totals, earlier.totals["total_playcount"], listeners=0),
-        _part(then, -then["total_playcount"], listeners=0),
-        _part(now, now["total_playcount"], listeners=1),
+        then.select("country", "artist_name", more=-then["total_playcount"], listeners=ibis.literal(0, "int64")),
+        now.select("country", "artist_name", more=now["total_playcount"], listeners=ibis.literal(1, "int64")),
     )
-    summed = parts.group_by("country", "artist_name").agg(
-        total_playcount=parts["plays"].sum(), listeners=parts["listeners"].sum()
+    changes = parts.group_by("country", "artist_name").agg(more=parts["more"].sum(), listeners=parts["listeners"].sum())
+    # Joined, not added up with the others: these are many, and each is there once.
+    joined = earlier.totals.outer_join(changes, ["country", "artist_name"])
+    updated = joined.select(
+        country=joined["country"].coalesce(joined["country_right"]),
+        artist_name=joined["artist_name"].coalesce(joined["artist_name_right"]),
+        total_playcount=joined["total_playcount"].fill_null(0) + joined["more"].fill_null(0),
+        listeners=joined["listeners"].fill_null(0),
     )
     # All who listen without plays are touched. So where no plays are left, there is a listener among these, or none.
-    return summed.filter((summed["total_playcount"] > 0) | (summed["listeners"] > 0)).drop("listeners")
+    return updated.filter((updated["total_playcount"] > 0) | (updated["listeners"] > 0)).drop("listeners")
 
 
 def _touched(earlier: Earlier, users: ir.Table, top_artists: ir.Table) -> ir.Table:
-    """Return the `user_id` of those delivered since, and of those with an artist without plays, which no sum shows."""
+    """Return the `user_id` of those delivered since, and of those with an artist without plays, which no sum shows.
+
+    Each condition stands alone: where it holds for no row of a row group, engines do not read that.
+    """
     later_users = users.filter(users["ingested_at"] > _until(earlier, USER_DATA))
-    later_artists = top_artists.filter(
-        (top_artists["ingested_at"] > _until(earlier, USER_TOP_ARTISTS)) | (top_artists["playcount"].fill_null(0) == 0)
-    )
-    return later_users.select("user_id").union(later_artists.select("user_id")).distinct()
+    later_artists = top_artists.filter(top_artists["ingested_at"] > _until(earlier, USER_TOP_ARTISTS))
+    unplayed = [
+        top_artists.filter(top_artists["playcount"] == 0),
+        top_artists.filter(top_artists["playcount"].isnull()),
+    ]
+    return ibis.union(*(rows.select("user_id") for rows in (later_users, later_artists, *unplayed))).distinct()
 
 
 def _is_continued(earlier: Earlier, users: ir.Table, top_artists: ir.Table) -> bool:
@@ -120,10 +132,6 @@ def _covered(history: ir.Table, table: Table, earlier: Earlier) -> ir.Table:
 
 def _until(earlier: Earlier, table: Table) -> ir.Scalar:
     return ibis.literal(earlier.covered[table.name].until, "timestamp(6)")
-
-
-def _part(rows: ir.Table, plays: ir.Value, listeners: int) -> ir.Table:
-    return rows.select("country", "artist_name", plays=plays, listeners=ibis.literal(listeners, "int64"))
 
 
 def _number(expression: ir.Scalar) -> float:
