@@ -28,7 +28,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement under load")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="leave out all other contestants")
     parser.add_argument("--work", type=Path, default=Path("data/benchmarks"), help=WORK_HELP)
-    parser.add_argument("--results", type=Path, default=results.FILE, help="file the measurements are appended to")
+    parser.add_argument("--results", type=Path, default=results.FILE, help="file the measurements are kept in")
     return parser.parse_args(arguments)
 
 
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     setting.work.mkdir(parents=True, exist_ok=True)
     for name in options.case or CASES:
         setting.users = options.users if options.case else min(options.users, CASES[name].most_users or options.users)
-        results.append(session_of(CASES[name], setting), options.results)
+        results.keep(session_of(CASES[name], setting), options.results)
 
 
 def session_of(case: Case, setting: Setting) -> results.Session:

@@ -1,7 +1,6 @@
 """Renders RESULTS.md and its pictures from `results.jsonl`: `python -m benchmarks.report`.
 
-Of each case and size the newest run counts. Texts that explain come from `notes/`: `introduction.md`, and one file a
-case.
+Texts that explain come from `notes/`: `introduction.md`, and one file a case.
 """
 
 import argparse

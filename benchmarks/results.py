@@ -1,4 +1,4 @@
-"""What was measured: kept as one JSON line a case, appended to `results.jsonl`, which is no part of the repository."""
+"""What was measured: `results.jsonl` keeps the newest session of each case and size, one JSON line each."""
 
 import json
 import os
@@ -116,21 +116,22 @@ def versions() -> dict[str, str]:
     return found
 
 
-def append(session: Session, file: Path = FILE) -> None:
-    """Add a session to the file."""
-    with file.open("a", encoding="utf-8") as sink:
-        sink.write(json.dumps(asdict(session)) + "\n")
+def keep(session: Session, file: Path = FILE) -> None:
+    """Keep a session in the file, in place of the one of the same case and size before it."""
+    others = [one for one in read(file) if (one.case, one.users) != (session.case, session.users)]
+    ordered = sorted([*others, session], key=lambda one: (one.case, one.users))
+    aside = file.with_name(f".{file.name}.tmp")
+    aside.write_text("".join(json.dumps(asdict(one)) + "\n" for one in ordered), encoding="utf-8")
+    aside.replace(file)
 
 
 def read(file: Path = FILE) -> list[Session]:
-    """Return the newest session of each case and size, in the order of cases and sizes."""
-    newest: dict[tuple[str, int], Session] = {}
-    for line in _lines(file):
-        content = json.loads(line)
-        measurements = [Measurement(**one) for one in content.pop("measurements")]
-        session = Session(**content, measurements=measurements)
-        newest[session.case, session.users] = session
-    return [newest[key] for key in sorted(newest)]
+    """Return the sessions that the file keeps, in the order of cases and sizes."""
+    contents = [json.loads(line) for line in _lines(file)]
+    return [
+        Session(**{**content, "measurements": [Measurement(**one) for one in content["measurements"]]})
+        for content in contents
+    ]
 
 
 def _lines(file: str | Path) -> Iterable[str]:

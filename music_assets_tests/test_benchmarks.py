@@ -161,6 +161,19 @@ def test_results_are_rendered_with_the_targets_beside_them(sessions: Mapping[str
     assert (work / "plots" / f"small_drop-{USERS}.svg").exists()
 
 
+def test_the_results_are_what_the_report_makes_of_what_is_kept(tmp_path: Path) -> None:
+    report(["--out", str(tmp_path)])
+    again = "`python -m benchmarks.report` renders it anew"
+    assert (tmp_path / "RESULTS.md").read_text() == (results.FOLDER / "RESULTS.md").read_text(), again
+
+
+def test_of_each_case_and_size_the_newest_session_is_kept(tmp_path: Path) -> None:
+    file = tmp_path / "results.jsonl"
+    for case, seconds in (("small_drop", 2), ("growth", 1), ("small_drop", 3)):
+        results.keep(session(case, Measurement(OURS, 1, {"seconds": seconds})), file)
+    assert [(one.case, one.median(OURS, "seconds")) for one in results.read(file)] == [("growth", 1), ("small_drop", 3)]
+
+
 def session(case: str, *measurements: Measurement) -> Session:
     return Session(case, 500_000, 1, "", "", {}, {}, list(measurements))
 
