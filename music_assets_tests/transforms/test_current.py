@@ -77,6 +77,16 @@ def test_ranks_of_a_user_are_replaced_one_by_one(current: Current, reverse: bool
     assert current(USER_TOP_ARTISTS, rows[::-1] if reverse else rows) == sorted(expected, key=repr)
 
 
+def test_the_tie_break_does_without_a_column_that_was_not_read(table_of: TableOf) -> None:
+    rows = [
+        (1, 1, "Zaz", 5, "a", "f", MONDAY),
+        (1, 1, "Moby", 5, "m", "f", MONDAY),
+        (1, 1, "Moby", 4, "b", "f", MONDAY),
+    ]
+    found = current_rows(table_of(USER_TOP_ARTISTS, rows).drop("mbid"), USER_TOP_ARTISTS).to_pyarrow().to_pylist()
+    assert [(row["artist_name"], row["playcount"]) for row in found] == [("Moby", 5)]
+
+
 def test_equal_rows_count_once(current: Current) -> None:
     row = (1, 1, "Moby", 5, None, "a", MONDAY)
     assert current(USER_TOP_ARTISTS, [row] * 3) == [row]
