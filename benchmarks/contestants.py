@@ -15,10 +15,10 @@ from benchmarks.digest import COLUMNS, Digest, digest
 from benchmarks.processes import Command
 from benchmarks.results import OURS
 from benchmarks.running import Entrant
-from music_assets.jobs import REFRESH_RANKINGS
-from music_assets.lake.music_db import connect
-from music_assets.local import HOME, project_folder
+from music_assets.defs.jobs import REFRESH_RANKINGS
+from music_assets.runtime.up import HOME, project_folder
 from music_assets.settings import PREFIX
+from music_assets.storage.published_snapshot import connect
 from music_assets.tables import RANKING_TABLES
 
 PEERS = Path(__file__).parent / "peers"

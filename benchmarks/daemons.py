@@ -23,9 +23,9 @@ from benchmarks.processes import Command, Usage, Watch, run, running
 from benchmarks.results import OURS
 from benchmarks.running import Entrant, Setting
 from benchmarks.services import OurService, Question, free_port
-from music_assets.jobs import REFRESH_RANKINGS
-from music_assets.launcher import CLOCK_SECONDS, WORKER
-from music_assets.local import HOME, project_folder
+from music_assets.defs.jobs import REFRESH_RANKINGS
+from music_assets.runtime.launcher import CLOCK_SECONDS, WORKER
+from music_assets.runtime.up import HOME, project_folder
 from music_assets.settings import PREFIX, Settings
 
 SENSOR_INTERVAL: int = Settings.model_fields["sensor_interval"].default

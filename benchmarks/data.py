@@ -5,7 +5,7 @@ from pathlib import Path
 
 import duckdb
 
-from music_assets.sample_data import generate
+from music_assets.sample_data.generator import generate
 
 ONE_IN = 100
 """A small drop brings a hundredth of the users anew, and a hundredth of those who are known again."""

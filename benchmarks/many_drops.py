@@ -22,12 +22,12 @@ from typing import TypeVar
 import dagster as dg
 import duckdb
 
-from music_assets.build import build_definitions
-from music_assets.jobs import REFRESH_RANKINGS
-from music_assets.lake.delta import DeltaStore
-from music_assets.lake.landing import Landing
-from music_assets.lake.music_db import connect
+from music_assets.defs.build import build_definitions
+from music_assets.defs.jobs import REFRESH_RANKINGS
+from music_assets.ingest.landing import Landing
 from music_assets.settings import Settings
+from music_assets.storage.delta import DeltaStore
+from music_assets.storage.published_snapshot import connect
 from music_assets.tables import RAW_TABLES, REJECTED_ROWS, TABLES, USER_DATA, USER_TOP_ARTISTS
 
 Result = TypeVar("Result")

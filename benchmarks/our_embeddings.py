@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from benchmarks import embedding_files
-from music_assets.embedding.listening import read_listening
+from music_assets.embedding.interactions import read_listening
 from music_assets.embedding.vectors import embed
 from music_assets.embedding.word2vec import Hyperparameters, train
 

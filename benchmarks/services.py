@@ -18,8 +18,8 @@ from benchmarks.load import ask_once
 from benchmarks.processes import Command, run
 from benchmarks.results import OURS
 from benchmarks.running import Entrant
-from music_assets.lake.music_db import published
 from music_assets.settings import PREFIX
+from music_assets.storage.published_snapshot import published
 
 PATIENCE = 120
 """Seconds after which a service that does not answer is taken to hang."""

@@ -29,7 +29,7 @@ from benchmarks.digest import Agreement
 from benchmarks.processes import Command, Usage, Watch, run
 from music_assets.settings import PREFIX
 from music_assets.tables import USER_TOP_ARTISTS
-from music_assets_tests.spark_cluster import HOST, LOOPBACK, Cluster, kill
+from music_assets_tests.support.spark_cluster import HOST, LOOPBACK, Cluster, kill
 
 MEMORY = "1g"
 OURS, BARE, DUCKDB = "music-assets, Spark", "bare PySpark", "music-assets, DuckDB"

@@ -24,12 +24,12 @@ from rich.table import Column
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from music_assets import local
 from music_assets.engines.java import JavaMissingError, check_java
-from music_assets.lake.csv_file import BadFileError
-from music_assets.lake.landing import Landing
-from music_assets.lake.music_db import NothingPublishedError, connect, published
+from music_assets.ingest.exact_reader import BadFileError
+from music_assets.ingest.landing import Landing
+from music_assets.runtime import up as local
 from music_assets.settings import Settings, SettingsError, settings
+from music_assets.storage.published_snapshot import NothingPublishedError, connect, published
 from music_assets.tables import EMBEDDING_TABLES, TABLES, Table
 
 
@@ -102,7 +102,7 @@ def generate(
     dirty: Annotated[float, typer.Option(min=0, max=0.5, help="Share of bad rows of every kind to mix in.")] = 0.0,
 ) -> None:
     """Write realistic made-up data in the shape of the Kaggle data set."""
-    from music_assets.sample_data import generate as write
+    from music_assets.sample_data.generator import generate as write
 
     try:
         with _progress("users", users) as advance:
@@ -178,7 +178,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as a JSON array.")] = False,
 ) -> None:
     """Look the data root over, and say what to do; exits with 0 only if there is no problem. Changes nothing."""
-    from music_assets.doctor import Level, examine
+    from music_assets.maintenance.doctor import Level, examine
 
     findings = examine(_settings())
     if as_json:
@@ -197,8 +197,8 @@ def doctor(
 @app.command()
 def rebuild() -> None:
     """Make rankings and music_db anew from the raw tables, through Dagster; damaged tables are moved aside first."""
-    from music_assets.rebuild import RebuildError
-    from music_assets.rebuild import rebuild as run
+    from music_assets.maintenance.rebuild import RebuildError
+    from music_assets.maintenance.rebuild import rebuild as run
 
     try:
         run(_able_settings(), lambda line: out.print(_escaped(line), highlight=False, soft_wrap=True))
@@ -241,7 +241,7 @@ def up(
 @app.command()
 def serve() -> None:
     """Start the query service alone: SQL over HTTP on the published music_db."""
-    from music_assets.query.app import serve as run
+    from music_assets.service.app import serve as run
 
     try:
         run(_settings())
@@ -255,7 +255,7 @@ def demo(
     data: Annotated[Path, typer.Option(help="Data root of the demo; emptied first.")] = Path("demo"),
 ) -> None:
     """Make sample data, drop it, run the real job through Dagster, and show what came out."""
-    from music_assets import demo as show
+    from music_assets.sample_data import demo as show
 
     _able_settings()
     try:
@@ -298,7 +298,7 @@ def _fetched(cursor: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
 
 def _ask_service(url: str, sql: str, output: OutputFormat, limit: int | None, key: str | None) -> None:
     """Print the rows as the service sends them: it types and cuts them, and its documentation tells how."""
-    from music_assets.query.client import ServiceError, ask
+    from music_assets.service.client import ServiceError, ask
 
     try:
         with ask(url, sql, "csv" if output is OutputFormat.CSV else "ndjson", key, limit=limit) as received:

@@ -10,8 +10,8 @@ import pytest
 from music_assets.engines.base import Engine
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.engines.java import JavaMissingError, check_java
-from music_assets_tests.damaged import publish_twice
-from music_assets_tests.data_root import DataRoot
+from music_assets_tests.support.damaged import publish_twice
+from music_assets_tests.support.data_root import DataRoot
 
 if TYPE_CHECKING:
     from music_assets.engines.spark import SparkEngine

@@ -16,8 +16,8 @@ from typer.testing import CliRunner, Result
 from music_assets import cli
 from music_assets.settings import settings
 from music_assets.tables import TABLES
-from music_assets_tests.disk import as_nobody
-from music_assets_tests.project import TOP_ARTISTS, USERS, Project
+from music_assets_tests.support.disk import as_nobody
+from music_assets_tests.support.project import TOP_ARTISTS, USERS, Project
 
 COMMANDS = ["generate", "drop", "query", "tables", "doctor", "rebuild", "home", "up", "serve", "demo"]
 

@@ -18,8 +18,8 @@ from benchmarks.processes import Command, run
 from benchmarks.results import OURS, Measurement
 from benchmarks.running import Case, Setting
 from music_assets.embedding.evaluation import Scores, Split, by_popularity, evaluate, split
-from music_assets.embedding.listening import Listening, read_listening
-from music_assets.transforms.sentences import sentences
+from music_assets.embedding.interactions import Listening, read_listening
+from music_assets.transforms.interactions import sentences
 
 POPULARITY = "popularity"
 EVALUATED = 1_000

@@ -25,7 +25,7 @@ from benchmarks.services import (
     requests,
     wait_until_ready,
 )
-from music_assets.lake.music_db import connect
+from music_assets.storage.published_snapshot import connect
 
 FLOOR = "DuckDB in process"
 ARTISTS = 5_000

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from music_assets.embedding.listening import Bools, Ints, Listening
+from music_assets.embedding.interactions import Bools, Ints, Listening
 
 WORDS_PER_PART = 1_000_000
 """Words in a file. Progress is told after each; gensim sums the loss in single precision, which holds for so many."""

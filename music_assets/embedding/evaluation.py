@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
-from music_assets.embedding.listening import Ints, Listening
+from music_assets.embedding.interactions import Ints, Listening
 from music_assets.embedding.vectors import Embeddings, unit
 
 HELD_OUT_SHARE = 0.2

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from music_assets.embedding.evaluation import Figures, by_cosine, by_popularity, evaluate, split
-from music_assets.embedding.listening import Listening
+from music_assets.embedding.interactions import Listening
 from music_assets.embedding.vectors import Embeddings, embed
 from music_assets.embedding.word2vec import Hyperparameters, Progress, Trainer, WordVectors, train
 

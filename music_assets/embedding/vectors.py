@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import scipy
 
-from music_assets.embedding.listening import Bools, Listening
+from music_assets.embedding.interactions import Bools, Listening
 from music_assets.embedding.word2vec import DIMENSIONS, WordVectors
 
 TRAINED = 0.5

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from music_assets.embedding.corpus import Part, write_corpus
-from music_assets.embedding.listening import Bools, Ints, Listening
+from music_assets.embedding.interactions import Bools, Ints, Listening
 
 DIMENSIONS = 49
 """Dimensions that word2vec trains. The tables have one more, see `vectors.py`."""
@@ -179,7 +179,7 @@ def _process(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Run the training process; it never outlives the block. It ends by itself when this end of its stdin closes."""
     with (folder / "errors.txt").open("w") as errors:
         process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "music_assets.embedding.training_process", str(folder)],
+            [sys.executable, "-m", "music_assets.embedding.gensim_process", str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from music_assets.embedding.corpus import thin, write_corpus
-from music_assets.embedding.listening import Bools, Listening
+from music_assets.embedding.interactions import Bools, Listening
 from music_assets.embedding.word2vec import (
     DIMENSIONS,
     Hyperparameters,

@@ -9,7 +9,7 @@ from typing import Protocol
 import ibis.expr.types as ir
 import pyarrow as pa
 
-from music_assets.lake.csv_file import Header
+from music_assets.ingest.exact_reader import Header
 from music_assets.tables import Table
 
 

@@ -14,9 +14,12 @@ import pyarrow as pa
 from ibis.backends.duckdb import Backend
 from ibis.util import gen_name
 
+from music_assets.data_root import Scratch
 from music_assets.engines.base import CsvFile, ParsedFile
-from music_assets.engines.flawless import DoubtError, parse_flawless
-from music_assets.engines.parsing import (
+from music_assets.ingest.cleaning import clean, is_flawed
+from music_assets.ingest.exact_reader import read_exactly
+from music_assets.ingest.fast_reader import DoubtError, parse_flawless
+from music_assets.ingest.parser import (
     COMPRESSION,
     COMPRESSION_LEVEL,
     ROWS_IN_GROUP,
@@ -24,10 +27,7 @@ from music_assets.engines.parsing import (
     good_and_rejected,
     without_empty,
 )
-from music_assets.lake.csv_file import read_exactly
-from music_assets.scratch import Scratch
 from music_assets.tables import Table
-from music_assets.transforms.cleaning import clean, is_flawed
 
 PARQUET = {
     "compression": COMPRESSION,

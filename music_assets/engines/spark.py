@@ -24,12 +24,12 @@ from ibis.util import gen_name
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql.types import StructType, TimestampNTZType, TimestampType
 
+from music_assets.data_root import Scratch
 from music_assets.engines.base import CsvFile, Engine, ParsedFile
-from music_assets.engines.parsing import account, good_and_rejected, without_empty
-from music_assets.lake.csv_file import LONGEST_RECORD, header_record, may_hold_long_line, read_exactly, size_of
-from music_assets.scratch import Scratch
+from music_assets.ingest.cleaning import clean
+from music_assets.ingest.exact_reader import LONGEST_RECORD, header_record, may_hold_long_line, read_exactly, size_of
+from music_assets.ingest.parser import account, good_and_rejected, without_empty
 from music_assets.tables import REJECTED_ROWS, Table
-from music_assets.transforms.cleaning import clean
 
 DEFAULTS = {
     "spark.app.name": "music-assets",

@@ -12,7 +12,7 @@ import ibis
 import ibis.expr.types as ir
 
 from music_assets.tables import USER_DATA, USER_TOP_ARTISTS, Table
-from music_assets.transforms.current import current_rows
+from music_assets.transforms.current_rows import current_rows
 
 LARGEST_SHARE = 0.1
 """Of the users; where more were delivered since, it costs about as much to compute all totals anew."""

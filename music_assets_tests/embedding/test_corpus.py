@@ -7,8 +7,8 @@ import pytest
 
 from music_assets.embedding import corpus
 from music_assets.embedding.corpus import thin, write_corpus
-from music_assets.embedding.listening import Listening
-from music_assets_tests.embedding.planted import listening_of, planted_listening
+from music_assets.embedding.interactions import Listening
+from music_assets_tests.support.planted import listening_of, planted_listening
 
 
 def lines_of(listening: Listening, folder: Path, seed: int = 1, trained: np.ndarray | None = None) -> list[list[str]]:

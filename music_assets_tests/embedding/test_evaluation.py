@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from music_assets.embedding.evaluation import Figures, Split, by_cosine, by_popularity, evaluate, split
-from music_assets.embedding.listening import read_listening
+from music_assets.embedding.interactions import read_listening
 from music_assets.embedding.vectors import Embeddings, embed
 from music_assets.embedding.word2vec import Hyperparameters, train
-from music_assets.transforms.sentences import sentences
-from music_assets_tests.embedding.planted import listening_of, planted_listening
+from music_assets.transforms.interactions import sentences
+from music_assets_tests.support.planted import listening_of, planted_listening
 
 REAL_DATA = Path(os.environ.get("MUSIC_ASSETS_REAL_DATA", Path(__file__).parents[3] / "shared" / "realdata"))
 

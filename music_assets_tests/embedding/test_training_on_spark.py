@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from music_assets.build import build_definitions
+from music_assets.defs.build import build_definitions
+from music_assets.defs.jobs import TRAIN_EMBEDDINGS
 from music_assets.embedding.word2vec_spark import SparkTrainer
-from music_assets.jobs import TRAIN_EMBEDDINGS
-from music_assets.lake.music_db import connect
+from music_assets.storage.published_snapshot import connect
 from music_assets.tables import ARTIST_EMBEDDING, USER_EMBEDDING
-from music_assets_tests.project import Project
-from music_assets_tests.training import drop
+from music_assets_tests.support.project import Project
+from music_assets_tests.support.training import drop
 
 
 def test_everyone_gets_a_finite_vector(tmp_path: Path, spark_session: Any) -> None:

@@ -4,10 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from music_assets.embedding.listening import Listening
+from music_assets.embedding.interactions import Listening
 from music_assets.embedding.vectors import Embeddings, embed, unit
 from music_assets.embedding.word2vec import DIMENSIONS, WordVectors
-from music_assets_tests.embedding.planted import listening_of
+from music_assets_tests.support.planted import listening_of
 
 
 def embedded(listening: Listening, **trained: int) -> Embeddings:

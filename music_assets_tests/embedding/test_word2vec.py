@@ -9,7 +9,7 @@ import pytest
 
 from music_assets.embedding.vectors import Embeddings, embed, unit
 from music_assets.embedding.word2vec import Hyperparameters, Progress, TrainingError, train
-from music_assets_tests.embedding.planted import CLUSTERS, listening_of, planted_listening
+from music_assets_tests.support.planted import CLUSTERS, listening_of, planted_listening
 
 ONE_WORKER = Hyperparameters(workers=1, passes=40)
 
@@ -74,7 +74,7 @@ def test_the_training_process_ends_with_the_one_that_started_it():
     endless = "\n".join(
         (
             "from music_assets.embedding.word2vec import Hyperparameters, train",
-            "from music_assets_tests.embedding.planted import planted_listening",
+            "from music_assets_tests.support.planted import planted_listening",
             "from pathlib import Path",
             "def tell(_):",
             "    print(*(f.read_text() for f in Path('/proc/self/task').glob('*/children')), flush=True)",

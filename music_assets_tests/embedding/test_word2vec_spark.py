@@ -14,7 +14,7 @@ import pytest
 from music_assets.embedding.vectors import embed, unit
 from music_assets.embedding.word2vec import Hyperparameters, Progress, TrainingError, train
 from music_assets.embedding.word2vec_spark import SparkTrainer, refuse_exploded
-from music_assets_tests.embedding.planted import CLUSTERS, listening_of, planted_listening
+from music_assets_tests.support.planted import CLUSTERS, listening_of, planted_listening
 
 QUICK = Hyperparameters(passes=2)
 

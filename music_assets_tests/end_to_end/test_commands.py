@@ -3,11 +3,11 @@
 import sys
 from pathlib import Path
 
-from music_assets.lake.landing import Landing
-from music_assets.lake.music_db import connect
+from music_assets.ingest.landing import Landing
+from music_assets.storage.published_snapshot import connect
 from music_assets.tables import USER_DATA, USER_TOP_ARTISTS
 from music_assets_tests.end_to_end.conftest import Shell
-from music_assets_tests.project import RANKED_ARTISTS, TOP_ARTISTS, USERS
+from music_assets_tests.support.project import RANKED_ARTISTS, TOP_ARTISTS, USERS
 
 LATER = "user_id,country,total_scrobbles\n2,Germany,50\n"
 

@@ -13,10 +13,10 @@ import dagster as dg
 import psutil
 import pytest
 
-from music_assets.lake.delta import DeltaStore
-from music_assets.lake.music_db import Publisher, connect, published
+from music_assets.storage.delta import DeltaStore
+from music_assets.storage.published_snapshot import Publisher, connect, published
 from music_assets.tables import EMBEDDING_TABLES
-from music_assets_tests.training import drop, refresh, train
+from music_assets_tests.support.training import drop, refresh, train
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE = 120
@@ -28,7 +28,7 @@ TRAIN = """
 import sys
 import dagster as dg
 from pathlib import Path
-from music_assets_tests.training import train
+from music_assets_tests.support.training import train
 train(Path(sys.argv[1]), dg.DagsterInstance.ephemeral(), passes=int(sys.argv[2]), workers=1)
 """
 ENDLESS = "ops: {embeddings: {config: {passes: 1000000, workers: 1}}}"

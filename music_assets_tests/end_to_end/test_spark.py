@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from music_assets.lake.landing import Landing
-from music_assets.lake.music_db import connect
-from music_assets.sample_data import generate
+from music_assets.ingest.landing import Landing
+from music_assets.sample_data.generator import generate
+from music_assets.storage.published_snapshot import connect
 from music_assets.tables import RANKING_TABLES, RAW_TABLES, REJECTED_ROWS, USER_DATA, USER_TOP_ARTISTS
 from music_assets_tests.conftest import need_java
 from music_assets_tests.end_to_end.conftest import BIN, REPOSITORY, Shell, plain_environment
-from music_assets_tests.project import TOP_ARTISTS, USERS
-from music_assets_tests.spark_cluster import LOOPBACK, Cluster, kill
+from music_assets_tests.support.project import TOP_ARTISTS, USERS
+from music_assets_tests.support.spark_cluster import LOOPBACK, Cluster, kill
 
 QUICK = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 JOB = ("dagster", "job", "execute", "-m", "music_assets.definitions", "-j", "refresh_rankings")

@@ -15,8 +15,8 @@ import dagster as dg
 import httpx
 import pytest
 
-from music_assets.lake.music_db import published
-from music_assets_tests.training import drop, refresh
+from music_assets.storage.published_snapshot import published
+from music_assets_tests.support.training import drop, refresh
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE = 120

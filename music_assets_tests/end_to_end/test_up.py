@@ -13,8 +13,8 @@ import psutil
 import pytest
 import requests
 
-from music_assets.lake.music_db import connect, published
-from music_assets.sample_data import generate
+from music_assets.sample_data.generator import generate
+from music_assets.storage.published_snapshot import connect, published
 from music_assets_tests.end_to_end.conftest import BIN, PATIENCE, Shell, plain_environment
 
 RUNS = """{ runsOrError(filter: {pipelineName: "refresh_rankings"}) { ... on Runs { results { runId status } } } }"""

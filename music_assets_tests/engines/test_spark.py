@@ -13,7 +13,7 @@ from music_assets.tables import (
     USER_DATA,
     USER_TOP_ARTISTS,
 )
-from music_assets_tests.data_root import DataRoot
+from music_assets_tests.support.data_root import DataRoot
 
 DROPS = [
     ("1,Germany,5\n2,France,1\n", "1,1,Can,60,\n1,2,Air,7,m\n2,1,Air,40,\n"),

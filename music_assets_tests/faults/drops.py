@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from music_assets.lake.landing import Landing
+from music_assets.ingest.landing import Landing
 from music_assets.tables import USER_DATA, USER_TOP_ARTISTS, Table
 
 USERS = 30

@@ -14,7 +14,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from signal import Signals
 
-from music_assets.jobs import REFRESH_RANKINGS
+from music_assets.defs.jobs import REFRESH_RANKINGS
 from music_assets.settings import PREFIX
 from music_assets_tests.faults.points import Point, arm, count_arrivals
 
@@ -31,7 +31,7 @@ PROCESSES.set_forkserver_preload(
         "dagster._core.storage.sqlite_storage",
         "ibis.backends.duckdb",
         "matplotlib.backends.backend_agg",
-        "music_assets.build",
+        "music_assets.defs.build",
         "sqlalchemy.dialects.sqlite",
     ]
 )

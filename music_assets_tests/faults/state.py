@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from music_assets.lake.delta import DeltaStore
-from music_assets.lake.landing import identity_of
-from music_assets.lake.music_db import NothingPublishedError, connect, published
+from music_assets.ingest.landing import identity_of
+from music_assets.storage.delta import DeltaStore
+from music_assets.storage.published_snapshot import NothingPublishedError, connect, published
 from music_assets.tables import RAW_TABLES, REJECTED_ROWS, TABLES, Table
 from music_assets_tests.faults.drops import DroppedCsv
 

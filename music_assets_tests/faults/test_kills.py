@@ -8,7 +8,7 @@ import pytest
 from music_assets_tests.faults.points import Point
 from music_assets_tests.faults.runs import Home
 from music_assets_tests.faults.story import SETTINGS, Story, Undisturbed
-from music_assets_tests.project import Project
+from music_assets_tests.support.project import Project
 
 SEED = 6
 

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from music_assets.assets import rankings
+from music_assets.defs.assets import rankings
 from music_assets.engines.duckdb import DuckDBEngine
-from music_assets.lake.earlier import COVERED, coverage
-from music_assets.lake.music_db import INPUTS, Publisher, connect
+from music_assets.storage.lineage import COVERED, coverage
+from music_assets.storage.published_snapshot import INPUTS, Publisher, connect
 from music_assets.tables import (
     ARTIST_RANK_IN_COUNTRY,
     COUNTRY_RANK_PER_ARTIST,
@@ -28,9 +28,9 @@ from music_assets.tables import (
     USER_TOP_ARTISTS,
     Table,
 )
-from music_assets_tests.data_root import LOG, DataRoot
 from music_assets_tests.faults.model import BadRow, File, Model
 from music_assets_tests.faults.state import rows_of
+from music_assets_tests.support.data_root import LOG, DataRoot
 
 COUNTS = st.none() | st.integers(0, 3)
 USERS = st.tuples(st.integers(1, 4), st.sampled_from(["Germany", "Chad", None]), COUNTS)

@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 import psutil
 
-from music_assets.lake.delta import DeltaStore
+from music_assets.storage.delta import DeltaStore
 from music_assets.tables import USER_DATA
 from music_assets_tests.faults.points import Point
 from music_assets_tests.faults.runs import Home

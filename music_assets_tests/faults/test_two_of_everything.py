@@ -12,14 +12,14 @@ import dagster as dg
 import psutil
 import pytest
 
-from music_assets.jobs import TRAIN_EMBEDDINGS
-from music_assets.lake.music_db import connect
-from music_assets_tests import training
+from music_assets.defs.jobs import TRAIN_EMBEDDINGS
+from music_assets.storage.published_snapshot import connect
 from music_assets_tests.faults.points import Point
 from music_assets_tests.faults.runs import Arrival, Home, ended
 from music_assets_tests.faults.state import published_rows
 from music_assets_tests.faults.stations import daemon, runs_of, wait_for
 from music_assets_tests.faults.story import Story, Undisturbed
+from music_assets_tests.support import training
 
 REFUSED_FILES = "Another run is taking the files below {}. Wait for it to end, then run again."
 RANKING = "processed_parquet_artist_rank_in_country"

@@ -11,7 +11,7 @@ import atheris
 
 from music_assets_tests.fuzz.words import SQL_WORDS
 
-with atheris.instrument_imports(include=["music_assets.lake.csv_file", "music_assets.query.sandbox.gate"]):
+with atheris.instrument_imports(include=["music_assets.ingest.exact_reader", "music_assets.service.sandbox.gate"]):
     from music_assets_tests.fuzz import csv_properties, gate_properties
 
 

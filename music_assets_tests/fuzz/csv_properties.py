@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from music_assets.lake.csv_file import BadFileError, read_exactly, read_header
+from music_assets.ingest.exact_reader import BadFileError, read_exactly, read_header
 from music_assets.tables import USER_DATA
 
 HEADER = b"user_id,country,total_scrobbles\n"

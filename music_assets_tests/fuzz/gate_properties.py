@@ -2,7 +2,7 @@
 
 import duckdb
 
-from music_assets.query.sandbox.gate import Gate, GateError
+from music_assets.service.sandbox.gate import Gate, GateError
 
 TABLES = ("artist_rank", "users")
 CODES = {"syntax", "not-allowed", "unknown-table"}

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from music_assets.engines.base import Engine
 from music_assets.tables import USER_DATA
-from music_assets_tests.data_root import DataRoot, examples
 from music_assets_tests.fuzz import csv_properties
 from music_assets_tests.fuzz.gate_properties import Gatekeeper
 from music_assets_tests.fuzz.words import SQL_WORDS
+from music_assets_tests.support.data_root import DataRoot, examples
 
 FILES = st.tuples(
     st.sampled_from(csv_properties.HEADERS), st.lists(st.sampled_from(csv_properties.PIECES), max_size=60)

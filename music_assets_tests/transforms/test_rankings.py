@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from music_assets.engines.base import Engine
 from music_assets.tables import ARTIST_RANK_IN_COUNTRY, COUNTRY_RANK_PER_ARTIST, USER_DATA, USER_TOP_ARTISTS
-from music_assets_tests.data_root import DataRoot, examples
+from music_assets_tests.support.data_root import DataRoot, examples
 
 MEANING = {
     "Germany": "Germany",

@@ -7,11 +7,11 @@ import ibis
 from hypothesis import example, given
 
 from music_assets.engines.base import Engine
-from music_assets.lake.delta import Snapshot
+from music_assets.storage.delta import Snapshot
 from music_assets.tables import ARTIST_RANK_IN_COUNTRY, USER_DATA, USER_TOP_ARTISTS
 from music_assets.transforms.rankings import artist_rank_in_country
 from music_assets.transforms.totals import Covered, Earlier, totals_now
-from music_assets_tests.data_root import DataRoot, examples
+from music_assets_tests.support.data_root import DataRoot, examples
 from music_assets_tests.transforms.test_rankings import TOP_ARTISTS, USERS, TopArtist, User, as_csv, drops, oracle
 
 MARK = ("Germany", "Zaz", 1000.0)

@@ -1,0 +1,95 @@
+"""All wiring: from settings to Dagster definitions. Every part can be replaced, so that tests assemble variants."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+
+from music_assets.defs.assets import embeddings, rankings
+from music_assets.defs.assets import published_snapshot as music_db
+from music_assets.defs.assets import raw_tables as raw_parquet
+from music_assets.defs.checks import CHECKS, Check, Thresholds, asset_checks
+from music_assets.defs.io_manager import DeltaIOManager
+from music_assets.defs.jobs import refresh_rankings, train_embeddings
+from music_assets.defs.metadata import DESCRIPTIONS
+from music_assets.defs.sensors import RetryPolicy, csv_drop_sensor, run_failure_alert
+from music_assets.embedding.training_folder import TrainingFolder
+from music_assets.embedding.word2vec import train
+from music_assets.engines.base import Engine
+from music_assets.engines.duckdb import DuckDBEngine
+from music_assets.engines.java import check_java
+from music_assets.ingest.batches import Ingest
+from music_assets.ingest.landing import Landing
+from music_assets.settings import Settings
+from music_assets.storage.delta import DeltaStore
+from music_assets.storage.published_snapshot import Publisher
+from music_assets.tables import TABLES
+
+
+def build_definitions(
+    settings: Settings,
+    engine: Engine | None = None,
+    checks: Sequence[Check] = CHECKS,
+    resources: dict[str, Any] | None = None,
+) -> dg.Definitions:
+    """Assemble what Dagster loads, with `engine`, `checks` and single `resources` replaced where they are given."""
+    root = settings.data
+    computing = {"engine": engine, "reader": engine} if engine else _computing(settings)
+    engine, reader = computing["engine"], computing["reader"]
+    store = DeltaStore(root)
+    landing = Landing(root, settings.settle_seconds)
+    webhook = str(settings.alert_webhook) if settings.alert_webhook else None
+    return dg.Definitions(
+        assets=dg.load_assets_from_modules([raw_parquet, rankings, embeddings, music_db]),
+        asset_checks=asset_checks(checks),
+        jobs=[refresh_rankings, train_embeddings],
+        sensors=[
+            csv_drop_sensor(
+                landing,
+                store,
+                RetryPolicy(settings.max_attempts, settings.retry_pause),
+                settings.sensor_interval,
+            ),
+            run_failure_alert(webhook),
+        ],
+        executor=dg.in_process_executor,
+        resources={
+            "io_manager": DeltaIOManager(store, engine, reader, TABLES, DESCRIPTIONS, settings.retention_hours),
+            "store": store,
+            "trainer": train,
+            **computing,
+            "ingest": Ingest(landing, store, engine, settings.retention_hours),
+            "training_folder": TrainingFolder(root / ".scratch" / "training"),
+            "publisher": Publisher(store, settings.memory_limit, settings.threads),
+            "thresholds": Thresholds(settings.reject_warn_share, settings.reject_fail_share),
+            **(resources or {}),
+        },
+    )
+
+
+def _computing(settings: Settings) -> dict[str, Any]:
+    """Return the resources `engine` and `reader`; with Spark also its session, `pyspark`, and the `trainer` on it.
+
+    The `reader` reads what was written: for counts, checks and previews. It is DuckDB, whichever engine computes: it
+    reads the same files to publish them, and is done with each of these while Spark still hands out the work.
+
+    Nothing of Spark is imported with DuckDB, and no JVM started before the session is used. Raises JavaMissingError.
+    """
+    scratch = settings.data / ".scratch"
+    duckdb = DuckDBEngine(scratch, settings.memory_limit, settings.threads)
+    if settings.engine == "duckdb":
+        return {"engine": duckdb, "reader": duckdb}
+    check_java()
+    from dagster_pyspark import LazyPySparkResource
+
+    from music_assets.embedding.word2vec_spark import SparkTrainer
+    from music_assets.engines.spark import SparkEngine, spark_config
+
+    config = spark_config(
+        settings.spark_master, settings.spark_driver_memory, settings.spark_executor_memory, settings.spark_conf
+    )
+    pyspark = LazyPySparkResource(spark_config=config)
+    engine = SparkEngine(
+        pyspark, scratch, duckdb, settings.spark_driver_csv_mb << 20, settings.spark_shuffle_partitions
+    )
+    return {"engine": engine, "reader": duckdb, "pyspark": pyspark, "trainer": SparkTrainer(lambda: engine.session)}

@@ -1,0 +1,181 @@
+"""What the web UI shows of a table: its schema, where its columns come from, previews and pictures."""
+
+import base64
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import ibis.expr.types as ir
+
+from music_assets.ingest.batches import IngestReport
+from music_assets.storage.delta import Snapshot
+from music_assets.tables import (
+    ARTIST_RANK_IN_COUNTRY,
+    COUNTRY_RANK_PER_ARTIST,
+    EMBEDDING_TABLES,
+    RANKING_TABLES,
+    RAW_TABLES,
+    TABLES,
+    Table,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PREVIEW_ROWS = 10
+BARS = 12
+BAR_LENGTH = 40
+"""Characters of the longest bar."""
+SHOWN_FILES = 200
+
+
+def table_metadata(table: Table, snapshot: Snapshot, seconds: float) -> dict[str, Any]:
+    """Return what every materialization of a table shows."""
+    return {
+        "dagster/row_count": snapshot.rows,
+        "dagster/column_schema": column_schema(table),
+        "dagster/column_lineage": column_lineage(table),
+        "dagster/table_name": f"music_db.{table.full_name}",
+        "table version": snapshot.version,
+        "size (bytes)": snapshot.size_bytes,
+        "parquet files": len(snapshot.files),
+        "duration (s)": round(seconds, 3),
+    }
+
+
+def column_schema(table: Table, prefix: str = "") -> dg.TableSchema:
+    """Return the declared columns as the web UI shows them, with a prefix to their names."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                prefix + column.name,
+                str(column.type),
+                column.description,
+                constraints=dg.TableColumnConstraints(nullable=column.nullable, unique=table.key == (column.name,)),
+            )
+            for column in table.columns
+        ]
+    )
+
+
+def column_lineage(table: Table) -> dg.TableColumnLineage:
+    """Return from which columns of which assets each column comes."""
+    keys = {other.name: dg.AssetKey(other.asset_key) for other in TABLES}
+    origins = {
+        column.name: [origin.split(".") for origin in column.made_from] for column in table.columns if column.made_from
+    }
+    return dg.TableColumnLineage(
+        {
+            name: [dg.TableColumnDep(asset_key=keys[source], column_name=column) for source, column in columns]
+            for name, columns in origins.items()
+        }
+    )
+
+
+def music_db_schema() -> dg.TableSchema:
+    """Return the columns of all tables of the published snapshot, each with its table's name before it."""
+    return dg.TableSchema(
+        [column for table in TABLES for column in column_schema(table, prefix=f"{table.full_name}.").columns]
+    )
+
+
+def music_db_lineage() -> dg.TableColumnLineage:
+    """Return for the columns of the published snapshot which column of which asset each is a copy of."""
+    return dg.TableColumnLineage(
+        {
+            f"{table.full_name}.{column.name}": [dg.TableColumnDep(dg.AssetKey(table.asset_key), column.name)]
+            for table in (*RAW_TABLES, *RANKING_TABLES, *EMBEDDING_TABLES)
+            for column in table.columns
+        }
+    )
+
+
+def ingest_metadata(report: IngestReport) -> dict[str, Any]:
+    """Return the table of the files taken, and the table of reject reasons."""
+    files = [
+        {
+            "name": file.name,
+            "outcome": file.outcome,
+            "rows": file.rows,
+            "rejects": file.rejects,
+            "duplicates": file.duplicates,
+            "bytes": file.bytes,
+            "note": file.note,
+        }
+        for file in report.files[:SHOWN_FILES]
+    ]
+    reasons = [{"reason": reason, "rows": rows} for reason, rows in report.reasons.most_common()]
+    return {
+        "files taken": markdown_table(files),
+        "number of files": len(report.files),
+        "rows taken": sum(file.rows for file in report.files),
+        "rows rejected": sum(file.rejects for file in report.files),
+        "reject reasons": markdown_table(reasons),
+    }
+
+
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> dg.MarkdownMetadataValue:
+    """Return the rows, all of the same columns, as a Markdown table; no cell's content can break out of it."""
+    if not rows:
+        return dg.MetadataValue.md("none")
+    lines: list[Iterable[Any]] = [rows[0], ["---"] * len(rows[0]), *(row.values() for row in rows)]
+    return dg.MetadataValue.md("\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines))
+
+
+def _cell(value: Any) -> str:
+    text = "NULL" if value is None else str(value)
+    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+
+
+def _describe_artists(rows: ir.Table) -> dict[str, Any]:
+    countries = rows.group_by("country").agg(plays=rows["total_playcount"].sum())
+    first = rows.filter(rows["rank"] == 1)
+    return {
+        "preview: first artist of the largest countries": markdown_table(
+            _read(first.order_by(first["total_playcount"].desc(), "country").limit(PREVIEW_ROWS))
+        ),
+        "largest countries": bars(_read(countries.order_by(countries["plays"].desc(), "country").limit(BARS)), "plays"),
+    }
+
+
+def _describe_countries(rows: ir.Table) -> dict[str, Any]:
+    artists = rows.group_by("artist_name").agg(plays=rows["total_playcount"].sum())
+    largest = _read(artists.order_by(artists["plays"].desc(), "artist_name").limit(BARS))
+    first = rows.filter((rows["rank"] == 1) & rows["artist_name"].isin([artist["artist_name"] for artist in largest]))
+    return {
+        "preview: where the largest artists are loved most": markdown_table(
+            _read(first.order_by(first["total_playcount"].desc(), "artist_name").limit(PREVIEW_ROWS))
+        ),
+        "most played artists": bars(largest, "plays"),
+    }
+
+
+def _read(rows: ir.Table) -> list[dict[str, Any]]:
+    return rows.to_pyarrow().to_pylist()
+
+
+DESCRIPTIONS: Mapping[Table, Callable[[ir.Table], dict[str, Any]]] = {
+    ARTIST_RANK_IN_COUNTRY: _describe_artists,
+    COUNTRY_RANK_PER_ARTIST: _describe_countries,
+}
+"""For each table that has something of its own to show: rows to metadata."""
+
+
+def bars(rows: Sequence[Mapping[str, Any]], measure: str) -> dg.MarkdownMetadataValue:
+    """Return the rows as a table with a horizontal bar as long as the measure, the largest of which stands first.
+
+    The bar is text, because every refresh makes it: to load matplotlib and draw takes longer than to rank a small drop.
+    """
+    unit = max(rows[0][measure], 1) / BAR_LENGTH if rows else 1
+    return markdown_table(
+        [{**row, measure: f"{row[measure]:,.0f}", "": "█" * round(row[measure] / unit)} for row in rows]
+    )
+
+
+def picture(figure: "Figure", title: str) -> dg.MarkdownMetadataValue:
+    """Return the figure as a picture that stands in the text itself."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=100)
+    encoded = base64.b64encode(content.getvalue()).decode()
+    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{encoded})")

@@ -1,0 +1,249 @@
+"""Layer 1: the gate. It looks at the parsed statement and lets exactly one harmless SELECT through.
+
+The engine's own parser takes the statement apart, so that what is looked at is what would run. Every node of the tree
+must be of a kind listed here, every table of the catalogue, every function in `functions`: an unknown kind is refused.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import orjson
+
+from music_assets.service.sandbox import functions
+
+CATALOG = "music_db"
+NO_LOCATION = 2**63
+"""Locations from here on mean: the node does not stand in the text."""
+
+EXPRESSIONS = functions.words(
+    """
+    BETWEEN CASE CAST COLLATE COLUMN_REF COMPARISON CONJUNCTION CONSTANT FUNCTION LAMBDA OPERATOR PARAMETER
+    POSITIONAL_REFERENCE STAR SUBQUERY TYPE WINDOW
+    """
+)
+NODES = functions.words(
+    """
+    SELECT_NODE SET_OPERATION_NODE RECURSIVE_CTE_NODE CTE_NODE
+    BASE_TABLE SUBQUERY JOIN TABLE_FUNCTION EXPRESSION_LIST EMPTY PIVOT SHOW_REF
+    LIMIT_MODIFIER LIMIT_PERCENT_MODIFIER ORDER_MODIFIER DISTINCT_MODIFIER
+    ORDER_DEFAULT ASCENDING DESCENDING
+    """
+)
+PLAIN_NAME = re.compile(r"[\w ]+")
+EXPLAIN = re.compile(r"\s*explain\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A statement that may run, and whether its answer depends on more than the data (time, chance)."""
+
+    sql: str
+    volatile: bool
+
+
+class GateError(Exception):
+    """The statement may not run: `code` is the kind of problem, `location` the byte of the SQL where it stands."""
+
+    def __init__(self, code: str, detail: str, location: int | None = None) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.location = location
+
+
+class Gate:
+    """Judges statements against the tables of one snapshot."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, tables: Collection[str]) -> None:
+        self._connection = connection
+        self._tables = {table.lower() for table in tables}
+
+    def judge(self, sql: str) -> Verdict:
+        """Return the statement to run.
+
+        Raises GateError with code `syntax`, `not-allowed` or `unknown-table`.
+        """
+        if "\0" in sql:
+            raise GateError("syntax", "The SQL holds a NUL character.", len(sql[: sql.index("\0")].encode()))
+        kind = self._only_statement(sql)
+        select = self._explained_select(sql) if kind == "EXPLAIN" else sql
+        if kind not in ("SELECT", "EXPLAIN"):
+            raise GateError("not-allowed", f"Only SELECT may be asked here, not {kind}.")
+        walk = _Walk(self._tables)
+        try:
+            walk.visit(self._tree(select), frozenset())
+        except RecursionError:
+            raise GateError("not-allowed", "The SQL is nested too deeply.") from None
+        return Verdict(sql, walk.volatile)
+
+    def _explained_select(self, sql: str) -> str:
+        """Return the SELECT after EXPLAIN, at the place in the text where it stood."""
+        select = EXPLAIN.sub(lambda found: " " * len(found[0]), sql, count=1)
+        try:
+            plain = self._only_statement(select) == "SELECT"
+        except GateError:
+            plain = False
+        if not plain:
+            raise GateError("not-allowed", "EXPLAIN takes a SELECT and no options here; EXPLAIN ANALYZE would run it.")
+        return select
+
+    def _only_statement(self, sql: str) -> str:
+        try:
+            statements = self._connection.extract_statements(sql)
+        except duckdb.Error as error:
+            raise _syntax(error) from None
+        if len(statements) != 1:
+            raise GateError("not-allowed", f"Send exactly one statement; this holds {len(statements)}.")
+        return statements[0].type.name
+
+    def _tree(self, select: str) -> Any:
+        try:
+            ((serialized,),) = self._connection.execute(
+                "SELECT json_serialize_sql(?::VARCHAR, skip_null := true, skip_empty := true)", [select]
+            ).fetchall()
+            tree = orjson.loads(serialized)
+        except duckdb.Error as error:
+            raise _syntax(error) from None
+        except orjson.JSONDecodeError:
+            # It refuses deep nesting, and any text where memory is short; this one tells the two apart.
+            tree = json.loads(serialized)
+        if tree["error"] or len(tree["statements"]) != 1:
+            raise GateError("not-allowed", "Only a plain SELECT may be asked here.")
+        return tree["statements"][0]
+
+
+class _Walk:
+    """One pass over a tree. `ctes` are the names that WITH has bound where the node stands."""
+
+    def __init__(self, tables: Collection[str]) -> None:
+        self._tables = tables
+        self.volatile = False
+
+    def visit(self, node: Any, ctes: frozenset[str]) -> None:
+        if isinstance(node, list):
+            for child in node:
+                self.visit(child, ctes)
+        elif isinstance(node, dict):
+            self._check_kind(node)
+            ctes = self._with_clause(node, ctes)
+            self._check(node, ctes)
+            for key, child in node.items():
+                if key == "function" and node.get("type") == "TABLE_FUNCTION":
+                    self.visit(child.get("arguments", []), ctes)
+                elif key != "cte_map":
+                    self.visit(child, ctes)
+
+    def _with_clause(self, node: dict[str, Any], ctes: frozenset[str]) -> frozenset[str]:
+        for entry in (node.get("cte_map") or {}).get("map", ()):
+            name = entry["key"]
+            if not PLAIN_NAME.fullmatch(name):
+                raise GateError("not-allowed", f"WITH cannot bind the name {name!r}: letters, digits and _ only.")
+            ctes |= {name.lower()}
+            self.visit(entry["value"], ctes)
+        return ctes
+
+    def _check_kind(self, node: dict[str, Any]) -> None:
+        if "class" in node:
+            allowed = node["class"] in EXPRESSIONS
+        else:
+            kind = node.get("type")
+            allowed = not isinstance(kind, str) or kind in NODES
+        if not allowed:
+            kind = str(node.get("type")).removesuffix("_NODE").replace("_", " ")
+            raise GateError("not-allowed", f"{kind} may not stand in a query here.", _location(node))
+
+    def _check(self, node: dict[str, Any], ctes: frozenset[str]) -> None:
+        kind = node.get("class") or node.get("type")
+        if node.get("sample"):
+            self.volatile = True
+        if kind == "BASE_TABLE":
+            self._check_table(node, ctes)
+        elif kind == "TABLE_FUNCTION":
+            self._check_function(node["function"], functions.TABLE, _location(node))
+        elif kind == "FUNCTION":
+            self._check_function(node, functions.SCALAR | functions.AGGREGATE | functions.OPERATORS)
+        elif kind == "WINDOW":
+            self._check_function(node, functions.WINDOW | functions.AGGREGATE)
+        elif kind == "COLUMN_REF":
+            self._check_column(node)
+        elif kind == "COLLATE":
+            self._check_words(node, str(node.get("collation")).split("."), functions.COLLATIONS, "collation")
+        elif kind == "TYPE":
+            words = [str(node.get("type_name")), *(node.get("qualified_name") or {}).get("path", [])]
+            self._check_words(node, words, functions.TYPES, "type")
+        elif kind == "SHOW_REF":
+            self._check_show(node, ctes)
+
+    def _check_table(self, node: dict[str, Any], ctes: frozenset[str]) -> None:
+        path = [part.lower() for part in node["qualified_name"]["path"]]
+        name = node["table_name"]
+        if node.get("at_clause"):
+            raise GateError("not-allowed", "AT cannot be used here: a query sees one snapshot.", _location(node))
+        if len(path) == 1 and path[0] in ctes:
+            return
+        if path[-1] not in self._tables or path[:-1] not in ([], [CATALOG], ["main"], [CATALOG, "main"]):
+            raise GateError("unknown-table", f"There is no table {name!r}.{self._hint(name)}", _location(node))
+
+    def _hint(self, name: str) -> str:
+        close = difflib.get_close_matches(name.lower()[:200], self._tables, n=1)
+        return f" Did you mean {close[0]!r}?" if close else " GET /tables lists the tables."
+
+    def _check_function(self, node: dict[str, Any], allowed: frozenset[str], location: int | None = None) -> None:
+        names = {str(node.get("function_name")).lower()} | {node["qualified_name"]["path"][-1].lower()}
+        if not names <= allowed:
+            name = node.get("function_name")
+            raise GateError(
+                "not-allowed", f"The function {name!r} may not be called here.", location or _location(node)
+            )
+        self.volatile |= not names.isdisjoint(functions.VOLATILE)
+
+    def _check_column(self, node: dict[str, Any]) -> None:
+        if len(node["column_names"]) != 1:
+            return
+        name = node["column_names"][0].lower()
+        if name in functions.HIDDEN_VALUES:
+            raise GateError("not-allowed", f"{name!r} may not be asked here.", _location(node))
+        self.volatile |= name in functions.VALUES
+
+    def _check_words(self, node: dict[str, Any], words: list[str], allowed: frozenset[str], what: str) -> None:
+        for word in words:
+            if word.lower().replace(" ", "_") not in allowed:
+                raise GateError("not-allowed", f"The {what} {word!r} may not be used here.", _location(node))
+
+    def _check_show(self, node: dict[str, Any], ctes: frozenset[str]) -> None:
+        kind = node.get("show_type")
+        name = str(node.get("table_name", ""))
+        listing = kind == "SHOW_SPECIAL" and name == '"tables"'
+        table = kind == "SHOW" and name.lower() in self._tables
+        query = kind in ("DESCRIBE", "SUMMARY") and "query" in node
+        if not (listing or table or query):
+            raise GateError("not-allowed", "SHOW, DESCRIBE and SUMMARIZE take a known table or a SELECT here.")
+
+
+def _location(node: dict[str, Any]) -> int | None:
+    location = node.get("query_location", NO_LOCATION)
+    return location if location < NO_LOCATION else None
+
+
+def _syntax(error: duckdb.Error) -> GateError:
+    message, location = explained(error)
+    return GateError("syntax", message, location)
+
+
+def explained(error: duckdb.Error) -> tuple[str, int | None]:
+    """Return the message of an error from a connection with `errors_as_json`, and the byte it points at."""
+    text = str(error)
+    start = text.find("{")
+    try:
+        told = orjson.loads(text[start:]) if start >= 0 else {}
+    except orjson.JSONDecodeError:
+        told = {}
+    if not isinstance(told, dict) or "exception_message" not in told:
+        return text.partition(": ")[2] or text, None
+    position = told.get("position")
+    return told["exception_message"], int(position) if position is not None else None

@@ -1,0 +1,38 @@
+"""Which snapshot is the newest: asked before every query, answered from memory as long as the pointer stands still."""
+
+from pathlib import Path
+
+from music_assets.storage.published_snapshot import POINTER, Published, published
+from music_assets.tables import TABLES, Table
+
+
+class Snapshots:
+    """The published snapshots below one data root."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._pointer = root / "music_db" / POINTER
+        self._seen: tuple[int, int] | None = None
+        self._newest: Published | None = None
+
+    def newest(self) -> Published:
+        """Return the newest snapshot that is whole.
+
+        Raises NothingPublishedError where there is none.
+        """
+        seen = self._look()
+        if self._newest is None or seen != self._seen or not self._newest.whole:
+            self._newest, self._seen = published(self._root), seen
+        return self._newest
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            status = self._pointer.stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
+
+def tables(snapshot: Published) -> list[Table]:
+    """Return the declared tables that the snapshot holds, in the order of their declaration."""
+    return [table for table in TABLES if table.full_name in snapshot.tables]

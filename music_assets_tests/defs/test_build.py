@@ -1,0 +1,137 @@
+"""The definitions as Dagster loads them: what is declared, what depends on what, and which parts can be replaced."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from music_assets.defs.assets import OWNERS
+from music_assets.defs.build import build_definitions
+from music_assets.defs.checks import CHECKS
+from music_assets.defs.jobs import JOB_TAG, REFRESH_RANKINGS, TRAIN_EMBEDDINGS
+from music_assets.engines.duckdb import DuckDBEngine
+from music_assets.settings import Settings
+from music_assets.tables import EMBEDDING_TABLES
+from music_assets_tests.conftest import need_java
+
+UPSTREAM = {
+    "raw_parquet/user_data": set(),
+    "raw_parquet/user_top_artists": set(),
+    "artist_rank_in_country": {"raw_parquet/user_data", "raw_parquet/user_top_artists"},
+    "country_rank_per_artist": {"artist_rank_in_country"},
+    "artist_embedding": {"raw_parquet/user_top_artists", "country_rank_per_artist"},
+    "user_embedding": {"raw_parquet/user_top_artists", "country_rank_per_artist"},
+    "music_db": {
+        "raw_parquet/user_data",
+        "raw_parquet/user_top_artists",
+        "artist_rank_in_country",
+        "country_rank_per_artist",
+        "artist_embedding",
+        "user_embedding",
+    },
+}
+GROUPS = {
+    "raw_parquet/user_data": "raw_parquet",
+    "raw_parquet/user_top_artists": "raw_parquet",
+    "artist_rank_in_country": "rankings",
+    "country_rank_per_artist": "rankings",
+    "artist_embedding": "embeddings",
+    "user_embedding": "embeddings",
+    "music_db": "published",
+}
+EMBEDDINGS = {table.name for table in EMBEDDING_TABLES}
+MEASURED = ("user_embedding", "foretells_better_than_popularity")
+"""The check that is part of the training itself."""
+
+
+@pytest.fixture(scope="module")
+def defs(tmp_path_factory: pytest.TempPathFactory) -> dg.Definitions:
+    return build_definitions(Settings(data=tmp_path_factory.mktemp("data")))
+
+
+@pytest.fixture(scope="module")
+def graph(defs: dg.Definitions):
+    return defs.resolve_asset_graph()
+
+
+def test_the_definitions_can_be_loaded(defs: dg.Definitions) -> None:
+    dg.Definitions.validate_loadable(defs)
+
+
+def test_the_definitions_that_dagster_loads_follow_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Loading must not touch the data root: a web server may look at the definitions before there is one."""
+    from music_assets import settings as module
+
+    monkeypatch.setenv("MUSIC_ASSETS_DATA", str(tmp_path / "data"))
+    module.settings.cache_clear()
+    loaded = build_definitions(module.settings())
+    module.settings.cache_clear()
+    assert loaded.resources["store"].root == tmp_path / "data"
+    assert not (tmp_path / "data").exists()
+
+
+HEAVY = {
+    *("pandas", "scipy.sparse", "matplotlib", "gensim", "faiss", "sklearn", "pyarrow.dataset"),
+    *("requests", "httpx", "fastapi", "uvicorn", "typer", "pyspark"),
+}
+
+
+def test_loading_the_definitions_loads_nothing_that_few_runs_need() -> None:
+    """Every run, however small, begins in a process of its own that loads the definitions."""
+    listing = "import sys, music_assets.definitions; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True).stdout
+    assert not HEAVY & set(loaded.split())
+
+
+@pytest.mark.parametrize("name", UPSTREAM)
+def test_each_asset_is_declared_in_full(graph, name: str) -> None:
+    node = graph.get(dg.AssetKey.from_user_string(name))
+    assert {key.to_user_string() for key in node.parent_keys} == UPSTREAM[name]
+    assert node.group_name == GROUPS[name]
+    assert node.owners == OWNERS
+    assert node.description
+    assert node.kinds
+    assert node.is_materializable
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"), [(REFRESH_RANKINGS, set(UPSTREAM) - EMBEDDINGS), (TRAIN_EMBEDDINGS, EMBEDDINGS | {"music_db"})]
+)
+def test_a_job_holds_its_assets_and_all_their_checks(defs: dg.Definitions, name: str, wanted: set[str]) -> None:
+    job = defs.resolve_job_def(name)
+    keys = {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
+    assert keys == wanted
+    checks = {(key.asset_key.path[-1], key.name) for key in job.asset_layer.asset_graph.asset_check_keys}
+    declared = {(table.name, check.name) for check in CHECKS for table in check.tables} | {MEASURED}
+    tables = {key.split("/")[-1] for key in wanted}
+    assert checks == {(table, check) for table, check in declared if table in tables}
+    assert job.tags[JOB_TAG] == name
+    assert job.executor_def is dg.in_process_executor
+
+
+def test_checks_stop_what_is_downstream_unless_they_only_warn(graph) -> None:
+    mild = {"keys_delivered_once", "known_country_share", MEASURED[1]}
+    for key in graph.asset_check_keys:
+        assert graph.get(key).blocking == (key.name not in mild), key
+
+
+def test_duckdb_reads_what_spark_has_written(tmp_path: Path) -> None:
+    need_java()
+    resources = build_definitions(Settings(data=tmp_path, engine="spark")).resources
+    assert resources["engine"].name == "spark"
+    assert resources["engine"].reader is resources["reader"] is resources["io_manager"].reader
+    assert resources["reader"].name == "duckdb"
+
+
+def test_parts_can_be_replaced(tmp_path: Path) -> None:
+    engine, thresholds = DuckDBEngine(tmp_path), object()
+    variant = build_definitions(
+        Settings(data=tmp_path), engine=engine, checks=CHECKS[1:2], resources={"thresholds": thresholds}
+    )
+    assert variant.resources["engine"] is variant.resources["reader"] is engine
+    assert variant.resources["thresholds"] is thresholds
+    assert {key.name for key in variant.resolve_asset_graph().asset_check_keys} == {CHECKS[1].name, MEASURED[1]}

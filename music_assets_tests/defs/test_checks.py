@@ -1,0 +1,323 @@
+"""Each check passes on a good table and fails on one that breaks its rule; a blocking failure stops what follows."""
+
+import hashlib
+import shutil
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from music_assets.defs.checks import CHECKS, Subject, Thresholds, reject_share
+from music_assets.defs.sensors import WORK_TAG
+from music_assets.engines.base import Engine
+from music_assets.engines.duckdb import DuckDBEngine
+from music_assets.ingest.batches import FILES
+from music_assets.storage.published_snapshot import connect, published
+from music_assets.tables import (
+    ARTIST_EMBEDDING,
+    ARTIST_RANK_IN_COUNTRY,
+    COUNTRY_RANK_PER_ARTIST,
+    EMBEDDING_TABLES,
+    RANKING_TABLES,
+    RAW_TABLES,
+    USER_DATA,
+    USER_EMBEDDING,
+    USER_TOP_ARTISTS,
+    Table,
+)
+from music_assets_tests.support.project import RANKED_ARTISTS, TOP_ARTISTS, USERS, Project
+
+STAMP = {"source_file": "a.csv", "ingested_at": datetime(2024, 1, 1)}
+
+
+def user(user_id: int | None, country: str | None = "Germany", **values: Any) -> dict[str, Any]:
+    return {"user_id": user_id, "country": country, "total_scrobbles": 5, **STAMP, **values}
+
+
+def top(user_id: int | None, rank: int | None, artist: str | None = "Can", **values: Any) -> dict[str, Any]:
+    return {"user_id": user_id, "rank": rank, "artist_name": artist, "playcount": 5, **STAMP, **values}
+
+
+def ranked(country: str | None, artist: str | None, plays: float | None, rank: int | None) -> dict[str, Any]:
+    return {"country": country, "artist_name": artist, "total_playcount": plays, "rank": rank}
+
+
+def share(country: str | None, artist: str | None, popularity: float | None, rank: int | None) -> dict[str, Any]:
+    plays = None if popularity is None else popularity * 100
+    return {**ranked(country, artist, plays, rank), "normalized_popularity": popularity}
+
+
+GOOD = {
+    USER_DATA: [user(1), user(2, None), user(3, "France", total_scrobbles=None)],
+    USER_TOP_ARTISTS: [top(1, 1), top(1, 2, "Neu!"), top(2, 50, playcount=None)],
+    ARTIST_RANK_IN_COUNTRY: [
+        ranked("France", "Air", 4.0, 1),
+        ranked("Germany", "Can", 5.0, 1),
+        ranked("Germany", "Neu!", 5.0, 2),
+        ranked("Germany", "Zweiraum", 0.0, 3),
+    ],
+    COUNTRY_RANK_PER_ARTIST: [
+        share("France", "Air", 1.0, 1),
+        share("Germany", "Air", 0.25, 2),
+        share("Germany", "Can", 0.75, 1),
+        share("Malta", "Can", 0.0, 2),
+    ],
+}
+NOT_NULL = {
+    USER_DATA: ("user_id", "source_file", "ingested_at"),
+    USER_TOP_ARTISTS: ("user_id", "rank", "artist_name", "source_file", "ingested_at"),
+    ARTIST_RANK_IN_COUNTRY: ("country", "artist_name", "total_playcount", "rank"),
+    COUNTRY_RANK_PER_ARTIST: ("country", "artist_name", "total_playcount", "normalized_popularity", "rank"),
+}
+BROKEN = [
+    *(
+        pytest.param(table, "no_nulls", [*GOOD[table], {**GOOD[table][0], column: None}], id=f"{table.name}-{column}")
+        for table, columns in NOT_NULL.items()
+        for column in columns
+    ),
+    pytest.param(
+        ARTIST_RANK_IN_COUNTRY,
+        "keys_unique",
+        [*GOOD[ARTIST_RANK_IN_COUNTRY], ranked("Germany", "Can", 1.0, 4)],
+        id="artist twice in a country",
+    ),
+    pytest.param(
+        COUNTRY_RANK_PER_ARTIST,
+        "keys_unique",
+        [*GOOD[COUNTRY_RANK_PER_ARTIST], share("Germany", "Can", 0.0, 3)],
+        id="country twice for an artist",
+    ),
+    *(
+        pytest.param(ARTIST_RANK_IN_COUNTRY, "ranks_in_order", rows, id=f"artists: {what}")
+        for what, rows in {
+            "begins at 2": [ranked("Malta", "Can", 5.0, 2)],
+            "gap": [ranked("Malta", "Can", 5.0, 1), ranked("Malta", "Air", 4.0, 3)],
+            "rank twice": [ranked("Malta", "Can", 5.0, 1), ranked("Malta", "Air", 4.0, 1)],
+            "more plays behind": [ranked("Malta", "Can", 5.0, 1), ranked("Malta", "Air", 6.0, 2)],
+            "tie against the alphabet": [ranked("Malta", "Can", 5.0, 1), ranked("Malta", "Air", 5.0, 2)],
+            "tie against the bytes": [ranked("Malta", "a", 5.0, 1), ranked("Malta", "B", 5.0, 2)],
+        }.items()
+    ),
+    *(
+        pytest.param(COUNTRY_RANK_PER_ARTIST, "ranks_in_order", rows, id=f"countries: {what}")
+        for what, rows in {
+            "begins at 2": [share("Malta", "Can", 1.0, 2)],
+            "more loved behind": [share("Malta", "Can", 0.5, 1), share("Cuba", "Can", 0.6, 2)],
+            "tie against the alphabet": [share("Malta", "Can", 0.5, 1), share("Cuba", "Can", 0.5, 2)],
+        }.items()
+    ),
+    pytest.param(
+        COUNTRY_RANK_PER_ARTIST,
+        "popularity_sums_to_one",
+        [share("Malta", "Can", 0.5, 1), share("Malta", "Air", 0.499, 1)],
+        id="shares sum to less",
+    ),
+    pytest.param(
+        COUNTRY_RANK_PER_ARTIST,
+        "popularity_sums_to_one",
+        [share("Malta", "Can", 0.7, 1), share("Malta", "Air", 0.7, 1)],
+        id="shares sum to more",
+    ),
+    pytest.param(USER_DATA, "known_country_share", [user(1), *(user(n, None) for n in range(2, 6))], id="no countries"),
+]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def evaluate(project: Project, engine: Engine, table: Table, name: str) -> dg.AssetCheckResult:
+    check = next(check for check in CHECKS if check.name == name and table in check.tables)
+    return check.evaluate(Subject(table, project.store, engine, Thresholds()))
+
+
+def results(run: dg.ExecuteInProcessResult) -> dict[tuple[str, str], bool]:
+    return {(found.asset_key.path[-1], found.check_name): found.passed for found in run.get_asset_check_evaluations()}
+
+
+@pytest.mark.parametrize("table", [*RAW_TABLES, *RANKING_TABLES], ids=lambda table: table.name)
+def test_every_check_passes_on_a_good_table(project: Project, engine: Engine, table: Table) -> None:
+    project.put(table, GOOD[table])
+    found = {
+        check.name: evaluate(project, engine, table, check.name).passed for check in CHECKS if table in check.tables
+    }
+    assert len(found) >= 4
+    assert all(found.values()), found
+
+
+@pytest.mark.parametrize(("table", "name", "rows"), BROKEN)
+def test_a_check_fails_on_a_table_that_breaks_its_rule(
+    project: Project, engine: Engine, table: Table, name: str, rows: list[dict[str, Any]]
+) -> None:
+    project.put(table, rows)
+    result = evaluate(project, engine, table, name)
+    assert not result.passed
+    assert "Expected " in result.description and "; found " in result.description
+
+
+def vector(key: str, value: Any, number: float | None = 0.5) -> dict[str, Any]:
+    return {key: value, **{f"dim_{place}": 0.5 for place in range(50)}, "dim_7": number}
+
+
+KEYED = {ARTIST_EMBEDDING: ("artist_name", ["Can", "Neu!"]), USER_EMBEDDING: ("user_id", [1, 2])}
+"""For each embedding its key, and the values that `GOOD[USER_TOP_ARTISTS]` asks for."""
+
+
+@pytest.mark.parametrize("table", EMBEDDING_TABLES, ids=lambda table: table.name)
+def test_checks_of_embeddings(project: Project, engine: Engine, table: Table) -> None:
+    """Rows delivered after the training have no vector yet, and need none."""
+    key, values = KEYED[table]
+    project.put(USER_TOP_ARTISTS, GOOD[USER_TOP_ARTISTS])
+    trained_on = {"inputs": {USER_TOP_ARTISTS.name: project.store.snapshot(USER_TOP_ARTISTS).version}}
+    project.put(USER_TOP_ARTISTS, [top(9, 1, "Faust")])
+    good = [vector(key, value) for value in values]
+    for broken, rows in {
+        "": good,
+        "no_nulls": [*good, vector(key, None)],
+        "keys_unique": [*good, vector(key, values[0], 0.1)],
+        "nobody_left_out": good[:1],
+    }.items():
+        project.put(table, rows, trained_on)
+        found = {
+            check.name: evaluate(project, engine, table, check.name).passed for check in CHECKS if table in check.tables
+        }
+        assert {name for name, passed in found.items() if not passed} == {broken} - {""}, found
+    for number in (float("nan"), float("inf"), float("-inf")):
+        project.put(table, [*good[1:], vector(key, values[0], number)], trained_on)
+        assert not evaluate(project, engine, table, "dimensions_finite").passed
+
+
+def test_a_failure_shows_the_rows_at_fault(project: Project, engine: Engine) -> None:
+    project.put(ARTIST_RANK_IN_COUNTRY, [ranked("Malta", "Can", 5.0, 1), ranked("Malta", "Air|s", 6.0, 2)])
+    result = evaluate(project, engine, ARTIST_RANK_IN_COUNTRY, "ranks_in_order")
+    assert "Air\\|s" in result.metadata["examples"].value
+    assert "1 violations" in result.metadata["found"].value
+
+
+@pytest.mark.parametrize("table", [*RAW_TABLES, *RANKING_TABLES], ids=lambda table: table.name)
+def test_every_check_passes_on_an_empty_table(project: Project, engine: Engine, table: Table) -> None:
+    project.put(table, [])
+    found = {
+        check.name: evaluate(project, engine, table, check.name).passed for check in CHECKS if table in check.tables
+    }
+    assert all(found.values()), found
+
+
+@pytest.mark.parametrize(
+    ("rows", "rejects", "passes", "severity"),
+    [
+        (100, 0, True, dg.AssetCheckSeverity.WARN),
+        (99, 1, True, dg.AssetCheckSeverity.WARN),
+        (989, 11, False, dg.AssetCheckSeverity.WARN),
+        (80, 20, False, dg.AssetCheckSeverity.WARN),
+        (799, 201, False, dg.AssetCheckSeverity.ERROR),
+        (0, 5, False, dg.AssetCheckSeverity.ERROR),
+        (0, 0, True, dg.AssetCheckSeverity.WARN),
+    ],
+)
+def test_reject_share_warns_above_one_percent_and_fails_above_twenty(
+    project: Project, engine: Engine, rows: int, rejects: int, passes: bool, severity: dg.AssetCheckSeverity
+) -> None:
+    taken = [{"name": "a.csv", "rows": rows, "rejects": rejects, "duplicates": 0}]
+    project.put(USER_DATA, GOOD[USER_DATA], {FILES: taken})
+    result = reject_share(Subject(USER_DATA, project.store, engine, Thresholds()))
+    assert result.passed == passes
+    if not passes:
+        assert result.severity == severity
+        assert f"{rejects} of {rows + rejects} rows" in result.description
+
+
+def test_reject_share_keeps_to_the_thresholds_it_is_given(project: Project, engine: Engine) -> None:
+    project.put(USER_DATA, [], {FILES: [{"name": "a.csv", "rows": 90, "rejects": 10, "duplicates": 0}]})
+    assert reject_share(Subject(USER_DATA, project.store, engine, Thresholds(0.1, 0.2))).passed
+    strict = reject_share(Subject(USER_DATA, project.store, engine, Thresholds(0.01, 0.09)))
+    assert (strict.passed, strict.severity) == (False, dg.AssetCheckSeverity.ERROR)
+
+
+def test_the_checks_of_a_run_say_what_is_wrong_with_the_delivery(project: Project) -> None:
+    """Nothing here is bad enough to stop: a key twice in a file, few countries, 1 bad row of 16."""
+    users = "user_id,country,total_scrobbles\n1,Malta,1\n1,Malta,2\n" + "".join(f"{n},,1\n" for n in range(2, 15))
+    project.drop(USER_DATA, users + "x,,1\n")
+    project.drop(USER_TOP_ARTISTS, TOP_ARTISTS)
+    run = project.refresh()
+    assert run.success
+    failed = {name for name, passed in results(run).items() if not passed}
+    assert failed == {
+        ("user_data", "keys_delivered_once"),
+        ("user_data", "known_country_share"),
+        ("user_data", "reject_share"),
+    }
+
+
+def test_a_ranking_that_shrank_is_suspect_and_a_raw_table_that_shrank_is_an_error(project: Project) -> None:
+    project.drop_both()
+    assert project.refresh().success
+    engine = DuckDBEngine(project.root / ".scratch")
+    project.put(ARTIST_RANK_IN_COUNTRY, [ranked("France", "Air", 40.0, 1)])
+    shrunk = evaluate(project, engine, ARTIST_RANK_IN_COUNTRY, "row_count")
+    assert (shrunk.passed, shrunk.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert "5 were published" in shrunk.description and "found 1 rows" in shrunk.description
+
+    shutil.rmtree(project.root / USER_DATA.folder / "_delta_log")
+    project.put(USER_DATA, [user(1)])
+    lost = evaluate(project, engine, USER_DATA, "row_count")
+    assert (lost.passed, lost.severity) == (False, dg.AssetCheckSeverity.ERROR)
+
+
+def fingerprint(root: Path) -> dict[str, str]:
+    """The bytes of everything that is published."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (root / "music_db").iterdir()}
+
+
+def test_a_failing_blocking_check_leaves_the_published_tables_as_they_were(project: Project) -> None:
+    """A file of which a third is bad must not reach the people who query, until a person says so."""
+    project.drop_both()
+    assert project.refresh().success
+    before = fingerprint(project.root)
+    ranked_before = project.store.snapshot(ARTIST_RANK_IN_COUNTRY).version
+
+    good = "".join(f"{number},Malta,3\n" for number in range(10, 17))
+    dropped = project.drop(USER_DATA, "user_id,country,total_scrobbles\n" + good + "a,Malta,1\nb,Malta,1\nc,Malta,1\n")
+    project.drop(USER_TOP_ARTISTS, "user_id,rank,artist_name,playcount,mbid\n10,1,Air,9,\n", "more.csv")
+    request = project.tick()
+    run = project.refresh(request.tags)
+    assert not run.success
+    assert results(run)["user_data", "reject_share"] is False
+    assert fingerprint(project.root) == before
+    assert project.store.snapshot(ARTIST_RANK_IN_COUNTRY).version == ranked_before
+    assert not {"artist_rank_in_country", "country_rank_per_artist", "music_db"} & {
+        event.asset_key.path[-1] for event in run.get_asset_materialization_events()
+    }
+
+    assert not dropped.exists(), "the good rows are in, and the bad ones in rejected_rows"
+    retry = project.tick()
+    assert retry.tags[WORK_TAG] != request.tags[WORK_TAG], "what remains is to publish what was taken"
+    assert not project.refresh(retry.tags).success
+    assert fingerprint(project.root) == before
+    assert "Attempt 2 of 5" in project.tick().skip_message
+
+    way_on = project.materialize("artist_rank_in_country", "country_rank_per_artist", "music_db")
+    assert way_on.success
+    with connect(project.root) as connection:
+        rows = connection.execute(
+            "SELECT artist_name, total_playcount, rank FROM processed_parquet_artist_rank_in_country "
+            "WHERE country = 'Malta'"
+        ).fetchall()
+    assert rows == [("Air", 9.0, 1)]
+    assert project.tick().skip_message == "No CSV file is waiting."
+
+
+def test_a_run_publishes_what_was_worked_out_by_hand(project: Project) -> None:
+    project.drop(USER_DATA, USERS)
+    project.drop(USER_TOP_ARTISTS, TOP_ARTISTS)
+    run = project.refresh()
+    assert run.success
+    assert all(results(run).values())
+    assert len(results(run)) == sum(table not in EMBEDDING_TABLES for check in CHECKS for table in check.tables)
+    with connect(project.root) as connection:
+        found = connection.execute("FROM processed_parquet_artist_rank_in_country ORDER BY country, rank").fetchall()
+    assert found == RANKED_ARTISTS
+    assert published(project.root).tables["raw_parquet_user_data"].rows == 4

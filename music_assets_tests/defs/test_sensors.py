@@ -1,0 +1,328 @@
+"""When a refresh starts, and who hears of a run that failed: the decision alone, then over real runs."""
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from music_assets.defs.jobs import REFRESH_RANKINGS
+from music_assets.defs.sensors import WORK_TAG, AlertError, EndedRun, RetryPolicy, Work, decide
+from music_assets.ingest.landing import DroppedFile
+from music_assets.tables import RAW_TABLES, USER_DATA, USER_TOP_ARTISTS
+from music_assets_tests.support.project import TOP_ARTISTS, USERS, Project
+
+NOW = 1_000_000.0
+POLICY = RetryPolicy(max_attempts=3, first_pause=30)
+FILE = DroppedFile(Path("user_data/user_data/users.csv"), size=100, modified_ns=5, inode=7)
+TOP_FILE = DroppedFile(Path("user_data/user_top_artists/top.csv"), size=100, modified_ns=5, inode=8)
+BOTH = Work({USER_DATA: [FILE], USER_TOP_ARTISTS: [TOP_FILE]}, {})
+NOTHING = Work({USER_DATA: [], USER_TOP_ARTISTS: []}, {})
+
+
+def decided(work: Work = BOTH, data: Any = RAW_TABLES, unfinished: str | None = None, earlier: Any = ()) -> Any:
+    return decide(work, data, unfinished, earlier, POLICY, NOW)
+
+
+def failures(*seconds_ago: float) -> list[EndedRun]:
+    return [EndedRun(f"run{number}", NOW - ago) for number, ago in enumerate(seconds_ago)]
+
+
+class TestDecide:
+    def test_one_run_is_requested_for_all_that_waits(self) -> None:
+        request = decided()
+        assert isinstance(request, dg.RunRequest)
+        assert request.tags == {WORK_TAG: BOTH.digest}
+
+    @pytest.mark.parametrize(
+        ("waiting", "data", "named"),
+        [
+            ({}, (), "user_data/user_data and user_data/user_top_artists"),
+            ({USER_DATA: [FILE]}, (), "in user_data/user_top_artists."),
+            ({USER_TOP_ARTISTS: [TOP_FILE]}, (), "in user_data/user_data."),
+            ({USER_DATA: [FILE]}, (USER_DATA,), "in user_data/user_top_artists."),
+        ],
+    )
+    def test_until_both_tables_have_data_or_a_file_it_says_what_it_waits_for(
+        self, waiting: Any, data: Any, named: str
+    ) -> None:
+        skip = decided(Work(waiting, {}), data)
+        assert isinstance(skip, dg.SkipReason)
+        assert skip.skip_message.startswith("Waiting for the first complete CSV file")
+        assert named in skip.skip_message
+
+    @pytest.mark.parametrize("waiting", [{USER_DATA: [FILE]}, {USER_TOP_ARTISTS: [TOP_FILE]}])
+    def test_a_file_for_one_table_is_enough_once_the_other_has_data(self, waiting: Any) -> None:
+        other = USER_TOP_ARTISTS if USER_DATA in waiting else USER_DATA
+        assert isinstance(decided(Work(waiting, {}), [other]), dg.RunRequest)
+
+    def test_without_work_nothing_starts(self) -> None:
+        assert decided(NOTHING).skip_message == "No CSV file is waiting."
+
+    def test_a_skip_names_what_is_not_looked_at(self) -> None:
+        """A link in the folder was passed over, and nothing said so."""
+        skip = decide(NOTHING, RAW_TABLES, None, (), POLICY, NOW, ["a.csv, a symbolic link"])
+        assert isinstance(skip, dg.SkipReason)
+        assert skip.skip_message.endswith("Not looked at, as only regular files are: a.csv, a symbolic link.")
+
+    def test_files_that_a_run_leaves_behind_are_tried_again_after_growing_pauses(self) -> None:
+        """A file that cannot be removed started a run every five seconds, for good."""
+        skips = [decided(earlier=[EndedRun("left", NOW - 1, succeeded=True)] * runs) for runs in (1, 2, 3, 9)]
+        waits = [skip.skip_message.split("starts in ")[1].split(" ")[0] for skip in skips]
+        assert waits == ["29", "59", "119", "119"]
+        assert "Run left succeeded, and users.csv, top.csv is still there, or there again" in skips[0].skip_message
+        assert isinstance(decided(earlier=[EndedRun("left", NOW - 30, succeeded=True)]), dg.RunRequest)
+
+    def test_rows_that_were_taken_but_not_published_are_work(self) -> None:
+        assert isinstance(decided(replace(NOTHING, unpublished={USER_DATA: 3})), dg.RunRequest)
+
+    def test_never_two_at_once(self) -> None:
+        skip = decided(unfinished="abc")
+        assert "Run abc of refresh_rankings has not ended yet" in skip.skip_message
+
+    @pytest.mark.parametrize(("ago", "starts"), [(0.0, False), (29.0, False), (30.0, True), (500.0, True)])
+    def test_the_second_attempt_follows_after_the_first_pause(self, ago: float, starts: bool) -> None:
+        assert isinstance(decided(earlier=failures(ago)), dg.RunRequest) == starts
+
+    @pytest.mark.parametrize(("ago", "starts"), [(30.0, False), (59.0, False), (60.0, True)])
+    def test_the_next_pause_is_twice_as_long(self, ago: float, starts: bool) -> None:
+        assert isinstance(decided(earlier=failures(ago, 999.0)), dg.RunRequest) == starts
+
+    def test_a_pause_says_when_it_ends(self) -> None:
+        skip = decided(earlier=failures(20.0, 999.0))
+        assert skip.skip_message == "Run run0 failed for users.csv, top.csv. Attempt 3 of 3 starts in 40 s."
+
+    def test_after_the_last_attempt_it_says_how_to_go_on(self) -> None:
+        skip = decided(earlier=failures(9_000.0, 9_500.0, 9_900.0))
+        assert isinstance(skip, dg.SkipReason)
+        assert "failed 3 times for users.csv, top.csv" in skip.skip_message
+        assert "See run run0" in skip.skip_message
+        assert "launch refresh_rankings by hand, or drop a mended file" in skip.skip_message
+
+    def test_each_attempt_has_a_run_key_of_its_own(self) -> None:
+        """A run key that was used never runs again, even if that run failed."""
+        keys = {decided(earlier=failures(*[900.0] * attempts)).run_key for attempts in range(3)}
+        assert len(keys) == 3
+
+    def test_a_file_that_comes_back_unchanged_is_taken_again(self) -> None:
+        """Copied again with its time kept, and given the same inode, a file has the digest of the one taken before."""
+        taken = [EndedRun("good", NOW - 9_000, succeeded=True)]
+        again = decided(earlier=taken)
+        assert isinstance(again, dg.RunRequest)
+        assert again.run_key != decided().run_key
+        three_failures_before = [*taken, *failures(9_100, 9_200, 9_300)]
+        assert isinstance(decided(earlier=three_failures_before), dg.RunRequest)
+        failed_since = [*failures(10), *taken]
+        assert "Attempt 2 of 3" in decided(earlier=failed_since).skip_message
+
+    def test_many_files_are_named_by_the_first_few(self) -> None:
+        many = [replace(FILE, path=Path(f"{number}.csv")) for number in range(9)]
+        skip = decided(Work({USER_DATA: many}, {}), earlier=failures(1.0))
+        assert "0.csv, 1.csv, 2.csv, 3.csv, 4.csv and 4 more" in skip.skip_message
+
+
+class TestDigest:
+    def test_it_is_the_same_in_whatever_order_files_are_listed(self) -> None:
+        other = replace(FILE, path=Path("b.csv"))
+        assert Work({USER_DATA: [FILE, other]}, {}).digest == Work({USER_DATA: [other, FILE]}, {}).digest
+
+    @pytest.mark.parametrize(
+        "work",
+        [
+            NOTHING,
+            Work({USER_DATA: [FILE]}, {}),
+            Work({USER_DATA: [TOP_FILE], USER_TOP_ARTISTS: [FILE]}, {}),
+            Work({USER_DATA: [replace(FILE, size=101)], USER_TOP_ARTISTS: [TOP_FILE]}, {}),
+            Work({USER_DATA: [replace(FILE, modified_ns=6)], USER_TOP_ARTISTS: [TOP_FILE]}, {}),
+            Work({USER_DATA: [replace(FILE, inode=9)], USER_TOP_ARTISTS: [TOP_FILE]}, {}),
+            Work({USER_DATA: [replace(FILE, path=Path("b.csv"))], USER_TOP_ARTISTS: [TOP_FILE]}, {}),
+            replace(BOTH, unpublished={USER_DATA: 1}),
+        ],
+    )
+    def test_it_differs_for_other_work(self, work: Work) -> None:
+        assert work.digest != BOTH.digest
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path, max_attempts=2, retry_pause=0, sensor_interval=17)
+
+
+def record(project: Project, request: dg.RunRequest, status: dg.DagsterRunStatus) -> dg.DagsterRun:
+    """Put a run of the requested refresh into the instance, as the daemon and a run that ended so leave it."""
+    job = project.defs.resolve_job_def(REFRESH_RANKINGS)
+    run = project.instance.create_run_for_job(job, tags=request.tags, status=dg.DagsterRunStatus.STARTED)
+    if status is dg.DagsterRunStatus.FAILURE:
+        project.instance.report_run_failed(run)
+    elif status is dg.DagsterRunStatus.CANCELED:
+        project.instance.report_run_canceled(run)
+    return run
+
+
+class TestSensor:
+    def test_it_is_on_by_default_and_looks_as_often_as_the_setting_says(self, project: Project) -> None:
+        sensor = project.defs.resolve_sensor_def("csv_drop_sensor")
+        assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
+        assert sensor.minimum_interval_seconds == 17 - 1, "the daemon comes by a little early as often as late"
+        assert sensor.job_name == REFRESH_RANKINGS
+        assert project.defs.resolve_sensor_def("run_failure_alert").default_status is dg.DefaultSensorStatus.RUNNING
+
+    def test_it_makes_the_drop_folders_and_waits_for_both_files(self, tmp_path: Path) -> None:
+        project = Project(tmp_path / "new")
+        assert "user_data/user_data and user_data/user_top_artists" in project.tick().skip_message
+        assert project.landing.folder(USER_DATA).is_dir()
+        project.drop(USER_DATA, USERS)
+        assert "in user_data/user_top_artists." in project.tick().skip_message
+        project.drop(USER_TOP_ARTISTS, TOP_ARTISTS)
+        assert isinstance(project.tick(), dg.RunRequest)
+
+    def test_a_file_that_may_still_grow_is_not_taken(self, tmp_path: Path) -> None:
+        project = Project(tmp_path, settle_seconds=3600)
+        project.drop_both()
+        assert project.tick().skip_message.startswith("Waiting for the first complete CSV file")
+
+    def test_a_tick_waits_for_a_fresh_file_to_settle(self, tmp_path: Path) -> None:
+        """The next tick comes five seconds later, most of which would be lost."""
+        project = Project(tmp_path, settle_seconds=0.5)
+        project.drop_both()
+        assert isinstance(project.tick(), dg.RunRequest)
+
+    @pytest.mark.parametrize(
+        "name", [".users.csv", "_users.csv", "users.csv.tmp", "users.csv.part", "users.crdownload"]
+    )
+    def test_names_of_unfinished_files_are_not_looked_at(self, project: Project, name: str) -> None:
+        project.drop(USER_DATA, USERS, name)
+        project.drop(USER_TOP_ARTISTS, TOP_ARTISTS)
+        assert "in user_data/user_data." in project.tick().skip_message
+
+    def test_a_failed_listing_raises(self, project: Project) -> None:
+        """It must never look like an empty folder, which would say that all is well while files pile up."""
+        folder = project.landing.folder(USER_DATA)
+        folder.rmdir()
+        folder.symlink_to(project.root / "unmounted")
+        with pytest.raises(OSError, match="user_data"):
+            project.tick()
+
+    def test_a_run_that_goes_on_is_waited_for(self, project: Project) -> None:
+        project.drop_both()
+        run = record(project, project.tick(), dg.DagsterRunStatus.STARTED)
+        project.drop(USER_DATA, USERS + "9,Malta,1\n", "more.csv")
+        assert project.tick().skip_message == f"Run {run.run_id} of refresh_rankings has not ended yet."
+
+    @pytest.mark.parametrize("status", [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED])
+    def test_it_tries_again_a_bounded_number_of_times(self, project: Project, status: dg.DagsterRunStatus) -> None:
+        project.drop_both()
+        first = project.tick()
+        record(project, first, status)
+        second = project.tick()
+        assert second.tags == first.tags
+        assert second.run_key != first.run_key
+        record(project, second, status)
+        assert "failed 2 times" in project.tick().skip_message
+
+    def test_what_is_dropped_after_the_last_attempt_starts_anew(self, project: Project) -> None:
+        project.drop_both()
+        for _ in range(2):
+            record(project, project.tick(), dg.DagsterRunStatus.FAILURE)
+        project.drop(USER_DATA, USERS + "9,Malta,1\n", "mended.csv")
+        assert isinstance(project.tick(), dg.RunRequest)
+
+    def test_once_taken_nothing_is_left_to_do(self, project: Project) -> None:
+        project.drop_both()
+        assert project.refresh(project.tick().tags).success
+        assert project.tick().skip_message == "No CSV file is waiting."
+        project.drop(USER_TOP_ARTISTS, TOP_ARTISTS, "again.csv")
+        assert isinstance(project.tick(), dg.RunRequest)
+
+
+@pytest.fixture
+def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A server that notes what is posted to it, and its address."""
+    posted: list[dict[str, Any]] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            posted.append({"path": self.path, "type": self.headers["Content-Type"], **json.loads(body)})
+            self.send_response(204 if self.path == "/alerts" else 500)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Keep the test's output clean."""
+
+    server = HTTPServer(("127.0.0.1", 0), Receiver)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/alerts", posted
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def fail(project: Project) -> dg.ExecuteInProcessResult:
+    """Run a refresh that fails: what should be the folder of a table is a file."""
+    project.drop_both()
+    project.root.joinpath("raw_parquet").write_text("in the way")
+    run = project.refresh()
+    assert not run.success
+    return run
+
+
+def alert(project: Project, run: dg.ExecuteInProcessResult) -> None:
+    context = dg.build_run_status_sensor_context(
+        sensor_name="run_failure_alert",
+        dagster_event=run.get_run_failure_event(),
+        dagster_instance=project.instance,
+        dagster_run=run.dagster_run,
+    ).for_run_failure()
+    project.defs.resolve_sensor_def("run_failure_alert")(context)
+
+
+class TestAlert:
+    def test_the_log_and_the_webhook_tell_which_run_failed_and_why(
+        self, tmp_path: Path, webhook: tuple[str, list[dict[str, Any]]], capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        address, posted = webhook
+        project = Project(tmp_path, alert_webhook=address)
+        run = fail(project)
+        alert(project, run)
+        assert len(posted) == 1
+        line = posted[0]["text"]
+        assert line.startswith(f"ALERT: job refresh_rankings failed, run {run.run_id}: ")
+        assert "\n" not in line
+        assert "raw_parquet" in line and "Error" in line
+        assert (posted[0]["job"], posted[0]["run_id"]) == ("refresh_rankings", run.run_id)
+        assert posted[0]["type"] == "application/json"
+        assert line in capfd.readouterr().err
+
+    def test_without_a_webhook_the_log_is_all(self, project: Project, capfd: pytest.CaptureFixture[str]) -> None:
+        run = fail(project)
+        alert(project, run)
+        assert f"ALERT: job refresh_rankings failed, run {run.run_id}" in capfd.readouterr().err
+
+    def test_a_webhook_that_refuses_fails_the_tick(
+        self, tmp_path: Path, webhook: tuple[str, list[dict[str, Any]]], capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """A person who relies on the webhook sees in the web UI that it does not work; the line is in the log."""
+        project = Project(tmp_path, alert_webhook=webhook[0].replace("alerts", "wrong"))
+        run = fail(project)
+        with pytest.raises(AlertError, match="500"):
+            alert(project, run)
+        assert "ALERT: job refresh_rankings failed" in capfd.readouterr().err
+
+    @pytest.mark.parametrize("path", ["wrong", "nowhere"])
+    def test_a_webhook_that_fails_is_not_shown(
+        self, tmp_path: Path, webhook: tuple[str, list[dict[str, Any]]], path: str
+    ) -> None:
+        """Whoever knows its address may post to it, and the error stands in the web UI and its history."""
+        address = webhook[0].replace("alerts", "wrong") if path == "wrong" else "http://127.0.0.1:9/secret"
+        project = Project(tmp_path, alert_webhook=address)
+        with pytest.raises(AlertError) as raised:
+            alert(project, fail(project))
+        assert path not in str(raised.value) and "secret" not in str(raised.value)
+        assert raised.value.__suppress_context__

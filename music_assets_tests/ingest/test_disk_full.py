@@ -1,0 +1,176 @@
+"""Trouble with the disk: full, read-only, closed to us. No CSV is lost, none counted twice, the message says where."""
+
+import errno
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from music_assets.engines.duckdb import DuckDBEngine
+from music_assets.storage.published_snapshot import connect
+from music_assets.tables import USER_DATA
+from music_assets_tests.support.data_root import DataRoot
+from music_assets_tests.support.disk import as_nobody, full, read_only, small_disk
+from music_assets_tests.support.project import RANKED_ARTISTS, TOP_ARTISTS, USERS, Project
+
+HEADER = "user_id,country,total_scrobbles\n"
+MANY = HEADER + "".join(f"{user},Germany,{user * 7919 % 100_003}\n" for user in range(10_000))
+MIXED = HEADER + "20000,Chad,1\nx,Chad,2\n"
+PAGE = 4096
+
+
+def outcomes(data_root: DataRoot) -> list[tuple[str, str]]:
+    return sorted((file.name, file.outcome) for file in data_root.take(USER_DATA).files)
+
+
+# ---- Full -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spare_pages", [0, 1, 8, 16, 24, 28, 32, 40, 64])
+def test_full_disk_loses_nothing(tmp_path: Path, spare_pages: int) -> None:
+    """Wherever the room ends, in the parquet file, the log, the move of the bad one: once there is room, all is in."""
+    with small_disk(tmp_path / "disk", 8) as disk:
+        data_root = DataRoot(disk / "data", DuckDBEngine(disk / "scratch", threads=1))
+        data_root.drop(USER_DATA, "a many.csv", MANY)
+        data_root.drop(USER_DATA, "b mixed.csv", MIXED)
+        data_root.drop(USER_DATA, "c bad.csv", "name\nx\n")
+        with full(disk, spare_pages * PAGE):
+            try:
+                data_root.take(USER_DATA)
+            except Exception as error:  # Each engine and each library has its own; a person must understand it.
+                assert "No space left on device" in str(error) or "os error 28" in str(error), repr(error)
+            left = set(data_root.waiting()) | {path.name for path in (disk / "data").glob("rejected/*.csv")}
+            in_table = {name for (name,) in data_root.rows(USER_DATA, "source_file")}
+            assert left | in_table == {"a many.csv", "b mixed.csv", "c bad.csv"}
+        data_root.take(USER_DATA)
+        assert len(data_root.rows(USER_DATA)) == 10_001
+        assert data_root.rejected() == [(3, "user_id", "not an integer", "x,Chad,2")]
+        assert (disk / "data/rejected/c bad.csv").read_text() == "name\nx\n"
+        assert data_root.waiting() == []
+
+
+def test_disk_that_is_full_while_publishing_leaves_the_last_snapshot(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 24) as disk:
+        project = Project(disk / "data", threads=1)
+        project.drop_both()
+        assert project.refresh().success
+        project.drop(USER_DATA, USERS + "5,Malta,1\n")
+        project.drop(USER_DATA, TOP_ARTISTS + "5,1,Can,1,\n", "bad.csv")
+        with full(disk, 32 * PAGE):
+            assert not project.refresh().success
+            assert shown(project, "SELECT * FROM processed_parquet_artist_rank_in_country") == RANKED_ARTISTS
+        assert project.refresh().success
+        assert shown(project, "SELECT count(*) FROM raw_parquet_user_data") == [(9,)]
+        assert not list((disk / "data/music_db").glob(".building-*"))
+
+
+def shown(project: Project, sql: str) -> list[tuple[object, ...]]:
+    with connect(project.root) as connection:
+        return sorted(connection.execute(sql).fetchall())
+
+
+# ---- Read-only ------------------------------------------------------------------------------------------------------
+
+
+def test_read_only_disk_still_answers_and_says_why_it_takes_nothing(tmp_path: Path) -> None:
+    project = Project(tmp_path / "disk/data", threads=1)
+    project.drop_both()
+    assert project.refresh().success
+    path = project.drop(USER_DATA, HEADER + "5,Malta,1\n")
+    with read_only(tmp_path / "disk", tmp_path / "read-only") as view:
+        closed = Project(view / "data", threads=1)
+        failed = closed.refresh()
+        assert not failed.success
+        told = [event.event_specific_data.error.to_string() for event in failed.get_step_failure_events()]
+        assert any("Read-only file system" in text and str(closed.root) in text for text in told), told
+        assert shown(closed, "SELECT * FROM processed_parquet_artist_rank_in_country") == RANKED_ARTISTS
+    assert path.exists()
+    assert project.refresh().success
+    assert shown(project, "SELECT count(*) FROM raw_parquet_user_data") == [(5,)]
+
+
+# ---- Closed to us ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rights() -> Iterator[DataRoot]:
+    """A data root that belongs to somebody for whom rights count."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        with as_nobody():
+            yield DataRoot(Path(folder) / "data", DuckDBEngine(Path(folder) / "scratch", threads=1))
+        for path in Path(folder).rglob("*"):
+            path.chmod(0o700)
+
+
+def test_file_that_may_not_be_read_is_moved_aside(rights: DataRoot) -> None:
+    rights.drop(USER_DATA, "a.csv", HEADER + "1,Germany,5\n").chmod(0)
+    rights.drop(USER_DATA, "b.csv", HEADER + "2,Chad,6\n")
+    assert outcomes(rights) == [("a.csv", "rejected"), ("b.csv", "landed")]
+    assert "unreadable: Permission denied" in (rights.root / "rejected/a.csv.reason.txt").read_text()
+    moved = rights.root / "rejected/a.csv"
+    moved.chmod(0o600)
+    assert moved.read_text() == HEADER + "1,Germany,5\n"
+
+
+def test_folder_that_may_not_be_read_raises(rights: DataRoot) -> None:
+    """It must never look like an empty one."""
+    folder = rights.landing.folder(USER_DATA)
+    folder.chmod(0)
+    with pytest.raises(PermissionError, match="Permission denied") as raised:
+        rights.take(USER_DATA)
+    assert raised.value.errno == errno.EACCES
+    assert str(folder) in str(raised.value)
+
+
+def test_file_that_may_not_be_removed_is_counted_once(rights: DataRoot, caplog: pytest.LogCaptureFixture) -> None:
+    """The run failed with the other files neither removed nor published."""
+    folder = rights.landing.folder(USER_DATA)
+    rights.drop(USER_DATA, "a.csv", HEADER + "1,Germany,5\n")
+    rights.drop(USER_DATA, "b.csv", HEADER + "2,Chad,6\n")
+    folder.chmod(0o500)
+    with caplog.at_level(logging.ERROR):
+        assert outcomes(rights) == [("a.csv", "landed"), ("b.csv", "landed")]
+        assert outcomes(rights) == [("a.csv", "duplicate"), ("b.csv", "duplicate")]
+    assert rights.delivered(USER_DATA) == [(1, "Germany", 5), (2, "Chad", 6)]
+    assert rights.waiting() == ["a.csv", "b.csv"]
+    user = os.geteuid()
+    assert (
+        "a.csv: its rows are in, but it cannot be removed: Permission denied. Every run reads it again until you "
+        f"remove it, or let the user with the number {user} remove files from {folder}"
+    ) in caplog.messages
+    folder.chmod(0o700)
+    assert outcomes(rights) == [("a.csv", "duplicate"), ("b.csv", "duplicate")]
+    assert rights.waiting() == []
+
+
+def test_bad_file_that_cannot_be_moved_stays_and_others_go_on(
+    rights: DataRoot, caplog: pytest.LogCaptureFixture
+) -> None:
+    rights.drop(USER_DATA, "a.csv", "nonsense\n")
+    rights.drop(USER_DATA, "b.csv", HEADER + "2,Chad,6\n")
+    (rights.root / "rejected").mkdir(mode=0o500)
+    with caplog.at_level(logging.ERROR):
+        assert outcomes(rights) == [("a.csv", "rejected"), ("b.csv", "landed")]
+    assert f"a.csv: it stays, as it cannot be moved to {rights.root / 'rejected'}: Permission denied" in caplog.messages
+    assert rights.waiting() == ["a.csv"]
+    assert not list((rights.root / "rejected").iterdir())
+
+
+def test_bad_file_is_moved_to_another_disk(data_root: DataRoot) -> None:
+    """A hard link, by which it was moved, does not reach from one file system to another."""
+    content = "nonsense\n" * 1000
+    with small_disk(data_root.root / "rejected", 1) as disk:
+        data_root.drop(USER_DATA, "a.csv", content)
+        assert outcomes(data_root) == [("a.csv", "rejected")]
+        assert (disk / "a.csv").read_text() == content
+        assert data_root.waiting() == []
+        with full(disk, PAGE):
+            data_root.drop(USER_DATA, "b.csv", content + "\n")
+            data_root.drop(USER_DATA, "c.csv", HEADER + "1,Chad,1\n")
+            assert outcomes(data_root) == [("b.csv", "rejected"), ("c.csv", "landed")]
+            assert data_root.waiting() == ["b.csv"]
+        assert sorted(path.name for path in disk.iterdir()) == ["a.csv", "a.csv.reason.txt"]

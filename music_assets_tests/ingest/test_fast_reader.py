@@ -1,0 +1,136 @@
+"""The fast reading of flawless files: it returns what the exact reading does, and does not doubt in vain."""
+
+import gzip
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from music_assets.engines.base import CsvFile, ParsedFile
+from music_assets.engines.duckdb import DuckDBEngine
+from music_assets.ingest.exact_reader import BadFileError, read_header
+from music_assets.ingest.fast_reader import DoubtError, parse_flawless
+from music_assets.ingest.small_files import parse_together
+from music_assets.tables import USER_DATA, USER_TOP_ARTISTS, Table
+
+HEADERS = {
+    USER_DATA: [b"user_id,country,total_scrobbles", b'\xef\xbb\xbf"user_id","country",x,"total_scrobbles"'],
+    USER_TOP_ARTISTS: [b"user_id,rank,artist_name,playcount,mbid", b"mbid,Playcount,artist_name,Rank,user_id"],
+}
+GOOD = [b"1", b"2", b'"3"', b"+4", b"05", b"-0"]
+ODD = [
+    *(b"", b'""', b" ", b'" "', b" 1", b"1 ", b"\t1", b"\x0b1", b"\xc2\xa01", b'" 1"', b'"1 "', b' "1"', b'"1" '),
+    *(b"-1", b"+", b"-", b"+-1", b"51", b"1.0", b".5", b"1e2", b"0x1F", b"1_0", b"2147483648", b"9" * 19, b"9" * 20),
+    *(b"a", b"\xc3\xa9", b"a b", b'"a,b"', b'"a,""b"",c"', b'"a\nb"', b'"a\r\nb"', b'"a\rb"', b"a\rb"),
+    *(b'"', b'a"b', b'a"b"c', b'"a"b', b'"a""', b'""a', b'a""', b"a\\", b"\xff", b"\xef\xbb\xbf", b"\xef\xbb\xbf1"),
+    *(b"NULL", b" none", b"\xc2\xa0null", b"None\x0b", b"nulL\n", b'"null\r"', b"\xe2\x80\xa8", b"1,1", b","),
+]
+FIELD = st.one_of(st.sampled_from(GOOD), st.sampled_from(GOOD), st.sampled_from(ODD))
+LINE_END = st.sampled_from([b"\n", b"\n", b"\n", b"\r\n", b"\r\n", b"\r", b"\n\n", b" \n", b""])
+
+
+@st.composite
+def files(draw: st.DrawFn) -> tuple[Table, bytes]:
+    """A file of a few rows, each value of which may be any oddity, and the table it is for."""
+    table = draw(st.sampled_from([USER_DATA, USER_TOP_ARTISTS]))
+    header = draw(st.sampled_from(HEADERS[table]))
+    width = header.count(b",") + 1
+    end = draw(st.sampled_from([b"\n", b"\r\n"]))
+    lines = [
+        b",".join(draw(st.lists(FIELD, min_size=width, max_size=width))) + draw(st.one_of(st.just(end), LINE_END))
+        for _ in range(draw(st.integers(0, 4)))
+    ]
+    return table, header + end + b"".join(lines)
+
+
+def csv_file(path: Path, table: Table, content: bytes) -> CsvFile:
+    path.write_bytes(content)
+    return CsvFile(path, table, read_header(path, table), path.name, datetime(2026, 1, 2, 3, 4, 5, 678))
+
+
+def landed(parsed: ParsedFile | BadFileError) -> tuple[list[dict], list[dict]]:
+    """The rows that landed and those that were rejected."""
+    assert isinstance(parsed, ParsedFile)
+    good, rejected = (
+        sorted((row for file in part for row in pq.read_table(file).to_pylist()), key=repr)
+        for part in (parsed.files, parsed.reject_files)
+    )
+    return good, rejected
+
+
+def test_it_agrees_with_the_exact_reading(tmp_path_factory: pytest.TempPathFactory) -> None:
+    engine = DuckDBEngine(tmp_path_factory.mktemp("scratch"))
+
+    @settings(max_examples=120, deadline=None)
+    @given(file=files())
+    def agree(file: tuple[Table, bytes]) -> None:
+        folder = tmp_path_factory.mktemp("file")
+        subject = csv_file(folder / "rows.csv", *file)
+        folders = [folder / name for name in ("fast", "fast_rejects", "exact", "exact_rejects")]
+        for each in folders:
+            each.mkdir()
+        fast = engine.parse(subject, folders[0], folders[1])
+        (exact,) = parse_together(engine, [subject], folders[2], folders[3])
+        assert landed(fast) == landed(exact)
+
+    agree()
+
+
+ROWS = b"1,1,Moby,5,m1\n2,1,Zaz,,\n"
+TITLE = HEADERS[USER_TOP_ARTISTS][0] + b"\n"
+FLAWLESS = {
+    "plain": TITLE + ROWS,
+    "no line end at the end": TITLE + ROWS[:-1],
+    "line ends of Windows": (TITLE + ROWS).replace(b"\n", b"\r\n"),
+    "byte order mark": b"\xef\xbb\xbf" + TITLE + ROWS,
+    "every field quoted": b"\n".join(
+        b",".join(b'"%b"' % field for field in line.split(b",")) for line in (TITLE + ROWS).splitlines()
+    ),
+    "commas, quotes and lines in names": TITLE + b'1,1,"a, ""b"",\nc",5,\n2,1,"""",5,"x"\n',
+    "other order, unknown column": b"playcount,x,MBID,artist_name,rank,user_id\n5,,m1,Moby,1,1\n,\xc3\xa9,,Zaz,1,2\n",
+    "no rows": TITLE,
+    "more than is read at once": TITLE + b'1,1,"a,\n""b""\n",5,"\n"\n' * 300_000,
+}
+
+
+@pytest.mark.parametrize("name", FLAWLESS)
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+def test_it_does_not_doubt_in_vain(tmp_path: Path, name: str, suffix: str) -> None:
+    content = gzip.compress(FLAWLESS[name]) if suffix == ".csv.gz" else FLAWLESS[name]
+    subject = csv_file(tmp_path / f"rows{suffix}", USER_TOP_ARTISTS, content)
+    parse_flawless(subject, tmp_path / "rows.parquet")
+    written = pq.read_table(tmp_path / "rows.parquet").to_pylist()
+    assert len(written) == {"no rows": 0, "more than is read at once": 300_000}.get(name, 2)
+    assert {row["source_file"] for row in written} <= {subject.source_file}
+    assert {row["ingested_at"] for row in written} <= {subject.ingested_at}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    {
+        "too short": b"1,1,Moby,5\n",
+        "too long": b"1,1,Moby,5,,\n",
+        "blank line": ROWS + b"\n",
+        "quote within": b'1,1,12" mix,5,\n',
+        "two quotes within": b'1,1,12" "mix,5,\n',
+        "quote left open": b'1,1,"Moby,5,\n',
+        "text behind a quote": b'1,1,"Moby"x,5,\n',
+        "carriage return": b"1,1,Mo\rby,5,\n",
+        "carriage return alone": ROWS.replace(b"\n", b"\r"),
+        "byte order mark": b"\xef\xbb\xbf" + ROWS,
+        "not UTF-8": b"1,1,\xff,5,\n",
+        "blanks for a number": b"1,1,Moby, ,\n",
+        "not an integer": b"1,1,Moby,5.0,\n",
+        "a long line": ROWS + b"1,1,%b,5,\n" % (b"x" * 2_500_000),
+        "large rows": b"1,1,%b,5,\n" % (b"x" * 2_000) * 1_000,
+        "a quote open for long": ROWS + b'1,1,"%b",5,\n' % ((b"x" * 70 + b"\n") * 20_000),
+    }.items(),
+    ids=lambda case: case[0],
+)
+def test_it_doubts(tmp_path: Path, rows: tuple[str, bytes]) -> None:
+    subject = csv_file(tmp_path / "rows.csv", USER_TOP_ARTISTS, TITLE + rows[1])
+    with pytest.raises(DoubtError):
+        parse_flawless(subject, tmp_path / "rows.parquet")

@@ -1,0 +1,154 @@
+"""A small data root with made-up rows in real Delta tables, a real snapshot, and a real service on a real port."""
+
+import random
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import uvicorn
+
+from music_assets.service.app import create_app
+from music_assets.settings import Settings
+from music_assets.storage.delta import DeltaStore
+from music_assets.storage.published_snapshot import Published, publish
+from music_assets.tables import (
+    ARTIST_RANK_IN_COUNTRY,
+    COUNTRY_RANK_PER_ARTIST,
+    REJECTED_ROWS,
+    TABLES,
+    USER_DATA,
+    USER_TOP_ARTISTS,
+    Table,
+)
+
+COUNTRIES = ["Germany", "United Kingdom", "Côte d'Ivoire", "Japan", None]
+ARTISTS = ["Drake", "AC/DC", "Sigur Rós", "Guns N' Roses", "相対性理論", "M.I.A.", '"Weird Al" Yankovic', "drakes"]
+ARTISTS += [f"Artist {number:02}" for number in range(30)]
+
+
+@dataclass(frozen=True)
+class World:
+    """A data root and, as pandas frames, what was put into it."""
+
+    root: Path
+    published: Published
+    users: pd.DataFrame
+    tops: pd.DataFrame
+    rankings: pd.DataFrame
+
+
+def write(store: DeltaStore, table: Table, rows: pd.DataFrame) -> None:
+    """Make the rows the content of the table."""
+    file = store.new_folder(table) / "rows.parquet"
+    schema = table.schema.to_pyarrow()
+    pq.write_table(pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False), file)
+    store.replace(table, [file])
+
+
+def make_world(root: Path, seed: int = 1) -> World:
+    """Two drops: 80 users, then ten of them again with another country and other artists."""
+    chance = random.Random(seed)
+    users, tops = [], []
+    for drop, ids in enumerate([range(80), range(10)]):
+        taken = pd.Timestamp(f"2026-01-0{drop + 1}")
+        for user in ids:
+            file = f"drop {drop}.csv"
+            users.append((user, chance.choice(COUNTRIES), chance.randrange(10**6), file, taken))
+            for place, artist in enumerate(chance.sample(ARTISTS, 12), start=1):
+                tops.append((user, place, artist, chance.randrange(1000), None, file, taken))
+    users = pd.DataFrame(users, columns=USER_DATA.schema.names)
+    tops = pd.DataFrame(tops, columns=USER_TOP_ARTISTS.schema.names)
+    rankings = rank(users, tops)
+    store = DeltaStore(root)
+    write(store, USER_DATA, users)
+    write(store, USER_TOP_ARTISTS, tops)
+    write(store, ARTIST_RANK_IN_COUNTRY, rankings.assign(rank=rankings["rank_in_country"]))
+    write(store, COUNTRY_RANK_PER_ARTIST, rankings.assign(rank=rankings["rank_for_artist"]))
+    bad = [("raw_parquet_user_data", "drop 0.csv", 7, "user_id", "not an integer", "x,Germany,3", taken)]
+    write(store, REJECTED_ROWS, pd.DataFrame(bad, columns=REJECTED_ROWS.schema.names))
+    return World(root, publish_again(root), users, tops, rankings)
+
+
+def publish_again(root: Path) -> Published:
+    """Publish the tables as they are."""
+    store = DeltaStore(root)
+    return publish(root, {table: store.snapshot(table) for table in TABLES}, "200MB", 1)
+
+
+def current(users: pd.DataFrame, tops: pd.DataFrame) -> pd.DataFrame:
+    """Each user's current top artists with the user's current country."""
+    users = users.sort_values("ingested_at").drop_duplicates("user_id", keep="last")
+    tops = tops.sort_values("ingested_at").drop_duplicates(["user_id", "rank"], keep="last")
+    return tops.merge(users[["user_id", "country"]], on="user_id").dropna(subset="country")
+
+
+def rank(users: pd.DataFrame, tops: pd.DataFrame) -> pd.DataFrame:
+    """Both rankings of every pair of country and artist."""
+    sums = current(users, tops).groupby(["country", "artist_name"])["playcount"].sum().astype(float)
+    pairs = sums.rename("total_playcount").reset_index()
+    totals = pairs.groupby("country")["total_playcount"].transform("sum")
+    pairs["normalized_popularity"] = pairs["total_playcount"] / totals
+    pairs = pairs.sort_values(["total_playcount", "artist_name"], ascending=[False, True])
+    pairs["rank_in_country"] = pairs.groupby("country").cumcount() + 1
+    pairs = pairs.sort_values(["normalized_popularity", "country"], ascending=[False, True])
+    pairs["rank_for_artist"] = pairs.groupby("artist_name").cumcount() + 1
+    return pairs
+
+
+class Service:
+    """A running service: `http` asks it."""
+
+    def __init__(self, url: str, app: Any) -> None:
+        self.url = url
+        self.app = app
+        self.http = httpx.Client(base_url=url, timeout=60, headers={"Host": "localhost"})
+
+    def query(self, sql: str, form: str = "json", **body: Any) -> httpx.Response:
+        """POST one statement."""
+        return self.http.post("/query", params={"format": form}, json={"query": sql, **body})
+
+    def rows(self, sql: str, **body: Any) -> list[list[Any]]:
+        """Return the rows of a statement that must succeed."""
+        response = self.query(sql, **body)
+        assert response.status_code == 200, response.text
+        return response.json()["rows"]
+
+
+@contextmanager
+def serving(root: Path, **settings: Any) -> Iterator[Service]:
+    """Run a service on a free port for a while."""
+    chosen: Mapping[str, Any] = {"query_workers": 2, "rate_limit": "100000/second", "timeout_ms": 3000, **settings}
+    app = create_app(Settings(data=root, **chosen))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, ws="none"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    service = Service(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", app)
+    try:
+        yield service
+    finally:
+        service.http.close()
+        server.should_exit = True
+        thread.join(30)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def service(world: World) -> Iterator[Service]:
+    with serving(world.root) as running:
+        yield running

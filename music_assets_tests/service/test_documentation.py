@@ -1,0 +1,97 @@
+"""What docs/query.md shows is run as it stands there, against a service with other data."""
+
+import json
+import re
+import subprocess
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from music_assets.service.client import FORMATS, ServiceError, ask
+from music_assets.service.problems import KINDS
+from music_assets_tests.service.conftest import Service, World, serving
+
+PAGE = Path(__file__).parents[2] / "docs" / "query.md"
+ADDRESS = "http://127.0.0.1:8000"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def curls() -> list[str]:
+    return [line for block in blocks("sh") for line in block.splitlines() if line.startswith("curl")]
+
+
+def run(line: str, service: Service, folder: Path) -> str:
+    command = ["bash", "-c", line.replace(ADDRESS, service.url)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
+def test_curl_lines(service: Service, world: World, tmp_path: Path) -> None:
+    in_json, ndjson, csv, arrow, parquet = (run(line, service, tmp_path) for line in curls())
+    germany = world.rankings[world.rankings.country == "Germany"].sort_values("rank_in_country")
+    drake = world.rankings[world.rankings.artist_name == "Drake"].sort_values("rank_for_artist")
+    assert [row[0] for row in json.loads(in_json)["rows"]] == list(drake.country)
+    assert [json.loads(line)["artist_name"] for line in ndjson.splitlines()] == list(germany.artist_name[:3])
+    assert csv.splitlines()[0] == '"rank","artist_name","total_playcount"'
+    assert len(csv.splitlines()) == 4
+    assert arrow == parquet == ""
+    assert pa.ipc.open_stream(tmp_path / "artists.arrows").read_all().num_rows == len(germany)
+    assert pq.read_table(tmp_path / "ranks.parquet").num_rows == len(world.rankings)
+
+
+def test_pandas_and_polars_read_the_address(service: Service, world: World) -> None:
+    (code,) = blocks("python")
+    found: dict[str, Any] = {}
+    exec(compile(code.replace(ADDRESS, service.url), "docs/query.md", "exec"), found)
+    expected = sorted(world.rankings.total_playcount)
+    for name in ("in_pandas", "in_pandas_by_arrow", "in_polars"):
+        assert sorted(found[name]["total_playcount"]) == expected
+
+
+def test_every_status_is_described() -> None:
+    page = PAGE.read_text(encoding="utf-8").partition("**Errors**")[2].partition("## ")[0]
+    assert {str(status) for status, _ in KINDS.values()} - {"500"} <= set(re.findall(r"\b\d{3}\b", page))
+
+
+def test_every_address_is_described(service: Service) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    for path in service.http.get("/openapi.json").json()["paths"]:
+        assert path in page
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_client_streams_any_format(service: Service, form: str) -> None:
+    with ask(service.url, "SELECT i FROM range(9) r(i) WHERE i >= ?", form, params=[2], limit=3) as received:
+        data = b"".join(received.chunks)
+        assert received.truncated
+        assert received.data_version
+    posted = service.query("SELECT i FROM range(9) r(i) WHERE i >= ?", form, params=[2], limit=3)
+    assert (data == posted.content) == (form in ("csv", "ndjson"))
+    assert data
+
+
+def test_client_tells_what_is_wrong_and_where(service: Service) -> None:
+    with pytest.raises(ServiceError, match=r"syntax error.*line 1, column 15"), ask(service.url, "SELECT * FORM x"):
+        pass
+    with pytest.raises(ServiceError, match="Does a service run there"), ask("http://127.0.0.1:9", "SELECT 1"):
+        pass
+    with (
+        pytest.raises(ServiceError, match=r"answered 404|nothing at this address"),
+        ask(service.url + "/x", "SELECT 1"),
+    ):
+        pass
+
+
+def test_client_sends_its_key(world: World) -> None:
+    entry = f"ann:{sha256(b'k').hexdigest()}"
+    with serving(world.root, api_keys=entry, query_workers=1) as service:
+        with ask(service.url, "SELECT 1 AS x", key="k") as received:
+            assert b"".join(received.chunks) == b'"x"\n1\n'
+        with pytest.raises(ServiceError, match="API key"), ask(service.url, "SELECT 1"):
+            pass

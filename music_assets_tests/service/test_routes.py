@@ -1,0 +1,304 @@
+"""What each address answers, against figures worked out in pandas from the rows that went in."""
+
+import re
+from urllib.parse import quote
+
+import httpx
+import pandas as pd
+import pytest
+
+from music_assets.tables import TABLES
+from music_assets_tests.service.conftest import ARTISTS, Service, World, current, serving
+
+OLD_QUERIES = [
+    "SELECT * FROM raw_parquet_user_top_artists WHERE artist_name = 'Drake' LIMIT 5",
+    "SELECT country FROM processed_parquet_country_rank_per_artist WHERE artist_name = 'Drake' ORDER BY rank LIMIT 10",
+    "SELECT artist_name FROM processed_parquet_artist_rank_in_country WHERE country = 'Germany' ORDER BY rank LIMIT 10",
+]
+
+
+@pytest.mark.parametrize("end", ["", ";"])
+@pytest.mark.parametrize("catalog", ["", "music_db."])
+@pytest.mark.parametrize("old", OLD_QUERIES)
+def test_documented_queries_of_the_old_system(service: Service, world: World, old: str, catalog: str, end: str) -> None:
+    sql = old.replace("FROM ", f"FROM {catalog}") + end
+    rows = service.rows(sql)
+    objects = service.http.post("/ApiQueryHandler", json={"query": sql}).json()
+    assert [list(one.values()) for one in objects] == rows
+    if "country_rank" in sql:
+        drake = world.rankings[world.rankings.artist_name == "Drake"].sort_values("rank_for_artist")
+        assert [row[0] for row in rows] == list(drake.country)
+    elif "artist_rank" in sql:
+        germany = world.rankings[world.rankings.country == "Germany"].sort_values("rank_in_country")
+        assert [row[0] for row in rows] == list(germany.artist_name[:10])
+    else:
+        assert len(rows) == 5
+        assert {row[2] for row in rows} == {"Drake"}
+
+
+def test_answer_in_json_tells_all_about_itself(service: Service, world: World) -> None:
+    response = service.query("SELECT user_id, country FROM raw_parquet_user_data ORDER BY ALL", limit=7)
+    answer = response.json()
+    assert answer["columns"] == [{"name": "user_id", "type": "INTEGER"}, {"name": "country", "type": "VARCHAR"}]
+    assert len(answer["rows"]) == answer["row_count"] == 7
+    assert answer["truncated"] is True
+    assert answer["data_version"] == world.published.data_version
+    assert answer["query_id"] == response.headers["x-query-id"]
+    assert answer["elapsed_ms"] > 0
+    assert response.headers["x-truncated"] == "true"
+
+
+def test_row_limit_of_the_service_stands_above_the_callers(world: World) -> None:
+    with serving(world.root, row_limit=3, query_workers=1) as service:
+        for limit in (None, 2**53):
+            answer = service.query("SELECT * FROM range(10)", limit=limit).json()
+            assert (answer["rows"], answer["truncated"]) == ([[0], [1], [2]], True)
+        assert service.query("SELECT * FROM range(3)").json()["truncated"] is False
+
+
+@pytest.mark.parametrize(
+    ("sql", "params", "rows"),
+    [
+        ("SELECT ? + 1, $2", [1, "a"], [[2, "a"]]),
+        ("SELECT $name, $flag", {"name": "o'Hara", "flag": True}, [["o'Hara", True]]),
+        ("SELECT ?::BIGINT", [2**62], [[str(2**62)]]),
+        ("SELECT ?, ?", [None, 0.5], [[None, 0.5]]),
+    ],
+)
+def test_parameters(service: Service, sql: str, params: object, rows: object) -> None:
+    assert service.rows(sql, params=params) == rows
+
+
+@pytest.mark.parametrize(
+    ("sql", "params"), [("SELECT ?", None), ("SELECT ?", [1, 2]), ("SELECT $a", {"b": 1}), ("SELECT 1", [1])]
+)
+def test_parameters_that_do_not_fit(service: Service, sql: str, params: object) -> None:
+    response = service.query(sql, params=params)
+    assert response.status_code == 400
+    assert response.json()["type"].endswith(":sql")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "WITH a AS (SELECT 1 AS x), b AS (SELECT x + 1 AS x FROM a) SELECT * FROM b",
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5) SELECT sum(i) FROM n",
+        "SELECT 1 UNION SELECT 2 EXCEPT SELECT 2 ORDER BY 1",
+        "PIVOT processed_parquet_artist_rank_in_country ON country IN ('Germany', 'Japan') "
+        "USING sum(total_playcount) GROUP BY artist_name",
+        "UNPIVOT (SELECT 1 AS a, 2 AS b) ON a, b",
+        "EXPLAIN SELECT count(*) FROM raw_parquet_user_data",
+        "DESCRIBE raw_parquet_user_data",
+        "SUMMARIZE raw_parquet_user_data",
+        "SHOW TABLES",
+        "FROM rejected_rows",
+        "SELECT * FROM raw_parquet_user_data USING SAMPLE 5 ROWS",
+        "SELECT rank() OVER (PARTITION BY country ORDER BY rank) FROM processed_parquet_artist_rank_in_country",
+        "SELECT list_transform([1, 2], lambda x: x * 2), [x for x in [1, 2] if x > 1]",
+        "SELECT u.user_id FROM raw_parquet_user_data u JOIN raw_parquet_user_top_artists t USING (user_id) LIMIT 1",
+        "SELECT current_date, now(), random()",
+        "VALUES (1), (2)",
+        "-- a comment\nSELECT /* another */ 1",
+        "SELECT CASE WHEN 1 IN (1, 2) THEN 'a' END, EXISTS (SELECT 1), try_cast('x' AS INTEGER), 'a' COLLATE nocase",
+    ],
+)
+def test_what_may_be_asked(service: Service, sql: str) -> None:
+    assert service.rows(sql)
+
+
+def test_explain_tells_no_paths(service: Service, world: World) -> None:
+    plan = service.query("EXPLAIN SELECT * FROM raw_parquet_user_top_artists WHERE rank = 1").text
+    assert str(world.root) not in plan
+    assert "part-" not in plan
+
+
+@pytest.mark.parametrize(
+    ("sql", "line", "column"),
+    [
+        ("SELECT * FORM raw_parquet_user_data", 1, 15),
+        ("SELECT\n  nope FROM raw_parquet_user_data", 2, 3),
+        ("SELECT 'é', lower(1, 2)", 1, 13),
+        ("SELECT * FROM raw_parquet_user_dat", 1, 15),
+        ("SELECT 1, getenv('HOME')", 1, 11),
+    ],
+)
+def test_an_error_says_where(service: Service, sql: str, line: int, column: int) -> None:
+    problem = service.query(sql).json()
+    assert (problem["position"]["line"], problem["position"]["column"]) == (line, column)
+    assert problem["advice"]
+
+
+def test_an_unknown_table_brings_the_nearest_to_mind(service: Service) -> None:
+    assert "raw_parquet_user_data" in service.query("SELECT * FROM raw_parquet_user_dat").json()["detail"]
+
+
+def test_etag(service: Service) -> None:
+    ask = {"query": "SELECT count(*) FROM raw_parquet_user_data"}
+    first = service.http.post("/query", json=ask)
+    again = service.http.post("/query", json=ask, headers={"If-None-Match": f'"x", {first.headers["etag"]}'})
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["etag"] == first.headers["etag"]
+    for other in ({"limit": 1}, {"params": []}, {"query": "SELECT count(*) + 1 FROM raw_parquet_user_data"}):
+        response = service.http.post("/query", json=ask | other, headers={"If-None-Match": first.headers["etag"]})
+        assert response.status_code == 200
+    csv = service.http.post("/query?format=csv", json=ask, headers={"If-None-Match": first.headers["etag"]})
+    assert csv.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "sql", ["SELECT random()", "SELECT now()", "SELECT current_date", "FROM range(9) USING SAMPLE 2"]
+)
+def test_answers_that_hang_on_more_than_the_data_are_not_cached(service: Service, sql: str) -> None:
+    response = service.query(sql)
+    assert "etag" not in response.headers
+    assert response.headers["cache-control"] == "no-store"
+
+
+def test_a_repeated_question_gets_the_same_rows_and_another_gets_its_own(service: Service) -> None:
+    for _ in range(5):
+        assert service.rows("SELECT ?", params=[1]) == [[1]]
+        assert service.rows("SELECT ?", params=["1"]) == [["1"]]
+        assert service.rows("SELECT ?", params=[1.0]) == [[1.0]]
+        assert service.rows("SELECT ?", params=[True]) == [[True]]
+        assert service.rows("FROM range(3)", limit=2) == [[0], [1]]
+        assert service.rows("FROM range(3)", limit=3) == [[0], [1], [2]]
+    drawn = {service.rows("SELECT random()")[0][0] for _ in range(20)}
+    assert len(drawn) == 20
+
+
+def test_countries(service: Service, world: World) -> None:
+    answer = service.http.get("/countries").json()
+    groups = world.rankings.groupby("country")
+    expected = sorted((country, len(rows), rows.total_playcount.sum()) for country, rows in groups)
+    assert [tuple(row) for row in answer["rows"]] == expected
+
+
+def test_artists_of_a_country_page_by_page(service: Service, world: World) -> None:
+    for country in world.rankings.country.unique():
+        expected = world.rankings[world.rankings.country == country].sort_values("rank_in_country")
+        address: str | None = f"/countries/{quote(country)}/artists?limit=10"
+        rows: list[list[object]] = []
+        while address:
+            response = service.http.get(address)
+            rows += response.json()["rows"]
+            found = re.fullmatch(r'<(.*)>; rel="next"', response.headers.get("link", ""))
+            address = found[1] if found else None
+        assert [row[1] for row in rows] == list(expected.artist_name)
+        assert [row[0] for row in rows] == list(range(1, len(rows) + 1))
+
+
+@pytest.mark.parametrize("artist", ARTISTS[:8])
+@pytest.mark.parametrize("min_listeners", [None, 1, 2, 4])
+def test_countries_of_an_artist(service: Service, world: World, artist: str, min_listeners: int | None) -> None:
+    params = {} if min_listeners is None else {"min_listeners": min_listeners}
+    answer = service.http.get(f"/artists/{quote(artist, safe='')}/countries", params=params).json()
+    expected = world.rankings[world.rankings.artist_name == artist].sort_values("rank_for_artist")
+    if min_listeners is not None:
+        fans = current(world.users, world.tops).query("artist_name == @artist")
+        listeners = fans.groupby("country").user_id.nunique()
+        expected = expected[expected.country.map(listeners) >= min_listeners]
+        assert [row[4] for row in answer["rows"]] == list(expected.country.map(listeners))
+    columns = ["rank_for_artist", "country", "total_playcount", "normalized_popularity"]
+    got = pd.DataFrame([row[:4] for row in answer["rows"]], columns=columns)
+    pd.testing.assert_frame_equal(got, expected[columns].reset_index(drop=True), check_dtype=False)
+
+
+@pytest.mark.parametrize("search", ["drake", "RÓS", "'", "%", "artist 0", '"', "nobody"])
+def test_search_for_artists(service: Service, search: str) -> None:
+    rows = service.http.get("/artists", params={"search": search}).json()["rows"]
+    assert [row[0] for row in rows] == sorted(name for name in ARTISTS if search.lower() in name.lower())
+
+
+def test_tables_are_listed_as_declared(service: Service, world: World) -> None:
+    listed = service.http.get("/tables").json()["tables"]
+    assert [table["name"] for table in listed] == [table.full_name for table in TABLES]
+    for declared, told in zip(TABLES, listed, strict=True):
+        engine = service.query(f"DESCRIBE {declared.full_name}").json()["rows"]
+        assert [(column["name"], column["type"]) for column in told["columns"]] == [(row[0], row[1]) for row in engine]
+        assert [column["description"] for column in told["columns"]] == [
+            column.description for column in declared.columns
+        ]
+        (count,) = service.rows(f"SELECT count(*) FROM {declared.full_name}")[0]
+        assert told["row_count"] == count
+
+
+def test_a_table_is_shown_with_some_rows(service: Service) -> None:
+    told = service.http.get("/tables/processed_parquet_artist_rank_in_country").json()
+    assert len(told["sample"]) == 5
+    assert len(told["sample"][0]) == len(told["columns"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("method", "address", "status"),
+    [
+        ("GET", "/tables/nope", 404),
+        ("GET", "/tables/raw_parquet_user_data; DROP TABLE x", 404),
+        ("GET", "/nope", 404),
+        ("PUT", "/query", 405),
+        ("GET", "/query", 422),
+        ("GET", "/countries?limit=0", 422),
+        ("GET", "/countries?format=xml", 422),
+        ("GET", "/artists", 422),
+        ("GET", "/start_embedding_job", 503),
+    ],
+)
+def test_problems_have_one_shape(service: Service, method: str, address: str, status: int) -> None:
+    response = service.http.request(method, address)
+    problem = response.json()
+    assert response.status_code == problem["status"] == status
+    assert response.headers["content-type"] == "application/problem+json"
+    assert {"type", "title", "detail", "advice", "request_id"} <= set(problem)
+    assert problem["request_id"] == response.headers["x-request-id"]
+
+
+def test_old_route_says_error_where_the_query_is_missing(service: Service) -> None:
+    for body in (b"", b"{}", b"null", b"[]", b'{"query": null}', b'{"query": ""}', b'{"query": 1}'):
+        response = service.http.post("/ApiQueryHandler", content=body)
+        assert response.status_code == 400
+        assert response.json()["error"]
+    assert service.http.post("/ApiQueryHandler", content=b'{"query": "SELECT 1 AS x"}').json() == [{"x": 1}]
+    assert service.http.post("/ApiQueryHandler", json={"query": "DROP TABLE x"}).json()["error"]
+
+
+def test_embedding_job_is_not_there_yet(service: Service) -> None:
+    assert service.http.get("/start_embedding_job").json()["error"]
+
+
+def test_request_id_is_kept_where_it_is_one(service: Service) -> None:
+    assert service.http.get("/healthz", headers={"X-Request-ID": "abc-1"}).headers["x-request-id"] == "abc-1"
+    for bad in ("a b", "x" * 200, "<script>"):
+        given = service.http.get("/healthz", headers={"X-Request-ID": bad}).headers["x-request-id"]
+        assert re.fullmatch("[0-9a-f]{32}", given)
+
+
+def test_metrics_count_requests(service: Service) -> None:
+    service.rows("SELECT 1")
+    text = service.http.get("/metrics").text
+    assert re.search(r'music_assets_requests_total\{method="POST",route="/query",status="200"\} [1-9]', text)
+    assert "music_assets_snapshot_info" in text
+
+
+def test_docs_need_nothing_from_elsewhere(service: Service) -> None:
+    page = service.http.get("/docs").text
+    assets = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(assets) >= 3
+    for asset in assets:
+        assert asset.startswith("/")
+        assert service.http.get(asset).status_code == 200
+
+
+def test_cors_is_off(service: Service) -> None:
+    origin = {"Origin": "https://example.com", "Access-Control-Request-Method": "POST"}
+    for response in (service.http.options("/query", headers=origin), service.http.get("/countries", headers=origin)):
+        assert not [name for name in response.headers if name.startswith("access-control")]
+
+
+def test_before_anything_is_published(tmp_path: object) -> None:
+    with serving(tmp_path, query_workers=1) as service:  # type: ignore[arg-type]
+        assert service.http.get("/healthz").status_code == 200
+        responses: list[httpx.Response] = [service.http.get("/readyz"), service.http.get("/tables")]
+        responses += [service.query("SELECT 1"), service.http.get("/countries")]
+        for response in responses:
+            assert response.status_code == 503
+            assert response.json()["type"].endswith(":nothing-published")
+            assert str(tmp_path) not in response.text

@@ -1,0 +1,262 @@
+"""Compaction: many small parquet files become few, in one commit that changes no row and hides nothing."""
+
+import threading
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+
+from music_assets.ingest.batches import FILES, Ingest
+from music_assets.storage.delta import MOST_SMALL_FILES, ConcurrentCommitError, DeltaStore
+from music_assets.storage.published_snapshot import published
+from music_assets.tables import REJECTED_ROWS, USER_DATA
+from music_assets_tests.support.data_root import LOG, DataRoot
+from music_assets_tests.support.project import Project
+
+HEADER = "user_id,country,total_scrobbles\n"
+DROPS = MOST_SMALL_FILES + 1
+
+
+def append(store: DeltaStore, user: int, rows: int = 1) -> Path:
+    """Commit a parquet file of some users to user_data."""
+    path = store.new_folder(USER_DATA) / "rows.parquet"
+    schema = pa.schema([field.with_nullable(True) for field in USER_DATA.schema.to_pyarrow()])
+    made = [
+        {"user_id": user + row, "source_file": f"{user}.csv", "ingested_at": datetime(2024, 1, 1, microsecond=user)}
+        for row in range(rows)
+    ]
+    pq.write_table(pa.Table.from_pylist(made, schema), path)
+    store.append(USER_DATA, [path], [f"identity of {user}"], {FILES: [{"name": f"{user}.csv"}]})
+    return path
+
+
+def users(store: DeltaStore, version: int | None = None) -> list[int]:
+    files = store.snapshot(USER_DATA, version).files
+    return [user for file in files for user in pq.read_table(file)["user_id"].to_pylist()]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DeltaStore:
+    return DeltaStore(tmp_path)
+
+
+def test_few_files_stay_as_they_are(store: DeltaStore) -> None:
+    assert not store.compact(USER_DATA)
+    for user in range(MOST_SMALL_FILES):
+        append(store, user)
+    before = store.snapshot(USER_DATA)
+    assert not store.compact(USER_DATA)
+    assert store.snapshot(USER_DATA) == before
+
+
+def test_many_files_become_one(store: DeltaStore) -> None:
+    """Rows stand in the order in which they came; what is known of the table stays known."""
+    for user in range(DROPS):
+        append(store, user)
+    before = store.snapshot(USER_DATA)
+    assert store.compact(USER_DATA)
+    after = store.snapshot(USER_DATA)
+    assert users(store) == list(range(DROPS))
+    assert (len(after.files), after.rows, after.latest_ingest) == (1, DROPS, before.latest_ingest)
+    assert after.version == before.version + 1
+    assert after.size_bytes == Path(after.files[0]).stat().st_size
+    assert store.held(USER_DATA, [f"identity of {user}" for user in range(DROPS)]) == {
+        f"identity of {user}" for user in range(DROPS)
+    }
+    assert store.metadata(USER_DATA, FILES) == [[{"name": f"{user}.csv"}] for user in reversed(range(DROPS))]
+    assert not store.compact(USER_DATA)
+
+
+def test_types_and_statistics_stay(store: DeltaStore) -> None:
+    for user in range(DROPS):
+        append(store, user)
+    declared = DeltaTable(str(store.folder(USER_DATA))).schema()
+    store.compact(USER_DATA)
+    delta = DeltaTable(str(store.folder(USER_DATA)))
+    assert delta.schema() == declared
+    assert delta.metadata().configuration == {"delta.appendOnly": "true"}
+    (add,) = pa.table(delta.get_add_actions(flatten=True)).to_pylist()
+    assert (add["min.user_id"], add["max.user_id"]) == (0, DROPS - 1)
+    assert (add["min.ingested_at"], add["max.ingested_at"]) == (
+        datetime(2024, 1, 1),
+        datetime(2024, 1, 1, microsecond=DROPS - 1),
+    )
+    (file,) = store.snapshot(USER_DATA).files
+    assert pq.read_schema(file).field("ingested_at").type == pa.timestamp("us")
+
+
+def test_readers_of_the_version_before_go_on(store: DeltaStore) -> None:
+    files = [append(store, user) for user in range(DROPS)]
+    version = store.snapshot(USER_DATA).version
+    store.compact(USER_DATA)
+    store.vacuum(USER_DATA, 1)
+    assert sorted(users(store, version)) == list(range(DROPS))
+    assert len(store.vacuum(USER_DATA, 0)) == DROPS
+    assert not any(file.exists() for file in files)
+    assert users(store) == list(range(DROPS))
+
+
+def test_full_files_are_not_written_again(store: DeltaStore) -> None:
+    full = append(store, 1000, rows=10)
+    for user in range(DROPS):
+        append(store, user)
+    store.compact(USER_DATA, full_rows=10)
+    after = {Path(file): pq.read_metadata(file).num_rows for file in store.snapshot(USER_DATA).files}
+    assert sorted(after.values()) == [DROPS - 10, 10, 10]
+    assert full in after
+    assert sorted(users(store)) == [*range(DROPS), *range(1000, 1010)]
+
+
+def test_unseen_until_it_is_committed(store: DeltaStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that dies in between leaves the table as it was, and a file for vacuum."""
+    for user in range(DROPS):
+        append(store, user)
+    before = store.snapshot(USER_DATA)
+
+    def die(*_: Any, **__: Any) -> int:
+        raise InterruptedError
+
+    monkeypatch.setattr(store, "_commit", die)
+    with pytest.raises(InterruptedError):
+        store.compact(USER_DATA)
+    survivor = DeltaStore(store.root)
+    assert survivor.snapshot(USER_DATA) == before
+    assert len(survivor.vacuum(USER_DATA, 0)) == 1
+    assert survivor.compact(USER_DATA)
+    assert users(survivor) == list(range(DROPS))
+
+
+@pytest.mark.parametrize("other", ["compacts", "appends"])
+def test_beside_another_writer(store: DeltaStore, other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two that compact at once, one is told so; what is appended meanwhile is neither lost nor doubled."""
+    for user in range(DROPS):
+        append(store, user)
+    commit = store._commit
+
+    def meanwhile(*arguments: Any, **named: Any) -> int:
+        monkeypatch.undo()
+        if other == "compacts":
+            DeltaStore(store.root).compact(USER_DATA)
+        else:
+            append(DeltaStore(store.root), DROPS)
+        return commit(*arguments, **named)
+
+    monkeypatch.setattr(store, "_commit", meanwhile)
+    if other == "compacts":
+        with pytest.raises(ConcurrentCommitError, match="raw_parquet_user_data"):
+            store.compact(USER_DATA)
+    else:
+        store.compact(USER_DATA)
+    assert sorted(users(store)) == list(range(DROPS + (other == "appends")))
+
+
+def test_two_processes_at_once(store: DeltaStore) -> None:
+    for user in range(DROPS):
+        append(store, user)
+    both = threading.Barrier(2)
+
+    def compact() -> None:
+        mine = DeltaStore(store.root)
+        both.wait()
+        try:
+            mine.compact(USER_DATA)
+        except ConcurrentCommitError:
+            return
+
+    workers = [threading.Thread(target=compact) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert users(store) == list(range(DROPS))
+
+
+def test_every_row_once_through_drops_compaction_checkpoint_and_vacuum(data_root: DataRoot) -> None:
+    """The same bytes are known for ever, and a later drop wins, wherever the rows stand by now."""
+    ingest = Ingest(data_root.landing, data_root.store, data_root.engine, retention_hours=0)
+    contents = [HEADER + f"{user},Germany,1\n7777,Chad,{user}\nx,,\n" for user in range(DROPS + 2)]
+    for number, content in enumerate(contents):
+        data_root.drop(USER_DATA, f"{number}.csv", content)
+        ingest.take(USER_DATA, LOG)
+    for table in (USER_DATA, REJECTED_ROWS):
+        assert len(data_root.store.snapshot(table).files) <= 3
+        DeltaTable(str(data_root.store.folder(table))).create_checkpoint()
+    for number, content in enumerate(contents):
+        data_root.drop(USER_DATA, f"again {number}.csv", content)
+    assert {file.outcome for file in ingest.take(USER_DATA, LOG).files} == {"duplicate"}
+
+    expected = [(user, "Germany", 1) for user in range(len(contents))]
+    expected += [(7777, "Chad", user) for user in range(len(contents))]
+    assert data_root.delivered(USER_DATA) == sorted(expected, key=repr)
+    assert len(data_root.rejected()) == len(contents)
+    latest = max(data_root.rows(USER_DATA, "ingested_at", "total_scrobbles", "user_id"))
+    assert latest[1:] in ((1, len(contents) - 1), (len(contents) - 1, 7777))
+    for table in (USER_DATA, REJECTED_ROWS):
+        on_disk = {str(path) for path in data_root.store.folder(table).rglob("part-*/*.parquet")}
+        assert on_disk == set(data_root.store.snapshot(table).files)
+
+
+def test_refresh_after_refresh(tmp_path: Path) -> None:
+    """Compacted in the run that published: nothing is left to do, and every published view can be read."""
+    project = Project(tmp_path / "data", retention_hours=0)
+    project.drop_both()
+    assert project.refresh().success
+    for user in range(10, 10 + DROPS):
+        project.drop(USER_DATA, f"user_id,country,total_scrobbles\n{user},Chad,1\n", "users.csv")
+        report = project.defs.resources["ingest"].take(USER_DATA, LOG)  # type: ignore[index]
+        assert [file.outcome for file in report.files] == ["landed"]
+    assert project.refresh().success
+    assert len(project.store.snapshot(USER_DATA).files) <= MOST_SMALL_FILES
+    assert "No CSV file is waiting" in project.tick().skip_message
+    assert published(project.root).tables[USER_DATA.full_name].rows == 4 + DROPS
+
+
+# ---- Vacuum spares what is published --------------------------------------------------------------------------------
+
+
+def test_published_files_outlive_any_retention(tmp_path: Path) -> None:
+    """Publishing was blocked for longer than the retention: the views over the raw tables lost their files."""
+    project = Project(tmp_path / "data", retention_hours=0)
+    project.drop_both()
+    assert project.refresh().success
+    shown = published(project.root)
+    ingest: Ingest = project.defs.resources["ingest"]  # type: ignore[index]
+    for user in range(10, 10 + DROPS):
+        rows = "".join(f"{user},Chad,{plays}\n" for plays in range(200))
+        project.drop(USER_DATA, f"user_id,country,total_scrobbles\n{rows}x,,\n", "users.csv")
+        ingest.take(USER_DATA, LOG)
+
+    kept = set(shown.tables[USER_DATA.full_name].files)
+    current = set(project.store.snapshot(USER_DATA).files)
+    assert not kept & current
+    assert all(Path(file).exists() for table in shown.tables.values() for file in table.files)
+    on_disk = {str(path) for path in project.store.folder(USER_DATA).rglob("part-*/*.parquet")}
+    assert on_disk == kept | current
+
+    assert project.refresh().success
+    assert project.refresh().success
+    project.drop(USER_DATA, "user_id,country,total_scrobbles\n9,Chad,1\n", "users.csv")
+    ingest.take(USER_DATA, LOG)
+    assert not any(Path(file).exists() for file in kept)
+
+
+def test_nothing_is_vacuumed_while_it_is_not_known_what_is_published(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    project = Project(tmp_path / "data", retention_hours=0)
+    project.drop_both()
+    assert project.refresh().success
+    orphan = project.store.new_folder(USER_DATA) / "orphan.parquet"
+    orphan.write_bytes(b"")
+    (project.root / "music_db" / "current.json").write_text("garbage")
+    ingest: Ingest = project.defs.resources["ingest"]  # type: ignore[index]
+    ingest.take(USER_DATA, LOG)
+    assert orphan.exists()
+    assert "Nothing is vacuumed" in caplog.text
+    assert project.refresh().success
+    ingest.take(USER_DATA, LOG)
+    assert not orphan.exists()

@@ -1,0 +1,205 @@
+"""Delta tables: snapshots, commits that exclude each other, vacuum. Read back with plain deltalake and pyarrow."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+
+from music_assets.storage.delta import ConcurrentCommitError, DeltaStore
+from music_assets.tables import ARTIST_RANK_IN_COUNTRY, RAW_TABLES, REJECTED_ROWS, TABLES, USER_DATA, Table
+
+HOUR = 3600
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DeltaStore:
+    return DeltaStore(tmp_path)
+
+
+def written(store: DeltaStore, country: str, rows: int = 1) -> Path:
+    """A parquet file of artist_rank_in_country that is not committed yet."""
+    return file_of(
+        store,
+        ARTIST_RANK_IN_COUNTRY,
+        [
+            {"country": country, "artist_name": f"artist {rank}", "total_playcount": 1.0, "rank": rank}
+            for rank in range(1, rows + 1)
+        ],
+    )
+
+
+def file_of(store: DeltaStore, table: Table, rows: list[dict]) -> Path:
+    schema = pa.schema([field.with_nullable(True) for field in table.schema.to_pyarrow()])
+    path = store.new_folder(table) / "rows.parquet"
+    pq.write_table(pa.Table.from_pylist(rows, schema), path)
+    return path
+
+
+def countries(store: DeltaStore, version: int | None = None) -> list[str]:
+    files = store.snapshot(ARTIST_RANK_IN_COUNTRY, version).files
+    return sorted(row["country"] for file in files for row in pq.read_table(file).to_pylist())
+
+
+def test_no_table_yet(store: DeltaStore) -> None:
+    for table in TABLES:
+        snapshot = store.snapshot(table)
+        assert (snapshot.version, snapshot.files, snapshot.rows, snapshot.latest_ingest) == (-1, (), 0, None)
+        assert not store.holds(table, "anything")
+        assert store.metadata(table, "files") == []
+        assert store.vacuum(table, 0) == []
+
+
+def test_files_are_unseen_until_they_are_committed(store: DeltaStore) -> None:
+    """A reader keeps the snapshot it asked for, whatever is being written."""
+    store.append(ARTIST_RANK_IN_COUNTRY, [written(store, "Chad", 2)], [], {})
+    snapshot = store.snapshot(ARTIST_RANK_IN_COUNTRY)
+    more = written(store, "Germany", 3)
+    assert store.snapshot(ARTIST_RANK_IN_COUNTRY) == snapshot
+    store.append(ARTIST_RANK_IN_COUNTRY, [more], [], {})
+    assert snapshot.rows == sum(pq.read_metadata(file).num_rows for file in snapshot.files) == 2
+    newer = store.snapshot(ARTIST_RANK_IN_COUNTRY)
+    assert (newer.rows, newer.version) == (5, snapshot.version + 1)
+    assert newer.size_bytes == sum(Path(file).stat().st_size for file in newer.files)
+
+
+def test_replace_makes_the_files_the_whole_content(store: DeltaStore) -> None:
+    first = store.replace(ARTIST_RANK_IN_COUNTRY, [written(store, "Chad"), written(store, "Mali")])
+    second = store.replace(ARTIST_RANK_IN_COUNTRY, [written(store, "Germany")])
+    assert countries(store) == ["Germany"]
+    assert countries(store, second) == ["Germany"]
+    assert countries(store, first) == ["Chad", "Mali"]
+
+
+def test_metadata_of_commits(store: DeltaStore) -> None:
+    versions = [store.replace(ARTIST_RANK_IN_COUNTRY, [written(store, "x")], {"n": [n]}) for n in range(4)]
+    assert store.metadata(ARTIST_RANK_IN_COUNTRY, "n") == [[3], [2], [1], [0]]
+    assert store.metadata(ARTIST_RANK_IN_COUNTRY, "n", since=versions[1]) == [[3], [2]]
+    assert store.metadata(ARTIST_RANK_IN_COUNTRY, "n", upto=versions[1]) == [[1], [0]]
+    assert store.metadata(ARTIST_RANK_IN_COUNTRY, "n", since=versions[3]) == []
+    assert store.metadata(ARTIST_RANK_IN_COUNTRY, "other") == []
+
+
+def test_vacuum_removes_what_nothing_refers_to_after_the_retention(store: DeltaStore) -> None:
+    """Also what never was committed, also behind a checkpoint: it was left for good."""
+    replaced = written(store, "Chad")
+    store.replace(ARTIST_RANK_IN_COUNTRY, [replaced])
+    current = written(store, "Germany")
+    store.replace(ARTIST_RANK_IN_COUNTRY, [current])
+    DeltaTable(str(store.folder(ARTIST_RANK_IN_COUNTRY))).create_checkpoint()
+    fresh, stale = written(store, "fresh"), written(store, "stale")
+    empty = store.new_folder(ARTIST_RANK_IN_COUNTRY)
+    for path in (stale, stale.parent, current, empty):
+        os.utime(path, (time.time() - 2 * HOUR,) * 2)
+
+    store.vacuum(ARTIST_RANK_IN_COUNTRY, 3)
+    assert all(path.exists() for path in (replaced, current, fresh, stale, empty))
+    store.vacuum(ARTIST_RANK_IN_COUNTRY, 0.5)
+    assert [path.exists() for path in (replaced, current, fresh, stale, empty)] == [True, True, True, False, False]
+    store.vacuum(ARTIST_RANK_IN_COUNTRY, 0)
+    assert [path.exists() for path in (replaced, current, fresh)] == [False, True, False]
+    assert countries(store) == ["Germany"]
+    assert [path.name for path in store.folder(ARTIST_RANK_IN_COUNTRY).glob("part-*")] == [current.parent.name]
+
+
+@pytest.mark.parametrize("exists", [False, True], ids=["new table", "table with rows"])
+@pytest.mark.parametrize("kind", ["same file", "other files", "replace"])
+def test_two_writers_at_once(store: DeltaStore, exists: bool, kind: str) -> None:
+    """Two that created a table at once both got in, with the same file twice; two that replaced an empty one too."""
+    table = ARTIST_RANK_IN_COUNTRY
+    if exists:
+        store.replace(table, [written(store, "before")])
+    both = threading.Barrier(2)
+    done: list[str] = []
+
+    def write(name: str) -> None:
+        file = written(store, name)
+        identity = "same" if kind == "same file" else name
+        commit: Callable[[], int] = (
+            (lambda: store.replace(table, [file]))
+            if kind == "replace"
+            else (lambda: store.append(table, [file], [identity], {}))
+        )
+        both.wait()
+        for _ in range(5):
+            try:
+                commit()
+            except ConcurrentCommitError:
+                if kind == "other files":
+                    continue
+                return
+            done.append(name)
+            return
+
+    writers = [threading.Thread(target=write, args=(name,)) for name in ("a", "b")]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+
+    before = ["before"] if exists else []
+    found = countries(store)
+    if kind == "other files":
+        assert found == ["a", "b", *before]
+    elif kind == "same file":
+        assert len(done) == 1
+        assert found == sorted([*done, *before])
+    else:
+        assert len(found) == 1
+        assert found[0] in done
+
+
+def test_identity_is_committed_once(store: DeltaStore) -> None:
+    store.append(ARTIST_RANK_IN_COUNTRY, [written(store, "a")], ["x", "y"], {})
+    assert store.holds(ARTIST_RANK_IN_COUNTRY, "y")
+    assert not store.holds(REJECTED_ROWS, "y")
+    with pytest.raises(ConcurrentCommitError, match="processed_parquet_artist_rank_in_country: the same files"):
+        store.append(ARTIST_RANK_IN_COUNTRY, [written(store, "b")], ["z", "y"], {})
+    assert countries(store) == ["a"]
+    assert not store.holds(ARTIST_RANK_IN_COUNTRY, "z")
+
+
+def test_identities_before_and_behind_checkpoints(store: DeltaStore) -> None:
+    """Looking up a thousand of them one by one took ten seconds where ten thousand files had been taken."""
+    for number in range(5):
+        store.append(ARTIST_RANK_IN_COUNTRY, [written(store, "a")], [f"first of {number}", f"second of {number}"], {})
+        if number in (1, 3):
+            DeltaTable(str(store.folder(ARTIST_RANK_IN_COUNTRY))).create_checkpoint()
+    committed = {f"{place} of {number}" for number in range(5) for place in ("first", "second")}
+    assert store.held(ARTIST_RANK_IN_COUNTRY, committed | {"first of 5", "", '"'}) == committed
+    assert store.held(ARTIST_RANK_IN_COUNTRY, []) == set()
+    assert store.held(REJECTED_ROWS, committed) == set()
+    with pytest.raises(ConcurrentCommitError):
+        store.append(ARTIST_RANK_IN_COUNTRY, [written(store, "b")], ["first of 1"], {})
+
+
+@pytest.mark.parametrize("table", [*RAW_TABLES, REJECTED_ROWS], ids=lambda table: table.name)
+def test_history_opens_with_plain_deltalake_and_only_grows(store: DeltaStore, table: Table) -> None:
+    store.append(table, [file_of(store, table, [{}])], ["x"], {})
+    delta = DeltaTable(str(store.folder(table)))
+    assert delta.metadata().name == table.full_name
+    assert delta.metadata().configuration == {"delta.appendOnly": "true"}
+    declared = pa.schema(delta.schema().to_arrow())
+    assert declared.names == [column.name for column in table.columns]
+    with pytest.raises((DeltaError, ConcurrentCommitError), match="append-only"):
+        store.replace(table, [])
+    assert store.snapshot(table).rows == 1
+
+
+def test_plain_deltalake_reads_the_rows(store: DeltaStore, tmp_path: Path) -> None:
+    store.replace(ARTIST_RANK_IN_COUNTRY, [written(store, "Chad", 2)])
+    rows = pa.table(DeltaTable(str(store.folder(ARTIST_RANK_IN_COUNTRY))).to_pyarrow_table()).to_pylist()
+    assert [row["artist_name"] for row in rows] == ["artist 1", "artist 2"]
+
+
+def test_table_in_a_folder_with_blanks_and_signs(tmp_path: Path) -> None:
+    store = DeltaStore(tmp_path / "my data, 100% & [more]+é'#?*")
+    store.replace(ARTIST_RANK_IN_COUNTRY, [written(store, "Chad")])
+    assert countries(store) == ["Chad"]
+    assert store.snapshot(USER_DATA).version == -1

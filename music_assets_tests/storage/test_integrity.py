@@ -1,0 +1,149 @@
+"""Damaged storage: the last good snapshot goes on serving, and nothing is taken or vacuumed over a damaged log."""
+
+import gzip
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+
+from music_assets.ingest.batches import LostHistoryError
+from music_assets.ingest.exact_reader import BadFileError, check_compression
+from music_assets.service.snapshots import Snapshots
+from music_assets.storage.published_snapshot import NothingPublishedError, published
+from music_assets.tables import REJECTED_ROWS, USER_DATA
+from music_assets_tests.support.damaged import RAW, SNAPSHOT, empty, garble, log_entry, pointer, snapshot
+from music_assets_tests.support.data_root import LOG, DataRoot
+from music_assets_tests.support.project import Project
+
+MORE = "user_id,country,total_scrobbles\n6,Malta,1\n"
+
+
+# ---- What is published ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cause", SNAPSHOT)
+def test_the_last_good_snapshot_serves(root: Path, cause: str, caplog: pytest.LogCaptureFixture) -> None:
+    newest, older = published(root).data_version, sorted((root / "music_db").glob("*.duckdb"))[0].stem
+    inflict, where = SNAPSHOT[cause]
+    damaged = inflict(where(root))
+    expected = newest if "pointer" in cause else older.removeprefix("music_db-")
+    with caplog.at_level(logging.WARNING):
+        assert published(root).data_version == expected
+    assert str(damaged) in caplog.text and "music-assets rebuild" in caplog.text
+
+
+@pytest.mark.parametrize("cause", SNAPSHOT)
+def test_a_service_goes_on_with_what_it_served(root: Path, cause: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It asks before every query, and warns once."""
+    snapshots = Snapshots(root)
+    served = snapshots.newest().data_version
+    inflict, where = SNAPSHOT[cause]
+    inflict(where(root))
+    with caplog.at_level(logging.WARNING):
+        found = {snapshots.newest().data_version for _ in range(5)}
+    assert len(found) == 1
+    assert ("pointer" in cause) == (found == {served})
+    assert len(caplog.records) == 1
+
+
+def test_nothing_whole_is_left(root: Path) -> None:
+    for number in (0, 1):
+        garble(pointer(root))
+        empty(snapshot(number)(root))
+    with pytest.raises(
+        NothingPublishedError, match=r"No published snapshot is whole: .*current\.json.*music-assets reb"
+    ):
+        published(root)
+
+
+def test_a_garbled_pointer_of_every_kind_is_told(root: Path) -> None:
+    for content in (
+        b"",
+        b"[]",
+        b"{}",
+        b'"x"',
+        b"null",
+        b"{",
+        b"\xff\xfe",
+        b'{"file": 1}',
+        b'{"tables": []}',
+        b"[" * 9999,
+    ):
+        pointer(root).write_bytes(content)
+        assert published(root).path.is_file()
+
+
+# ---- Logs of history ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        "first log entry missing",
+        "log entry missing",
+        "last log entry missing",
+        "log entry empty",
+        "last log entry empty",
+    ],
+)
+def test_nothing_is_taken_or_removed_over_a_damaged_log(root: Path, cause: str) -> None:
+    """An entry without content is passed over in silence: its rows were gone, and then their files were vacuumed."""
+    inflict, where = RAW[cause]
+    inflict(where(root))
+    project = Project(root, retention_hours=0)
+    dropped = project.drop(USER_DATA, MORE)
+    files = sorted(root.glob("raw_parquet/**/*.parquet"))
+    assert not project.refresh().success
+    assert dropped.exists()
+    assert sorted(root.glob("raw_parquet/**/*.parquet")) == files
+
+
+@pytest.mark.parametrize("table", [USER_DATA, REJECTED_ROWS], ids=lambda table: table.name)
+def test_a_log_that_is_gone_is_no_new_table(root: Path, engine: object, table: object) -> None:
+    """A new table was begun in the folder of the old one, whose files were vacuumed at once."""
+    shutil.rmtree(root / table.folder / "_delta_log")  # type: ignore[attr-defined]
+    data_root = DataRoot(root, engine)  # type: ignore[arg-type]
+    data_root.drop(USER_DATA, "more.csv", MORE)
+    with pytest.raises(LostHistoryError, match=r"_delta_log tells of 0 rows, where \d were published.*doctor"):
+        data_root.ingest.take(USER_DATA, LOG)
+    assert data_root.waiting() == ["more.csv"]
+
+
+def test_a_restored_log_goes_on(root: Path) -> None:
+    entry = log_entry(USER_DATA, -1)(root)
+    kept = entry.read_bytes()
+    empty(entry)
+    project = Project(root)
+    project.drop(USER_DATA, MORE)
+    assert not project.refresh().success
+    entry.write_bytes(kept)
+    assert project.refresh().success
+    assert project.store.snapshot(USER_DATA).rows == 6
+
+
+# ---- Bombs ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_gzip_bomb_is_moved_aside(data_root: DataRoot) -> None:
+    bomb = gzip.compress(b"user_id,country,total_scrobbles\n" + b"1,Germany,5\n" * (8 << 20))
+    data_root.drop(USER_DATA, "bomb.csv.gz", bomb)
+    data_root.drop(USER_DATA, "good.csv", MORE)
+    taken = {file.name: file.outcome for file in data_root.take(USER_DATA).files}
+    assert taken == {"bomb.csv.gz": "rejected", "good.csv": "landed"}
+    reason = (data_root.root / "rejected/bomb.csv.gz.reason.txt").read_text()
+    assert "expands to more than 200 times its size. If it is meant to, drop it uncompressed" in reason
+
+
+def test_a_small_file_may_expand_a_lot(tmp_path: Path) -> None:
+    path = tmp_path / "uniform.csv.gz"
+    path.write_bytes(gzip.compress(b"user_id,country,total_scrobbles\n" + b"1,Germany,5\n" * (4 << 20)))
+    assert path.stat().st_size * 200 < 12 * (4 << 20)
+    check_compression(path)
+
+
+def test_a_bomb_inside_many_members_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "members.csv.gz"
+    path.write_bytes(gzip.compress(bytes(16 << 20)) * 20)
+    with pytest.raises(BadFileError, match="expands"):
+        check_compression(path)

@@ -1,0 +1,261 @@
+"""The published snapshot: whole, consistent, replaced in one step, and removed once nobody reads it."""
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from music_assets.storage.delta import DeltaStore
+from music_assets.storage.published_snapshot import (
+    INPUTS,
+    NothingPublishedError,
+    Published,
+    Publisher,
+    connect,
+    published,
+)
+from music_assets.tables import (
+    ARTIST_EMBEDDING,
+    ARTIST_RANK_IN_COUNTRY,
+    COUNTRY_RANK_PER_ARTIST,
+    REJECTED_ROWS,
+    TABLES,
+    USER_DATA,
+    USER_EMBEDDING,
+    USER_TOP_ARTISTS,
+    Table,
+)
+
+RANKED = [("Germany", "Zaz", 5.0, 2), ("Chad", "Moby", 7.0, 1), ("Germany", "Moby", 9.0, 1)]
+READ_UNTIL_CLOSED = """
+import duckdb, sys
+connection = duckdb.connect(sys.argv[1], read_only=True)
+connection.execute("SELECT count(*) FROM processed_parquet_artist_rank_in_country").fetchall()
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DeltaStore:
+    return DeltaStore(tmp_path)
+
+
+@pytest.fixture
+def publisher(store: DeltaStore) -> Publisher:
+    return Publisher(store, "200MB", 1)
+
+
+def file_of(store: DeltaStore, table: Table, rows: list[tuple]) -> Path:
+    schema = pa.schema([field.with_nullable(True) for field in table.schema.to_pyarrow()])
+    path = store.new_folder(table) / "rows.parquet"
+    pq.write_table(pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema), path)
+    return path
+
+
+def add_user(store: DeltaStore, user: int) -> int:
+    row = (user, "Germany", 1, f"{user}.csv", datetime(2020, 1, 1))
+    return store.append(USER_DATA, [file_of(store, USER_DATA, [row])], [str(user)], {})
+
+
+def rank(store: DeltaStore, inputs: dict[str, int], rows: list[tuple] = RANKED) -> int:
+    """Replace the ranking by a file for each row: within a file rows are sorted, from file to file they are not."""
+    files = [file_of(store, ARTIST_RANK_IN_COUNTRY, [row]) for row in rows]
+    return store.replace(ARTIST_RANK_IN_COUNTRY, files, {INPUTS: inputs})
+
+
+def ask(root: Path, sql: str) -> list[tuple]:
+    with connect(root) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def snapshots(root: Path) -> list[str]:
+    return sorted(path.name for path in (root / "music_db").glob("*.duckdb"))
+
+
+def test_nothing_published(tmp_path: Path) -> None:
+    with pytest.raises(NothingPublishedError, match=r"Nothing is published below .*run the job refresh_rankings"):
+        published(tmp_path)
+
+
+def test_every_table_under_its_full_name(store: DeltaStore, publisher: Publisher) -> None:
+    """Tables without rows have their columns too; raw ones are views, rankings are copied in, sorted."""
+    add_user(store, 1)
+    rank(store, {"user_data": 1})
+    publisher.publish()
+    kinds = dict(ask(store.root, "SELECT table_name, table_type FROM information_schema.tables"))
+    assert set(kinds) == {table.full_name for table in TABLES}
+    assert kinds["raw_parquet_user_data"] == "VIEW"
+    assert kinds["processed_parquet_artist_rank_in_country"] == "BASE TABLE"
+    for table in TABLES:
+        columns = [name for name, *_ in ask(store.root, f"DESCRIBE {table.full_name}")]
+        assert columns == [column.name for column in table.columns]
+    assert ask(store.root, "FROM processed_parquet_artist_rank_in_country") == [RANKED[1], RANKED[2], RANKED[0]]
+    assert ask(store.root, "SELECT user_id, country FROM raw_parquet_user_data") == [(1, "Germany")]
+    assert ask(store.root, "FROM rejected_rows") == []
+
+
+@pytest.mark.parametrize("empty", [True, False], ids=["no rows", "rows"])
+def test_types_are_the_declared_ones(store: DeltaStore, publisher: Publisher, empty: bool) -> None:
+    moment = datetime(2020, 1, 1)
+    rows: dict[Table, tuple] = {
+        USER_DATA: (1, "Chad", 1, "f", moment),
+        USER_TOP_ARTISTS: (1, 1, "Moby", 1, "m", "f", moment),
+        ARTIST_RANK_IN_COUNTRY: RANKED[0],
+        COUNTRY_RANK_PER_ARTIST: ("Chad", "Moby", 1.0, 1.0, 1),
+        ARTIST_EMBEDDING: ("Moby", *(50 * [0.5])),
+        USER_EMBEDDING: (1, *(50 * [0.5])),
+        REJECTED_ROWS: ("user_data", "f", 2, None, "why", "raw", moment),
+    }
+    if not empty:
+        for table, row in rows.items():
+            store.append(table, [file_of(store, table, [row])], [], {})
+    publisher.publish()
+    types = {
+        table.name: " ".join(kind for _, kind, *_ in ask(store.root, f"DESCRIBE {table.full_name}")) for table in TABLES
+    }
+    assert types == {
+        "user_data": "INTEGER VARCHAR BIGINT VARCHAR TIMESTAMP",
+        "user_top_artists": "INTEGER INTEGER VARCHAR BIGINT VARCHAR VARCHAR TIMESTAMP",
+        "artist_rank_in_country": "VARCHAR VARCHAR DOUBLE INTEGER",
+        "country_rank_per_artist": "VARCHAR VARCHAR DOUBLE DOUBLE INTEGER",
+        "artist_embedding": "VARCHAR" + 50 * " DOUBLE",
+        "user_embedding": "INTEGER" + 50 * " DOUBLE",
+        "rejected_rows": "VARCHAR VARCHAR BIGINT VARCHAR VARCHAR VARCHAR TIMESTAMP",
+    }
+
+
+def test_published_tells_what_is_in_it(store: DeltaStore, publisher: Publisher) -> None:
+    version = add_user(store, 1)
+    ranked = rank(store, {"user_data": version})
+    result = publisher.publish()
+    assert published(store.root) == result
+    assert result.tables["raw_parquet_user_data"].version == version
+    assert result.tables["raw_parquet_user_data"].files == store.snapshot(USER_DATA).files
+    shown = result.tables["processed_parquet_artist_rank_in_country"]
+    assert (shown.version, shown.rows, shown.files) == (ranked, 3, ())
+
+
+def test_rows_that_the_rankings_have_not_seen_are_not_shown(store: DeltaStore, publisher: Publisher) -> None:
+    """Users were taken, then the run failed: what is published next shows raw rows and rankings that fit."""
+    seen = add_user(store, 1)
+    first = rank(store, {"user_data": seen})
+    store.replace(
+        COUNTRY_RANK_PER_ARTIST,
+        [file_of(store, COUNTRY_RANK_PER_ARTIST, [])],
+        {INPUTS: {"artist_rank_in_country": first}},
+    )
+    add_user(store, 2)
+    result = publisher.publish()
+    assert result.tables["raw_parquet_user_data"].version == seen
+    assert ask(store.root, "SELECT user_id FROM raw_parquet_user_data") == [(1,)]
+
+    newer = add_user(store, 3)
+    rank(store, {"user_data": newer}, RANKED[:1])
+    result = publisher.publish()
+    assert result.tables["processed_parquet_artist_rank_in_country"].version == first
+    assert result.tables["raw_parquet_user_data"].version == seen
+
+    store.replace(
+        COUNTRY_RANK_PER_ARTIST,
+        [file_of(store, COUNTRY_RANK_PER_ARTIST, [])],
+        {INPUTS: {"artist_rank_in_country": store.snapshot(ARTIST_RANK_IN_COUNTRY).version}},
+    )
+    publisher.publish()
+    assert ask(store.root, "SELECT user_id FROM raw_parquet_user_data ORDER BY 1") == [(1,), (2,), (3,)]
+    assert ask(store.root, "SELECT count(*) FROM processed_parquet_artist_rank_in_country") == [(1,)]
+
+
+def test_pointer_is_whole_at_any_time(store: DeltaStore, publisher: Publisher) -> None:
+    """A reader that opened the pointer before it was replaced reads the old one to its end."""
+    first = publisher.publish()
+    with (store.root / "music_db" / "current.json").open() as pointer:
+        begun = pointer.read(10)
+        second = publisher.publish()
+        assert json.loads(begun + pointer.read())["file"] == first.path.name
+    assert published(store.root).path == second.path
+    assert second.data_version > first.data_version
+    assert not list((store.root / "music_db").glob(".*"))
+
+
+def test_newest_two_are_kept(store: DeltaStore, publisher: Publisher) -> None:
+    paths = [publisher.publish().path.name for _ in range(4)]
+    assert snapshots(store.root) == paths[-2:]
+
+
+def test_publishing_at_once_goes_one_after_the_other(store: DeltaStore) -> None:
+    """One put half of the other's pointer in place; the older one could win, and be removed as the oldest."""
+    rank(store, {})
+    with ThreadPoolExecutor(4) as workers:
+        made = list(workers.map(lambda _: Publisher(store, "200MB", 1).publish(), range(8)))
+    newest = max(made, key=lambda each: each.data_version)
+    assert published(store.root) == newest
+    assert len({each.data_version for each in made}) == len(made)
+    assert newest.path.name in snapshots(store.root)
+    assert len(snapshots(store.root)) == 2
+
+
+def test_what_died_while_it_was_built_is_removed(store: DeltaStore, publisher: Publisher) -> None:
+    folder = store.root / "music_db"
+    (folder / ".building-20200101T000000.000000Z.duckdb.tmp").mkdir(parents=True)
+    for suffix in ("", ".wal", ".tmp/spilled"):
+        (folder / f".building-20200101T000000.000000Z.duckdb{suffix}").write_text("half")
+    publisher.publish()
+    assert not list(folder.glob(".*"))
+
+
+def test_a_version_is_later_than_the_one_before_though_the_clock_went_back(
+    store: DeltaStore, publisher: Publisher
+) -> None:
+    """The one published last was removed as the oldest, while the pointer named it."""
+    for day in ("2999-12-30", "2999-12-31"):
+        first = publisher.publish()
+        first.path.rename(first.path.with_name(f"music_db-{day.replace('-', '')}T235959.999999Z.duckdb"))
+    last = publisher.publish()
+    assert last.data_version == "30000101T000000.000000Z"
+    assert published(store.root) == last
+    assert last.path.exists()
+
+
+def test_snapshot_in_use_is_kept(store: DeltaStore, publisher: Publisher) -> None:
+    rank(store, {})
+    old = publisher.publish()
+    with reading(old) as reader:
+        newer = [publisher.publish().path.name for _ in range(3)]
+        assert snapshots(store.root) == [old.path.name, *newer[-2:]]
+        reader.communicate(timeout=60)
+    last = publisher.publish()
+    assert snapshots(store.root) == [newer[-1], last.path.name]
+
+
+def reading(snapshot: Published) -> subprocess.Popen[str]:
+    """Start a process that has the snapshot open until its standard input is closed."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", READ_UNTIL_CLOSED, str(snapshot.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "open\n"
+    return process
+
+
+def test_published_file_is_read_only_and_refuses_nothing_else(store: DeltaStore, publisher: Publisher) -> None:
+    publisher.publish()
+    with connect(store.root) as connection, pytest.raises(duckdb.InvalidInputException, match="read-only"):
+        connection.execute("CREATE TABLE other (n INT)")
+
+
+def test_root_with_blanks_and_signs_in_its_name(tmp_path: Path) -> None:
+    store = DeltaStore(tmp_path / "o'clock, 100% [new]*")
+    add_user(store, 1)
+    Publisher(store, "200MB", 1).publish()
+    assert ask(store.root, "SELECT user_id FROM raw_parquet_user_data") == [(1,)]

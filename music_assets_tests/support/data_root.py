@@ -1,0 +1,117 @@
+"""A data root for tests: drop files, take them, compute the rankings, read what stands in the tables.
+
+Rows are read back with plain pyarrow, so that what a test sees owes nothing to an engine.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import ibis.expr.types as ir
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hypothesis import HealthCheck, settings
+
+from music_assets.defs.assets import rankings
+from music_assets.engines.base import Engine
+from music_assets.ingest.batches import Ingest, IngestReport
+from music_assets.ingest.landing import Landing
+from music_assets.storage.delta import DeltaStore
+from music_assets.tables import (
+    ARTIST_RANK_IN_COUNTRY,
+    COUNTRY_RANK_PER_ARTIST,
+    REJECTED_ROWS,
+    USER_DATA,
+    USER_TOP_ARTISTS,
+    Column,
+    Table,
+)
+
+LOG = logging.getLogger(__name__)
+DROPPED_SECONDS_AGO = 10_000
+
+
+def table_on(engine: Engine, folder: Path, schema: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> ir.Table:
+    """Return these rows as a table that the engine reads from a file in the folder; `schema`: column names to types."""
+    table = Table("rows", "", "", tuple(Column(name, kind, "") for name, kind in schema.items()))
+    kinds = table.schema.to_pyarrow()
+    columns = [pa.array([row[place] for row in rows], field.type) for place, field in enumerate(kinds)]
+    file = folder / f"{uuid4().hex}.parquet"
+    pq.write_table(pa.table(columns, schema=kinds), file)
+    return engine.read(table, [str(file)])
+
+
+def examples(engine: Engine, number: int) -> settings:
+    """Return the settings of a hypothesis test: on Spark, where an example is a dozen jobs, a quarter as many."""
+    return settings(
+        max_examples=number if engine.name == "duckdb" else max(1, number // 4),
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+
+
+class DataRoot:
+    """A data root below a temporary folder, with everything that works on it."""
+
+    def __init__(self, root: Path, engine: Engine) -> None:
+        self.root = root
+        self.engine = engine
+        self.landing = Landing(root, settle_seconds=0, pause_between_looks=0)
+        self.landing.prepare()
+        self.store = DeltaStore(root)
+        self.ingest = Ingest(self.landing, self.store, engine)
+        self.dropped = 0
+
+    def drop(self, table: Table, name: str, content: str | bytes) -> Path:
+        """Put a file into the table's drop folder; one dropped later is a second younger."""
+        path = self.landing.folder(table) / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        self.dropped += 1
+        moment = time.time() - DROPPED_SECONDS_AGO + self.dropped
+        os.utime(path, (moment, moment))
+        return path
+
+    def take(self, table: Table) -> IngestReport:
+        """Take what waits for the table."""
+        return self.ingest.take(table, LOG)
+
+    def waiting(self) -> list[str]:
+        """The names of the files in the drop folders, hidden ones too."""
+        return sorted(path.name for path in (self.root / "user_data").rglob("*") if path.is_file())
+
+    def rows(self, table: Table, *columns: str) -> list[tuple[Any, ...]]:
+        """The rows of the newest snapshot, as they stand in its files; of these columns, or of all."""
+        names = list(columns) or [column.name for column in table.columns]
+        rows = [row for file in self.store.snapshot(table).files for row in pq.read_table(file).to_pylist()]
+        return [tuple(row[name] for name in names) for row in rows]
+
+    def delivered(self, table: Table) -> list[tuple[Any, ...]]:
+        """The rows of a raw table without what was added to them, sorted."""
+        return sorted(self.rows(table, *(column.name for column in table.delivered)), key=repr)
+
+    def rejected(self) -> list[tuple[Any, ...]]:
+        """Line, column, reason and raw text of every rejected row, sorted."""
+        return sorted(self.rows(REJECTED_ROWS, "line", "column_name", "reason", "raw_line"), key=repr)
+
+    def rank(self) -> None:
+        """Compute and commit both rankings, as the assets do."""
+        read = {
+            table: self.engine.read(table, self.store.snapshot(table).files) for table in (USER_DATA, USER_TOP_ARTISTS)
+        }
+        artists = rankings.artist_rank_in_country(
+            store=self.store,
+            engine=self.engine,
+            reader=self.engine,
+            user_data=read[USER_DATA],
+            user_top_artists=read[USER_TOP_ARTISTS],
+        )
+        self._replace(ARTIST_RANK_IN_COUNTRY, artists)
+        ranked = self.engine.read(ARTIST_RANK_IN_COUNTRY, self.store.snapshot(ARTIST_RANK_IN_COUNTRY).files)
+        self._replace(COUNTRY_RANK_PER_ARTIST, rankings.country_rank_per_artist(ranked))
+
+    def _replace(self, table: Table, rows: Any) -> None:
+        self.store.replace(table, self.engine.write(rows, table, self.store.new_folder(table)))

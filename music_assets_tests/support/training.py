@@ -1,0 +1,40 @@
+"""A data root with made-up rows, refreshed and trained through the real jobs."""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from music_assets.defs.build import build_definitions
+from music_assets.defs.jobs import REFRESH_RANKINGS, TRAIN_EMBEDDINGS
+from music_assets.ingest.landing import Landing
+from music_assets.sample_data.generator import generate
+from music_assets.settings import Settings
+
+
+def run_job(root: Path, job: str, instance: dg.DagsterInstance, **config: Any) -> dg.ExecuteInProcessResult:
+    """Run a job to its end, whatever that is; `config` goes to the training."""
+    definitions = build_definitions(Settings(data=root, settle_seconds=0))
+    ops = {"ops": {"embeddings": {"config": config}}} if config else None
+    return definitions.resolve_job_def(job).execute_in_process(ops, instance=instance, raise_on_error=False)
+
+
+def drop(root: Path, users: int, seed: int = 0) -> None:
+    """Drop made-up files."""
+    landing = Landing(root)
+    landing.prepare()
+    made = generate(root / "made", users, seed)
+    for path in (made.users_csv, made.user_top_artists_csv):
+        landing.place(path)
+
+
+def refresh(root: Path, instance: dg.DagsterInstance) -> None:
+    """Run refresh_rankings, which must succeed."""
+    assert run_job(root, REFRESH_RANKINGS, instance).success
+
+
+def train(root: Path, instance: dg.DagsterInstance, **config: Any) -> dg.ExecuteInProcessResult:
+    """Run train_embeddings, which must succeed."""
+    ended = run_job(root, TRAIN_EMBEDDINGS, instance, **config)
+    assert ended.success
+    return ended
