@@ -15,8 +15,9 @@ from benchmarks.digest import COLUMNS, Digest, digest
 from benchmarks.processes import Command
 from benchmarks.results import OURS
 from benchmarks.running import Entrant
+from music_assets.data_root import DataRoot
 from music_assets.defs.jobs import REFRESH_RANKINGS
-from music_assets.runtime.up import HOME, project_folder
+from music_assets.runtime.up import project_folder
 from music_assets.settings import PREFIX
 from music_assets.storage.published_snapshot import connect
 from music_assets.tables import RANKING_TABLES
@@ -78,7 +79,7 @@ class Ours:
 
     def digest(self, folder: Path) -> Digest:
         """Read what is published."""
-        with connect(folder) as connection:
+        with connect(DataRoot(folder)) as connection:
             return digest(connection, {name: _full_name(name) for name in COLUMNS})
 
     def _materialize(self, folder: Path, selection: str) -> Command:
@@ -89,7 +90,7 @@ class Ours:
             f"{PREFIX}DATA": str(folder),
             f"{PREFIX}SETTLE_SECONDS": "0",
             f"{PREFIX}THREADS": str(self.threads or ""),
-            "DAGSTER_HOME": str(folder / HOME),
+            "DAGSTER_HOME": str(DataRoot(folder).dagster_home),
         }
         return Command(
             [sys.executable, "-m", "dagster", *arguments, "-m", "music_assets.definitions"],
@@ -97,8 +98,8 @@ class Ours:
         )
 
     def _make_home(self, folder: Path) -> None:
-        (folder / HOME).mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(project_folder() / "dagster.yaml", folder / HOME / "dagster.yaml")
+        DataRoot(folder).dagster_home.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(project_folder() / "dagster.yaml", DataRoot(folder).dagster_home / "dagster.yaml")
 
 
 def _full_name(name: str) -> str:

@@ -23,9 +23,10 @@ from benchmarks.processes import Command, Usage, Watch, run, running
 from benchmarks.results import OURS
 from benchmarks.running import Entrant, Setting
 from benchmarks.services import OurService, Question, free_port
+from music_assets.data_root import DataRoot
 from music_assets.defs.jobs import REFRESH_RANKINGS
 from music_assets.runtime.launcher import CLOCK_SECONDS, WORKER
-from music_assets.runtime.up import HOME, project_folder
+from music_assets.runtime.up import project_folder
 from music_assets.settings import PREFIX, Settings
 
 SENSOR_INTERVAL: int = Settings.model_fields["sensor_interval"].default
@@ -94,7 +95,7 @@ class OurDaemon:
                 return False
             return status == 200 and json.loads(body)["rows"] == [[1]]
 
-        return Station(drop, arrived, folder / HOME)
+        return Station(drop, arrived, DataRoot(folder).dagster_home)
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,8 @@ class EmptyDaemon:
         folder = folder_of(setting, "up", self.name)
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "drops").mkdir(parents=True)
-        (folder / HOME).mkdir()
-        shutil.copyfile(project_folder() / "dagster.yaml", folder / HOME / "dagster.yaml")
+        DataRoot(folder).dagster_home.mkdir()
+        shutil.copyfile(project_folder() / "dagster.yaml", DataRoot(folder).dagster_home / "dagster.yaml")
         return folder
 
     def command(self, folder: Path, http: int, web: int) -> Command:
@@ -119,7 +120,7 @@ class EmptyDaemon:
         environment = {
             "EMPTY_DROPS": str(folder / "drops"),
             "SENSOR_INTERVAL": str(SENSOR_INTERVAL),
-            "DAGSTER_HOME": str(folder / HOME),
+            "DAGSTER_HOME": str(DataRoot(folder).dagster_home),
         }
         return Command([sys.executable, "-m", "dagster", *arguments, "--log-level", "warning"], environment)
 
@@ -129,7 +130,7 @@ class EmptyDaemon:
         return Station(
             lambda files: _renamed([files.users], [drops]),
             lambda files: not any(drops.glob("*.csv")),
-            folder / HOME,
+            DataRoot(folder).dagster_home,
         )
 
 
@@ -236,7 +237,7 @@ def _listens(port: int) -> bool | None:
 def _launch(folder: Path) -> None:
     """Launch a run without a drop."""
     workspace = ["-w", str(project_folder() / "workspace.yaml")]
-    environment = {f"{PREFIX}DATA": str(folder), "DAGSTER_HOME": str(folder / HOME)}
+    environment = {f"{PREFIX}DATA": str(folder), "DAGSTER_HOME": str(DataRoot(folder).dagster_home)}
     command = [sys.executable, "-m", "dagster", "job", "launch", "-j", REFRESH_RANKINGS, *workspace]
     run(Command(command, environment), folder.with_suffix(".launch.log"))
 

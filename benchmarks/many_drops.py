@@ -22,6 +22,7 @@ from typing import TypeVar
 import dagster as dg
 import duckdb
 
+from music_assets.data_root import DataRoot
 from music_assets.defs.build import build_definitions
 from music_assets.defs.jobs import REFRESH_RANKINGS
 from music_assets.ingest.landing import Landing
@@ -99,7 +100,7 @@ def drop(root: Path, number: int) -> None:
     first = number * USERS_IN_DROP
     again = [chance.randrange(first) for _ in range(DELIVERED_AGAIN)] if number else []
     users = [*again, *range(first, first + USERS_IN_DROP)]
-    landing = Landing(root)
+    landing = Landing(DataRoot(root))
     landing.prepare()
     lines = [f"{user},{chance.choice(('Germany', 'Chad', 'Mali'))},{chance.randrange(9999)}" for user in users]
     write(landing.folder(USER_DATA) / f"{number}.csv", "user_id,country,total_scrobbles", lines)
@@ -118,7 +119,7 @@ def write(path: Path, header: str, lines: list[str]) -> None:
 
 def storage(root: Path) -> tuple[int, int, float]:
     """Return the parquet files of history in the newest versions, those on the disk, and the KB of all logs."""
-    store = DeltaStore(root)
+    store = DeltaStore(DataRoot(root))
     history = (*RAW_TABLES, REJECTED_ROWS)
     in_tables = sum(len(store.snapshot(table).files) for table in history)
     on_disk = sum(1 for table in history for _ in store.folder(table).glob("part-*/*.parquet"))
@@ -128,7 +129,7 @@ def storage(root: Path) -> tuple[int, int, float]:
 
 def latencies(root: Path, number: int) -> tuple[float, float]:
     """Return the median milliseconds of a ranking's lookup, and of one in the history."""
-    with connect(root) as connection:
+    with connect(DataRoot(root)) as connection:
         found = []
         for query, values in ((RANKING, [f"artist {n}" for n in range(ASKED)]), (RAW, range(number, number + ASKED))):
             taken = [timed(partial(rows_of, connection, query, value))[0] for value in values]

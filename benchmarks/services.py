@@ -18,6 +18,7 @@ from benchmarks.load import ask_once
 from benchmarks.processes import Command, run
 from benchmarks.results import OURS
 from benchmarks.running import Entrant
+from music_assets.data_root import DataRoot
 from music_assets.settings import PREFIX
 from music_assets.storage.published_snapshot import published
 
@@ -139,7 +140,7 @@ class NaiveService:
                 FROM processed_parquet_country_rank_per_artist""",
         }
         folder.mkdir(parents=True, exist_ok=True)
-        with duckdb.connect(str(published(root).path), read_only=True) as connection:
+        with duckdb.connect(str(published(DataRoot(root)).path), read_only=True) as connection:
             connection.execute(f"SET temp_directory = '{folder}/spill'")
             for name, sql in tables.items():
                 connection.execute(f"COPY ({sql}) TO '{folder}/{name}.parquet'")
@@ -168,7 +169,7 @@ class Datasette:
     def prepare(self, root: Path, folder: Path) -> None:
         """Fill and index the SQLite file."""
         folder.mkdir(parents=True, exist_ok=True)
-        arguments = [sys.executable, str(PEERS / "datasette_sqlite.py"), str(published(root).path)]
+        arguments = [sys.executable, str(PEERS / "datasette_sqlite.py"), str(published(DataRoot(root)).path)]
         run(Command([*arguments, str(folder / "music.db")], {}), folder / "build.log")
 
     def command(self, root: Path, folder: Path, port: int) -> Command:

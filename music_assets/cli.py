@@ -24,6 +24,7 @@ from rich.table import Column
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from music_assets.data_root import DataRoot
 from music_assets.engines.java import JavaMissingError, check_java
 from music_assets.ingest.exact_reader import BadFileError
 from music_assets.ingest.landing import Landing
@@ -83,6 +84,10 @@ def _settings() -> Settings:
         raise _fail(str(error)) from None
 
 
+def _root() -> DataRoot:
+    return DataRoot(_settings().data)
+
+
 def _able_settings() -> Settings:
     """Return the settings, once it is known that the engine they choose can run here."""
     chosen = _settings()
@@ -116,7 +121,7 @@ def generate(
 @app.command()
 def drop(files: Annotated[list[Path], typer.Argument(help="CSV files, gzip-compressed (.csv.gz) or not.")]) -> None:
     """Put CSV files into the drop folder that their header fits; the sensor takes them from there."""
-    landing = Landing(_settings().data)
+    landing = Landing(_root())
     failed = 0
     for file in files:
         try:
@@ -150,7 +155,7 @@ def query(
         _ask_service(url, sql, output, limit, key)
         return
     try:
-        with connect(_settings().data) as connection:
+        with connect(_root()) as connection:
             cursor = connection.execute(sql)
             if cursor is None or not cursor.description:
                 raise _fail("There is no statement in it that gives rows.")
@@ -163,7 +168,7 @@ def query(
 def tables() -> None:
     """List the tables of the published music_db with their rows and columns."""
     try:
-        current = published(_settings().data)
+        current = published(_root())
     except NothingPublishedError as error:
         raise _fail(str(error)) from None
     listing = RichTable("table", "rows", "columns", "description", title=f"music_db {current.data_version}")
@@ -210,7 +215,7 @@ def rebuild() -> None:
 def home() -> None:
     """Print the DAGSTER_HOME of the data root, made ready: export DAGSTER_HOME="$(music-assets home)"."""
     try:
-        out.print(str(local.dagster_home(_settings().data)), highlight=False, soft_wrap=True)
+        out.print(str(local.dagster_home(_root())), highlight=False, soft_wrap=True)
     except local.ProjectNotFoundError as error:
         raise _fail(str(error)) from None
 
@@ -222,10 +227,10 @@ def up(
 ) -> None:
     """Start the web UI, the daemon with its sensor, and the query service; Ctrl-C stops all of it."""
     chosen = _able_settings()
-    root, address = chosen.data, f"http://{host}:{port}"
+    root, address = DataRoot(chosen.data), f"http://{host}:{port}"
     Landing(root).prepare()
     try:
-        with local.only_one(root, address):
+        with local.up_lock(root, address):
             local.check_port(host, port, "--port")
             local.check_port(chosen.host, chosen.port, "MUSIC_ASSETS_PORT")
             err.print(f"data root      [bold]{_escaped(root)}[/]", highlight=False, soft_wrap=True)

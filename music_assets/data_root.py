@@ -1,20 +1,208 @@
-"""Scratch folders: one for each process that needs one, gone with it; what killed ones left goes with the next."""
+"""The data root: its folders, its layout version, its locks, durable writes, and scratch space.
 
+Nobody else joins a path to the data root. What the files in these folders mean does not belong here: drops and
+rejected files belong to `ingest/`, tables and snapshots to `storage/`, the Dagster home to `runtime/`.
+"""
+
+import os
 import shutil
 import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-PREFIX = "process-"
+from music_assets.tables import RAW_TABLES, Table
+
+LAYOUT_VERSION = 1
+"""Version of the folder layout. Raise it when an older release could not work on the result."""
+ASIDE_SUFFIX = ".part"
+"""Suffix of a file that is being written; its name starts with a dot."""
+SCRATCH_PREFIX = "process-"
+
+
+class LayoutError(Exception):
+    """The data root has a layout that this release does not know."""
+
+
+class LockHeldError(Exception):
+    """Another process holds the lock."""
+
+
+@dataclass(frozen=True)
+class DataRoot:
+    """The folders and locks below one data root. Creating the object touches no file."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def drop_folder(self, table: Table) -> Path:
+        """Return the folder into which CSV files for a raw table are dropped."""
+        return self.path / "user_data" / table.name
+
+    def table_folder(self, table: Table) -> Path:
+        """Return the folder of a Delta table."""
+        return self.path / table.folder
+
+    @property
+    def rejected(self) -> Path:
+        """The folder of files that could not be loaded, and of copies of files that were not loaded completely."""
+        return self.path / "rejected"
+
+    @property
+    def snapshots(self) -> Path:
+        """The folder of the published snapshots and of the pointer to the newest."""
+        return self.path / "music_db"
+
+    @property
+    def damaged(self) -> Path:
+        """The folder into which damaged tables are moved."""
+        return self.path / "damaged"
+
+    @property
+    def dagster_home(self) -> Path:
+        """The DAGSTER_HOME of this data root, unless the environment names another."""
+        return self.path / ".dagster_home"
+
+    @property
+    def scratch(self) -> Path:
+        """The parent folder of all scratch folders."""
+        return self.path / ".scratch"
+
+    @property
+    def training(self) -> Path:
+        """The scratch folder of a training."""
+        return self.scratch / "training"
+
+    @property
+    def ingest_lock(self) -> Path:
+        """The lock of whoever loads dropped files."""
+        return self.path / ".ingest.lock"
+
+    @property
+    def publish_lock(self) -> Path:
+        """The lock of whoever publishes a snapshot, or deletes files that a snapshot may refer to."""
+        return self.path / ".publish.lock"
+
+    @property
+    def training_lock(self) -> Path:
+        """The lock of whoever trains embeddings."""
+        return self.scratch / "training.lock"
+
+    @property
+    def up_lock(self) -> Path:
+        """The lock of `music-assets up`."""
+        return self.path / ".up.lock"
+
+    def prepare(self) -> None:
+        """Create the drop folders, and record the layout version of a new data root. Raises LayoutError."""
+        for table in RAW_TABLES:
+            self.drop_folder(table).mkdir(parents=True, exist_ok=True)
+        self.check_layout()
+        if not self._version_file.exists():
+            with durable_write(self._version_file) as file:
+                file.write(f"{LAYOUT_VERSION}\n".encode())
+
+    def check_layout(self) -> None:
+        """Raise LayoutError unless this release can work on the data root.
+
+        A root without a version file is new, or was written by a release before 0.2, whose layout is version 1.
+        """
+        try:
+            found = self._version_file.read_text(encoding="ascii", errors="replace").strip()
+        except FileNotFoundError:
+            return
+        if found != str(LAYOUT_VERSION):
+            raise LayoutError(
+                f"The data root {self} has layout version {found[:20]!r}; this release works on version "
+                f"{LAYOUT_VERSION}. Install the release that wrote it, or choose another data root with "
+                "MUSIC_ASSETS_DATA."
+            )
+
+    def temporary_files(self) -> list[Path]:
+        """Return what a killed process may have left: half-written files, scratch folders, and tables moved aside."""
+        patterns = (f"user_data/*/.*{ASIDE_SUFFIX}", "music_db/.*", ".scratch/*", "damaged/*")
+        return [path for pattern in patterns for path in sorted(self.path.glob(pattern)) if path.suffix != ".lock"]
+
+    @property
+    def _version_file(self) -> Path:
+        return self.path / ".layout_version"
+
+
+def acquire_lock(path: Path, wait: bool = False) -> FileLock:
+    """Acquire an exclusive lock, to be released by its holder, or by the system when the process dies.
+
+    Raises LockHeldError if another process, or another part of this one, holds it and `wait` is false.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        raise LockHeldError(f"{path} is held by another process.") from None
+    return lock
+
+
+@contextmanager
+def exclusive_lock(path: Path, wait: bool = False) -> Iterator[None]:
+    """Hold an exclusive lock. Raises LockHeldError as `acquire_lock` does."""
+    lock = acquire_lock(path, wait)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds the lock. Changes nothing."""
+    if not path.exists():
+        return False
+    try:
+        acquire_lock(path).release()
+    except LockHeldError:
+        return True
+    return False
+
+
+@contextmanager
+def durable_write(target: Path, rename: Callable[[Path, Path], object] = Path.replace) -> Iterator[BinaryIO]:
+    """Write a file so that readers, and a crash, see all of it or nothing.
+
+    The file is written next to the target under a hidden name and forced to disk; `rename` then gives it its name, by
+    default replacing what was there. On an error nothing is left behind.
+    """
+    aside = target.with_name(f".{uuid4().hex}{ASIDE_SUFFIX}")
+    try:
+        with aside.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        rename(aside, target)
+        sync(target.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Force a file, or the entries of a folder, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class Scratch:
-    """A folder below `parent` for one user of it, made when it is first needed.
+    """A scratch folder below `parent` for one user of it, created on first use and removed with this object.
 
-    A lock, which the system takes away from a dead process, tells the folder of a living one from what was left behind.
+    A lock distinguishes the folder of a live process from one that a killed process left behind.
     """
 
     def __init__(self, parent: Path) -> None:
@@ -22,29 +210,26 @@ class Scratch:
 
     @cached_property
     def folder(self) -> Path:
-        """Return the folder, empty at first; folders of dead processes are removed on the way."""
-        self.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.parent / "making.lock"):
-            for lock in self.parent.glob(f"{PREFIX}*.lock"):
-                _remove_if_left(lock)
-            folder = self.parent / f"{PREFIX}{uuid4().hex}"
-            held = FileLock(folder.with_suffix(".lock"))
-            held.acquire()
+        """The folder, empty at first. Folders of dead processes are removed on the way."""
+        with exclusive_lock(self.parent / "making.lock", wait=True):
+            for lock_file in self.parent.glob(f"{SCRATCH_PREFIX}*.lock"):
+                _remove_if_abandoned(lock_file)
+            folder = self.parent / f"{SCRATCH_PREFIX}{uuid4().hex}"
+            lock = acquire_lock(folder.with_suffix(".lock"))
             folder.mkdir()
-        weakref.finalize(self, _remove, folder, held)
+        weakref.finalize(self, _remove, folder, lock)
         return folder
 
 
-def _remove_if_left(lock_file: Path) -> None:
-    lock = FileLock(lock_file)
+def _remove_if_abandoned(lock_file: Path) -> None:
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
+        lock = acquire_lock(lock_file)
+    except LockHeldError:
         return
     _remove(lock_file.with_suffix(""), lock)
 
 
-def _remove(folder: Path, held: FileLock) -> None:
+def _remove(folder: Path, lock: FileLock) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    Path(held.lock_file).unlink(missing_ok=True)
-    held.release()
+    Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()

@@ -11,7 +11,7 @@ from music_assets.engines.base import Engine
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.engines.java import JavaMissingError, check_java
 from music_assets_tests.support.damaged import publish_twice
-from music_assets_tests.support.data_root import DataRoot
+from music_assets_tests.support.ingest_harness import IngestHarness
 
 if TYPE_CHECKING:
     from music_assets.engines.spark import SparkEngine
@@ -58,9 +58,9 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture
-def data_root(tmp_path: Path, engine: Engine) -> DataRoot:
+def harness(tmp_path: Path, engine: Engine) -> IngestHarness:
     """An empty data root."""
-    return DataRoot(tmp_path / "data", engine)
+    return IngestHarness(tmp_path / "data", engine)
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from benchmarks.services import (
     requests,
     wait_until_ready,
 )
+from music_assets.data_root import DataRoot
 from music_assets.storage.published_snapshot import connect
 
 FLOOR = "DuckDB in process"
@@ -74,7 +75,7 @@ def sample_of_artists(root: Path) -> list[str]:
     """Return names of artists, each as likely as any other, the same each time."""
     sql = f"""SELECT artist_name FROM processed_parquet_country_rank_per_artist WHERE rank = 1
         ORDER BY hash(artist_name), artist_name LIMIT {ARTISTS}"""
-    with connect(root) as connection:
+    with connect(DataRoot(root)) as connection:
         return [name for (name,) in connection.execute(sql).fetchall()]
 
 
@@ -103,7 +104,7 @@ def _asked(
 def _in_process(
     setting: Setting, root: Path, artists: Sequence[str], number: int, agreement: Agreement
 ) -> Iterator[Measurement]:
-    with connect(root) as connection:
+    with connect(DataRoot(root)) as connection:
         for question in QUESTIONS:
             ask = _asker(connection, question, artists)
             agreement.check(FLOOR, ask(0), question.name)

@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from music_assets.data_root import DataRoot
 from music_assets.defs.assets import embeddings, rankings
 from music_assets.defs.assets import published_snapshot as music_db
 from music_assets.defs.assets import raw_tables as raw_parquet
@@ -33,7 +34,7 @@ def build_definitions(
     resources: dict[str, Any] | None = None,
 ) -> dg.Definitions:
     """Assemble what Dagster loads, with `engine`, `checks` and single `resources` replaced where they are given."""
-    root = settings.data
+    root = DataRoot(settings.data)
     computing = {"engine": engine, "reader": engine} if engine else _computing(settings)
     engine, reader = computing["engine"], computing["reader"]
     store = DeltaStore(root)
@@ -59,7 +60,7 @@ def build_definitions(
             "trainer": train,
             **computing,
             "ingest": Ingest(landing, store, engine, settings.retention_hours),
-            "training_folder": TrainingFolder(root / ".scratch" / "training"),
+            "training_folder": TrainingFolder(root),
             "publisher": Publisher(store, settings.memory_limit, settings.threads),
             "thresholds": Thresholds(settings.reject_warn_share, settings.reject_fail_share),
             **(resources or {}),
@@ -75,7 +76,7 @@ def _computing(settings: Settings) -> dict[str, Any]:
 
     Nothing of Spark is imported with DuckDB, and no JVM started before the session is used. Raises JavaMissingError.
     """
-    scratch = settings.data / ".scratch"
+    scratch = DataRoot(settings.data).scratch
     duckdb = DuckDBEngine(scratch, settings.memory_limit, settings.threads)
     if settings.engine == "duckdb":
         return {"engine": duckdb, "reader": duckdb}

@@ -1,11 +1,11 @@
-"""The folder a training works in: one training at a time; what a killed one left there goes when the next begins."""
+"""The folder in which a training works: one training at a time, without leftovers of a killed one."""
 
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from music_assets.data_root import DataRoot, LockHeldError, acquire_lock
 
 
 class TrainingUnderwayError(Exception):
@@ -15,8 +15,8 @@ class TrainingUnderwayError(Exception):
 class TrainingFolder:
     """The folder below a data root for the files of a training."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, root: DataRoot) -> None:
+        self.root = root
 
     @contextmanager
     def occupied(self) -> Iterator[Path]:
@@ -24,18 +24,17 @@ class TrainingFolder:
 
         Raises TrainingUnderwayError where another process holds it. The system frees it when that process dies.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path.with_suffix(".lock"))
+        folder = self.root.training
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
+            lock = acquire_lock(self.root.training_lock)
+        except LockHeldError:
             raise TrainingUnderwayError(
                 "Another training is running on this data root. Wait for it to end, or cancel it."
             ) from None
         try:
-            shutil.rmtree(self.path, ignore_errors=True)
-            self.path.mkdir()
-            yield self.path
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            yield folder
         finally:
-            shutil.rmtree(self.path, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
             lock.release()

@@ -28,7 +28,7 @@ from music_assets.ingest.small_files import BYTES_TOGETHER, FEWEST_TOGETHER, is_
 from music_assets.ingest.threads import begin, settle
 from music_assets.storage.delta import FILES, ConcurrentCommitError, DeltaStore
 from music_assets.storage.integrity import lost_history
-from music_assets.storage.published_snapshot import DamagedPointerError, alone, shown_files
+from music_assets.storage.published_snapshot import DamagedPointerError, publish_lock, shown_files
 from music_assets.tables import RAW_TABLES, REJECTED_ROWS, Table
 
 File = TypeVar("File")
@@ -159,7 +159,7 @@ class Ingest:
         try:
             if self.store.compact(table):
                 log.info(f"{table.full_name}: compacted to {len(self.store.snapshot(table).files)} parquet files")
-            with alone(self.store.root):
+            with publish_lock(self.store.root):
                 self.store.vacuum(table, self.retention_hours, shown_files(self.store.root))
         except ConcurrentCommitError as error:
             log.info(f"Not compacted this time: {error}")
@@ -225,7 +225,7 @@ class Ingest:
         try:
             became = f"moved to {self.landing.quarantine(file, reason)}"
         except OSError as error:
-            became = f"it stays, as it cannot be moved to {self.landing.root / 'rejected'}: {error.strerror}"
+            became = f"it stays, as it cannot be moved to {self.landing.root.rejected}: {error.strerror}"
             log.error(f"{file.name}: {became}")
         report.add(TakenFile(file.name, REJECTED, file.size, note=f"{reason}; {became}"), log)
 

@@ -5,7 +5,6 @@ import os
 import shutil
 import time
 import unicodedata
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,15 +12,13 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from music_assets.data_root import DataRoot, LockHeldError, acquire_lock, durable_write
 from music_assets.ingest.exact_reader import BadFileError, names_in_header
 from music_assets.tables import RAW_TABLES, Table
 
 SUFFIXES = (".csv", ".csv.gz")
 NOT_LOOKED_AT = (".", "_")
 HASHED_AT_ONCE = 1 << 20
-INGEST_LOCK = ".ingest.lock"
 REASON_SUFFIX = ".reason.txt"
 CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode categories of control characters, marks that turn the direction of text, stray surrogates, line ends."""
@@ -62,7 +59,7 @@ def look_at(path: Path) -> DroppedFile:
 class Landing:
     """The drop folders below a data root, and the folder of what was rejected."""
 
-    def __init__(self, root: Path, settle_seconds: float = 2.0, pause_between_looks: float = 0.2) -> None:
+    def __init__(self, root: DataRoot, settle_seconds: float = 2.0, pause_between_looks: float = 0.2) -> None:
         self.root = root
         self.settle_seconds = settle_seconds
         self.pause_between_looks = pause_between_looks
@@ -70,12 +67,11 @@ class Landing:
 
     def folder(self, table: Table) -> Path:
         """Return the folder into which CSV files for the table are dropped."""
-        return self.root / "user_data" / table.name
+        return self.root.drop_folder(table)
 
     def prepare(self) -> None:
-        """Make the drop folders where they are missing."""
-        for table in RAW_TABLES:
-            self.folder(table).mkdir(parents=True, exist_ok=True)
+        """Make the drop folders where they are missing. Raises LayoutError."""
+        self.root.prepare()
 
     def listing(self, table: Table) -> list[DroppedFile]:
         """Return every CSV file in the table's folder, complete or not, the oldest first.
@@ -120,17 +116,16 @@ class Landing:
         """
         folder = self.folder(table_of(file))
         folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / f".{uuid.uuid4().hex}.part"
-        try:
-            with file.open("rb") as source, aside.open("wb") as target:
-                while block := source.read(HASHED_AT_ONCE):
-                    target.write(block)
-                    progress(len(block))
-                target.flush()
-                os.fsync(target.fileno())
-            return _move_beside(aside, folder / file.name)
-        finally:
-            aside.unlink(missing_ok=True)
+        placed: list[Path] = []
+
+        def rename(aside: Path, target: Path) -> None:
+            placed.append(_move_beside(aside, target))
+
+        with file.open("rb") as source, durable_write(folder / file.name, rename) as target:
+            while block := source.read(HASHED_AT_ONCE):
+                target.write(block)
+                progress(len(block))
+        return placed[0]
 
     def quarantine(self, file: DroppedFile, reason: str) -> Path:
         """Move a file that cannot be taken into `rejected/`, beside a text file that gives the reason."""
@@ -146,7 +141,7 @@ class Landing:
         The reason is written first: a run that dies in between leaves it without its file, and the next one writes over
         it.
         """
-        folder = self.root / "rejected"
+        folder = self.root.rejected
         folder.mkdir(parents=True, exist_ok=True)
         # No name needs to be claimed: only who holds the right to take files puts one here.
         aside = next(name for name in _names(folder / file.name, len(REASON_SUFFIX)) if not os.path.lexists(name))
@@ -174,10 +169,9 @@ class Landing:
 
         Raises IngestRunningError where another process holds it.
         """
-        lock = FileLock(self.root / INGEST_LOCK)
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
+            lock = acquire_lock(self.root.ingest_lock)
+        except LockHeldError:
             raise IngestRunningError(
                 f"Another run is taking the files below {self.root}. Wait for it to end, then run again."
             ) from None
@@ -273,14 +267,6 @@ def _names(target: Path, room: int = 0) -> Iterator[Path]:
 
 def _copy_durably(source: str, target: str) -> None:
     """Copy to another file system; the source is removed next, so the copy must be whole and on the disk."""
-    aside = Path(target).with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        shutil.copy2(source, aside)
-        descriptor = os.open(aside, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        aside.replace(target)
-    finally:
-        aside.unlink(missing_ok=True)
+    with Path(source).open("rb") as file, durable_write(Path(target)) as copy:
+        shutil.copyfileobj(file, copy)
+    shutil.copystat(source, target)

@@ -3,7 +3,6 @@
 Here stand findings; the command line prints them.
 """
 
-import fcntl
 import os
 import platform
 import shutil
@@ -20,18 +19,18 @@ import dagster as dg
 import duckdb
 from packaging.requirements import Requirement
 
+from music_assets.data_root import DataRoot, is_locked
 from music_assets.defs.checks import CHECKS, Subject, Thresholds
 from music_assets.defs.jobs import REFRESH_RANKINGS, TRAIN_EMBEDDINGS
 from music_assets.defs.sensors import DROP_SENSOR, UNFINISHED
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.engines.java import JavaMissingError, check_java
-from music_assets.ingest.landing import INGEST_LOCK, REASON_SUFFIX, DroppedFile, Landing, printable
+from music_assets.ingest.landing import REASON_SUFFIX, DroppedFile, Landing, printable
 from music_assets.runtime.up import home_folder
 from music_assets.settings import SECRETS, Settings
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.integrity import Damage, content, damages
 from music_assets.storage.published_snapshot import (
-    PUBLISH_LOCK,
     DamagedPointerError,
     NothingPublishedError,
     Published,
@@ -179,11 +178,11 @@ def _without_hard_links(root: Path) -> str:
 
 def _room_needed(settings: Settings) -> int:
     """Return bytes: what waits is written once more, and what is computed anew stands twice for a while."""
-    store, landing = DeltaStore(settings.data), Landing(settings.data)
+    store, landing = DeltaStore(DataRoot(settings.data)), Landing(DataRoot(settings.data))
     waiting = sum(file.size for table in RAW_TABLES for file in _listed(landing, table))
     computed = sum(store.snapshot(table).size_bytes for table in TABLES if table.sort_by and not damages(store, table))
     try:
-        shown = published(settings.data).size_bytes
+        shown = published(DataRoot(settings.data)).size_bytes
     except NothingPublishedError:
         shown = 0
     return max(LEAST_FREE, 2 * waiting + computed + shown)
@@ -194,7 +193,7 @@ def _listed(landing: Landing, table: Table) -> list[DroppedFile]:
 
 
 def _drops(settings: Settings) -> Iterator[Finding]:
-    landing = Landing(settings.data)
+    landing = Landing(DataRoot(settings.data))
     for table in RAW_TABLES:
         subject = f"drops of {table.name}"
         waiting = _listed(landing, table)
@@ -210,7 +209,7 @@ def _drops(settings: Settings) -> Iterator[Finding]:
 
 
 def _rejected(settings: Settings) -> Iterator[Finding]:
-    folder = settings.data / "rejected"
+    folder = DataRoot(settings.data).rejected
     moved = sorted(folder.glob(f"*{REASON_SUFFIX}")) if folder.is_dir() else []
     for path in moved:
         reason = (path.read_text(encoding="utf-8", errors="replace").splitlines() or [""])[1:2]
@@ -221,7 +220,7 @@ def _rejected(settings: Settings) -> Iterator[Finding]:
 
 
 def _tables(settings: Settings) -> Iterator[Finding]:
-    store = DeltaStore(settings.data)
+    store = DeltaStore(DataRoot(settings.data))
     for table in TABLES:
         found = damages(store, table)
         yield from (_damaged(store, table, damage) for damage in found)
@@ -287,7 +286,7 @@ def _checked(store: DeltaStore, table: Table, settings: Settings) -> Iterator[Fi
 def _music_db(settings: Settings) -> Iterator[Finding]:
     served = False
     told = set()
-    for pointer in pointers(settings.data):
+    for pointer in pointers(DataRoot(settings.data)):
         try:
             snapshot = read_pointer(pointer)
             damage = "" if snapshot.whole else f"{snapshot.path} is missing or cut off"
@@ -324,7 +323,7 @@ def _served(settings: Settings, snapshot: Published) -> Iterator[Finding]:
             if found != shown.rows:
                 yield _problem("music_db", f"{name} has {found:,} rows, where {shown.rows:,} were published", REBUILD)
     yield _ok("music_db", f"version {snapshot.data_version}, {_size(snapshot.size_bytes)}")
-    store = DeltaStore(settings.data)
+    store = DeltaStore(DataRoot(settings.data))
     for table in RAW_TABLES:
         earlier = snapshot.tables.get(table.full_name)
         if earlier and not damages(store, table):
@@ -335,7 +334,7 @@ def _served(settings: Settings, snapshot: Published) -> Iterator[Finding]:
 
 
 def _dagster(settings: Settings) -> Iterator[Finding]:
-    home = home_folder(settings.data)
+    home = home_folder(DataRoot(settings.data))
     if not (home / "dagster.yaml").is_file():
         yield _note("Dagster", f"nothing has run yet with {home}", "Run `music-assets up`.")
         return
@@ -379,35 +378,21 @@ def _last_run(instance: dg.DagsterInstance, job: str) -> Iterator[Finding]:
 
 
 def _locks(settings: Settings) -> Iterator[Finding]:
+    root = DataRoot(settings.data)
     held = {
-        INGEST_LOCK: "files are being taken right now",
-        PUBLISH_LOCK: "music_db is being published right now",
+        root.ingest_lock: "files are being taken right now",
+        root.publish_lock: "music_db is being published right now",
     }
-    found = [(name, what) for name, what in held.items() if _held(settings.data / name)]
-    for name, what in found:
-        yield _note("locks", f"{settings.data / name} is held: {what}")
+    found = [(path, what) for path, what in held.items() if is_locked(path)]
+    for path, what in found:
+        yield _note("locks", f"{path} is held: {what}")
     if not found:
         yield _ok("locks", "none held")
 
 
-def _held(lock: Path) -> bool:
-    if not lock.exists():
-        return False
-    descriptor = os.open(lock, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
 def _leftovers(settings: Settings) -> Iterator[Finding]:
-    root = settings.data
-    patterns = ("user_data/*/.*.part", "music_db/.building-*", "music_db/.*.tmp", ".scratch/*", "damaged/*")
-    paths = (path for pattern in patterns for path in sorted(root.glob(pattern)))
-    found = [path for path in paths if path.suffix != ".lock" and _is_old(path)]
+    paths = DataRoot(settings.data).temporary_files()
+    found = [path for path in paths if _is_old(path)]
     for path in found:
         yield _note("leftovers", f"{printable(str(path))}, {_size(_sum([path, *path.rglob('*')]))}", "Remove it.")
     if not found:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from music_assets.data_root import DataRoot
 from music_assets.defs.build import build_definitions
 from music_assets.defs.jobs import REFRESH_RANKINGS, TRAIN_EMBEDDINGS
 from music_assets.defs.sensors import UNFINISHED
@@ -21,7 +22,6 @@ from music_assets.storage.published_snapshot import published
 from music_assets.tables import EMBEDDING_TABLES, RANKING_TABLES, RAW_TABLES, REJECTED_ROWS, Table
 
 Say = Callable[[str], None]
-ASIDE = "damaged"
 QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
 
 
@@ -34,14 +34,15 @@ def rebuild(settings: Settings, say: Say) -> None:
 
     Raises RebuildError where a raw table is damaged or empty, a run is under way, or the run fails.
     """
-    store = DeltaStore(settings.data)
+    root = DataRoot(settings.data)
+    store = DeltaStore(root)
     _check_raw(store)
-    with dg.DagsterInstance.from_config(str(dagster_home(settings.data))) as instance:
+    with dg.DagsterInstance.from_config(str(dagster_home(root))) as instance:
         _check_idle(instance)
         for group in (RANKING_TABLES, EMBEDDING_TABLES, (REJECTED_ROWS,)):
             _move_damaged(store, group, say)
         _run(settings, instance, say)
-    say(f"Published {published(settings.data).path}")
+    say(f"Published {published(root).path}")
 
 
 def _check_raw(store: DeltaStore) -> None:
@@ -76,7 +77,7 @@ def _move_damaged(store: DeltaStore, group: tuple[Table, ...], say: Say) -> None
 
 
 def _move_aside(store: DeltaStore, table: Table) -> Path:
-    target = store.root / ASIDE / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}" / table.folder
+    target = store.root.damaged / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}" / table.folder
     target.parent.mkdir(parents=True)
     return store.folder(table).rename(target)
 

@@ -1,6 +1,5 @@
 """Everything on this machine: where Dagster's home is, and running web UI, daemon and query service together."""
 
-import fcntl
 import os
 import shutil
 import signal
@@ -12,10 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
+from music_assets.data_root import DataRoot, LockHeldError, acquire_lock
 from music_assets.settings import PREFIX
 
-HOME = ".dagster_home"
-UP_LOCK = ".up.lock"
 STOP_SECONDS = 20
 LOOK_SECONDS = 0.2
 DEV_IS_SUPERSEDED = "ignore:Function `dev_command` is superseded"
@@ -41,13 +39,13 @@ def project_folder() -> Path:
     )
 
 
-def home_folder(root: Path) -> Path:
+def home_folder(root: DataRoot) -> Path:
     """Return the folder of Dagster's history of runs: DAGSTER_HOME where that is set, else one in the data root."""
     configured = os.environ.get("DAGSTER_HOME")
-    return Path(configured).absolute() if configured else root / HOME
+    return Path(configured).absolute() if configured else root.dagster_home
 
 
-def dagster_home(root: Path) -> Path:
+def dagster_home(root: DataRoot) -> Path:
     """Return the folder of Dagster's history of runs for a data root, made ready with the project's dagster.yaml.
 
     A dagster.yaml in a DAGSTER_HOME is left alone.
@@ -82,27 +80,27 @@ class AlreadyUpError(Exception):
 
 
 @contextmanager
-def only_one(root: Path, address: str) -> Iterator[None]:
+def up_lock(root: DataRoot, address: str) -> Iterator[None]:
     """Hold the right to run everything on the data root; `address`: that of the web UI, for others to see.
 
     It ends with this process, however that ends. Raises AlreadyUpError where another process holds it.
     """
-    with (root / UP_LOCK).open("a+") as file:  # not FileLock: that empties the file, also where the lock is held
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise AlreadyUpError(
-                f"`music-assets up` is running on {root} already: {file.read()}. Use that one, stop it first, "
-                f"or choose another data root with {PREFIX}DATA."
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()}, web UI {address}")
-        file.flush()
+    holder = root.up_lock.with_suffix(".txt")  # not the lock file itself: filelock empties that
+    try:
+        lock = acquire_lock(root.up_lock)
+    except LockHeldError:
+        raise AlreadyUpError(
+            f"`music-assets up` is running on {root} already: {holder.read_text(encoding='utf-8')}. Use that one, stop "
+            f"it first, or choose another data root with {PREFIX}DATA."
+        ) from None
+    try:
+        holder.write_text(f"process {os.getpid()}, web UI {address}", encoding="utf-8")
         yield
+    finally:
+        lock.release()
 
 
-def run_all(root: Path, host: str, port: int) -> int:
+def run_all(root: DataRoot, host: str, port: int) -> int:
     """Run web UI, daemon and query service until one of them ends, or SIGINT, SIGTERM or SIGHUP stops them.
 
     Returns the exit code of the one that ended, 0 if stopped. Nothing stays behind: each is a process group of its own,

@@ -12,9 +12,10 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from music_assets.data_root import DataRoot
 from music_assets.defs.jobs import REFRESH_RANKINGS
 from music_assets.ingest.landing import Landing
-from music_assets.runtime.up import HOME, project_folder
+from music_assets.runtime.up import project_folder
 from music_assets.sample_data.generator import generate
 from music_assets.settings import PREFIX
 from music_assets.storage.published_snapshot import connect, published
@@ -52,7 +53,7 @@ def run(root: Path, users: int, console: Console) -> None:
     console.print(f"[bold]1.[/] Making up {users:,} users with their artists, {DIRTY:.1%} of the rows bad")
     made = generate(root / "generated", users, dirty=DIRTY)
     console.print("[bold]2.[/] Dropping both files")
-    landing = Landing(root)
+    landing = Landing(DataRoot(root))
     for path in (made.users_csv, made.user_top_artists_csv):
         console.print(f"   {escape(str(landing.place(path).relative_to(root)))}", highlight=False)
     console.print(f"[bold]3.[/] Running the job {REFRESH_RANKINGS} through Dagster")
@@ -70,15 +71,16 @@ def _empty(root: Path) -> None:
 
 
 def _run_job(root: Path) -> None:
+    home = DataRoot(root).dagster_home
     command = ["job", "execute", "-m", "music_assets.definitions", "-j", REFRESH_RANKINGS]
     environment = {
         **os.environ,
         f"{PREFIX}DATA": str(root),
         f"{PREFIX}SETTLE_SECONDS": "0",
-        "DAGSTER_HOME": str(root / HOME),
+        "DAGSTER_HOME": str(home),
     }
-    (root / HOME).mkdir()
-    shutil.copyfile(project_folder() / "dagster.yaml", root / HOME / "dagster.yaml")
+    home.mkdir()
+    shutil.copyfile(project_folder() / "dagster.yaml", home / "dagster.yaml")
     log = root / "job.log"
     with log.open("wb") as sink:
         ended = subprocess.run(  # noqa: S603
@@ -94,9 +96,9 @@ def _run_job(root: Path) -> None:
 
 
 def _show(root: Path, console: Console) -> None:
-    with connect(root) as connection:
+    with connect(DataRoot(root)) as connection:
         counts = RichTable("table", "rows", title="music_db", title_justify="left")
-        for name, table in published(root).tables.items():
+        for name, table in published(DataRoot(root)).tables.items():
             counts.add_row(name, f"{table.rows:,}")
         console.print(counts)
         _print(console, f"The ten most played artists in {COUNTRY}", connection.execute(TOP_ARTISTS, [COUNTRY]))

@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
+from music_assets.data_root import DataRoot
 from music_assets.service.admission import Admission, is_open
 from music_assets.service.auth import api_keys, is_loopback
 from music_assets.service.metrics import Metrics
@@ -34,7 +35,7 @@ LEAST_WORKERS = 2
 
 def create_app(settings: Settings) -> FastAPI:
     """Return the service for the data root of these settings. Raises SettingsError where the API keys are wrong."""
-    snapshots = Snapshots(settings.data)
+    snapshots = Snapshots(DataRoot(settings.data))
     pool = Pool(
         settings.data,
         snapshots.newest,

@@ -1,7 +1,6 @@
 """Which snapshot is the newest: asked before every query, answered from memory as long as the pointer stands still."""
 
-from pathlib import Path
-
+from music_assets.data_root import DataRoot
 from music_assets.storage.published_snapshot import POINTER, Published, published
 from music_assets.tables import TABLES, Table
 
@@ -9,9 +8,9 @@ from music_assets.tables import TABLES, Table
 class Snapshots:
     """The published snapshots below one data root."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: DataRoot) -> None:
         self._root = root
-        self._pointer = root / "music_db" / POINTER
+        self._pointer = root.snapshots / POINTER
         self._seen: tuple[int, int] | None = None
         self._newest: Published | None = None
 

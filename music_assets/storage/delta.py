@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import shutil
 import time
 import uuid
@@ -19,6 +18,7 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
+from music_assets.data_root import DataRoot, sync
 from music_assets.tables import Table
 
 REPLACED = "replaced"
@@ -62,12 +62,12 @@ class Snapshot:
 class DeltaStore:
     """The Delta tables below a data root."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: DataRoot) -> None:
         self.root = root
 
     def folder(self, table: Table) -> Path:
         """Return the folder of the table."""
-        return self.root / table.folder
+        return self.root.table_folder(table)
 
     def snapshot(self, table: Table, version: int | None = None) -> Snapshot:
         """Return that version of the table, or the newest."""
@@ -225,7 +225,9 @@ class DeltaStore:
         folder = self.folder(table)
         adds = [_add_action(folder, file, data_change=not removes) for file in files]
         replaces = mode == "overwrite" or bool(removes)
-        _sync(file for path in files for file in (path, path.parent))
+        for path in files:
+            sync(path)
+            sync(path.parent)
         schema = Schema.from_arrow(table.schema.to_pyarrow())
         try:
             delta = based_on or self._open(table)
@@ -241,7 +243,8 @@ class DeltaStore:
             raise ConcurrentCommitError(f"{table.full_name}: {error}") from error
         committed = DeltaTable(str(folder)).version()
         log = folder / "_delta_log"
-        _sync((log / f"{committed:020}.json", log, folder))
+        for path in (log / f"{committed:020}.json", log, folder):
+            sync(path)
         return committed
 
     def _transactions(self, version: int, table: Table, replaces: bool, identities: Iterable[str]) -> list[Transaction]:
@@ -337,13 +340,3 @@ def _extremes(footer: pq.FileMetaData) -> dict[str, Any]:
 
 def _json_value(value: Any) -> Any:
     return value.isoformat(timespec="microseconds") if isinstance(value, datetime) else value
-
-
-def _sync(paths: Iterable[Path]) -> None:
-    """Force files and folders to the disk: engines do not, and what is deleted after a commit must not outlive it."""
-    for path in paths:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

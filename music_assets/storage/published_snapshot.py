@@ -17,15 +17,14 @@ from glob import escape
 from pathlib import Path
 
 import duckdb
-from filelock import FileLock
 
+from music_assets.data_root import DataRoot, durable_write, exclusive_lock
 from music_assets.storage.delta import DeltaStore, Snapshot
 from music_assets.tables import EMBEDDING_TABLES, RANKING_TABLES, TABLES, Table
 
 LOG = logging.getLogger(__name__)
 KEPT_VERSIONS = 2
 POINTER = "current.json"
-PUBLISH_LOCK = ".publish.lock"
 BUILDING = ".building-"
 NAME = "music_db-{}.duckdb"
 VERSION = "%Y%m%dT%H%M%S.%fZ"
@@ -65,7 +64,7 @@ class Published:
             return False
 
 
-def published(root: Path) -> Published:
+def published(root: DataRoot) -> Published:
     """Return the newest published snapshot below the data root that is whole.
 
     It is the one that the pointer names. Where the pointer, or what it names, is damaged, it is the newest of the
@@ -98,9 +97,9 @@ class DamagedPointerError(Exception):
     """A file that should tell of a snapshot does not. The message names it."""
 
 
-def pointers(root: Path) -> list[Path]:
+def pointers(root: DataRoot) -> list[Path]:
     """Return the files that tell of a snapshot: the pointer where there is one, then what each snapshot came with."""
-    folder = root / "music_db"
+    folder = root.snapshots
     own = sorted(folder.glob("music_db-*.json"), reverse=True)
     return [folder / POINTER, *own] if (folder / POINTER).exists() else own
 
@@ -121,14 +120,13 @@ def read_pointer(path: Path) -> Published:
 
 
 @contextmanager
-def alone(root: Path) -> Iterator[None]:
+def publish_lock(root: DataRoot) -> Iterator[None]:
     """Wait for, and hold, the right to change what is published below the data root, or to rely on it."""
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / PUBLISH_LOCK):
+    with exclusive_lock(root.publish_lock, wait=True):
         yield
 
 
-def shown_files(root: Path) -> set[str]:
+def shown_files(root: DataRoot) -> set[str]:
     """Return the parquet files that the kept snapshots show: they must outlive any retention.
 
     Raises DamagedPointerError.
@@ -138,7 +136,7 @@ def shown_files(root: Path) -> set[str]:
 
 
 @contextmanager
-def connect(root: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def connect(root: DataRoot) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open the newest snapshot read-only, for a query or a few."""
     connection = duckdb.connect(str(published(root).path), read_only=True)
     try:
@@ -147,12 +145,12 @@ def connect(root: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         connection.close()
 
 
-def publish(root: Path, snapshots: Mapping[Table, Snapshot], memory_limit: str, threads: int | None) -> Published:
+def publish(root: DataRoot, snapshots: Mapping[Table, Snapshot], memory_limit: str, threads: int | None) -> Published:
     """Build a snapshot of these versions of the tables, make it the newest, and remove old ones that nobody reads.
 
     Raw tables and rejects become views over their parquet files; the others are copied in, in their sort order.
     """
-    folder = root / "music_db"
+    folder = root.snapshots
     folder.mkdir(parents=True, exist_ok=True)
     data_version = _next_version(folder)
     building = folder / f"{BUILDING}{data_version}.duckdb"
@@ -197,8 +195,8 @@ class Publisher:
         One process at a time publishes below a data root; the next one waits, then sees what this one was given.
         """
         root = self.store.root
-        with alone(root):
-            _remove_unfinished(root / "music_db")
+        with publish_lock(root):
+            _remove_unfinished(root.snapshots)
             return publish(root, self._consistent(), self.memory_limit, self.threads)
 
     def _consistent(self) -> dict[Table, Snapshot]:
@@ -291,17 +289,8 @@ def _tell(result: Published, pointer: Path) -> None:
         "size_bytes": result.size_bytes,
         "tables": {name: asdict(table) for name, table in result.tables.items()},
     }
-    aside = pointer.with_name(f".{pointer.name}.tmp")
-    with aside.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(pointer)
-    descriptor = os.open(pointer.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with durable_write(pointer) as file:
+        file.write(json.dumps(content, indent=1).encode())
 
 
 def _remove_old(folder: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from music_assets.data_root import DataRoot
 from music_assets.defs.assets import OWNERS
 from music_assets.defs.build import build_definitions
 from music_assets.defs.checks import CHECKS
@@ -70,7 +71,7 @@ def test_the_definitions_that_dagster_loads_follow_the_environment(
     module.settings.cache_clear()
     loaded = build_definitions(module.settings())
     module.settings.cache_clear()
-    assert loaded.resources["store"].root == tmp_path / "data"
+    assert loaded.resources["store"].root == DataRoot(tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from music_assets.data_root import DataRoot
 from music_assets.defs.checks import CHECKS, Subject, Thresholds, reject_share
 from music_assets.defs.sensors import WORK_TAG
 from music_assets.engines.base import Engine
@@ -301,7 +302,7 @@ def test_a_failing_blocking_check_leaves_the_published_tables_as_they_were(proje
 
     way_on = project.materialize("artist_rank_in_country", "country_rank_per_artist", "music_db")
     assert way_on.success
-    with connect(project.root) as connection:
+    with connect(DataRoot(project.root)) as connection:
         rows = connection.execute(
             "SELECT artist_name, total_playcount, rank FROM processed_parquet_artist_rank_in_country "
             "WHERE country = 'Malta'"
@@ -317,7 +318,7 @@ def test_a_run_publishes_what_was_worked_out_by_hand(project: Project) -> None:
     assert run.success
     assert all(results(run).values())
     assert len(results(run)) == sum(table not in EMBEDDING_TABLES for check in CHECKS for table in check.tables)
-    with connect(project.root) as connection:
+    with connect(DataRoot(project.root)) as connection:
         found = connection.execute("FROM processed_parquet_artist_rank_in_country ORDER BY country, rank").fetchall()
     assert found == RANKED_ARTISTS
-    assert published(project.root).tables["raw_parquet_user_data"].rows == 4
+    assert published(DataRoot(project.root)).tables["raw_parquet_user_data"].rows == 4

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from music_assets.data_root import DataRoot
 from music_assets.defs.build import build_definitions
 from music_assets.defs.jobs import TRAIN_EMBEDDINGS
 from music_assets.embedding.word2vec_spark import SparkTrainer
@@ -24,7 +25,7 @@ def test_everyone_gets_a_finite_vector(tmp_path: Path, spark_session: Any) -> No
     )
     logged = [entry.user_message for entry in project.instance.all_logs(ended.run_id)]
     assert any(message.startswith("5.0 of 5 passes, ") and "loss" not in message for message in logged)
-    with connect(tmp_path) as connection:
+    with connect(DataRoot(tmp_path)) as connection:
         for table, key in ((ARTIST_EMBEDDING, "artist_name"), (USER_EMBEDDING, "user_id")):
             vectors = connection.execute(f"FROM {table.full_name}").df().set_index(key)
             listed = connection.execute(f"SELECT DISTINCT {key} FROM raw_parquet_user_top_artists").fetchall()

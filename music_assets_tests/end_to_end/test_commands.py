@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from music_assets.data_root import DataRoot
 from music_assets.ingest.landing import Landing
 from music_assets.storage.published_snapshot import connect
 from music_assets.tables import USER_DATA, USER_TOP_ARTISTS
@@ -13,7 +14,7 @@ LATER = "user_id,country,total_scrobbles\n2,Germany,50\n"
 
 
 def test_dagster_runs_the_job_and_materializes_single_assets(shell: Shell, tmp_path: Path) -> None:
-    landing = Landing(tmp_path / "data")
+    landing = Landing(DataRoot(tmp_path / "data"))
     landing.prepare()
     landing.folder(USER_DATA).joinpath("users.csv").write_text(USERS)
     landing.folder(USER_TOP_ARTISTS).joinpath("top.csv").write_text(TOP_ARTISTS)
@@ -64,7 +65,7 @@ def test_the_demo_shows_the_tables(shell: Shell, tmp_path: Path) -> None:
     folder = tmp_path / "shown"
     ended = shell("music-assets", "demo", "--users", 400, "--data", folder)
     assert ended.returncode == 0, ended.stderr[-3000:]
-    with connect(folder) as connection:
+    with connect(DataRoot(folder)) as connection:
         first = connection.execute(
             "SELECT artist_name FROM processed_parquet_artist_rank_in_country WHERE country = 'Germany' AND rank = 1"
         ).fetchone()

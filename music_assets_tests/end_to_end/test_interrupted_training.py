@@ -13,6 +13,7 @@ import dagster as dg
 import psutil
 import pytest
 
+from music_assets.data_root import DataRoot
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.published_snapshot import Publisher, connect, published
 from music_assets.tables import EMBEDDING_TABLES
@@ -69,11 +70,11 @@ def wait_until_it_trains(process: subprocess.Popen[bytes], root: Path) -> psutil
 
 def check_whole(root: Path) -> None:
     """Check that both tables, and what a publishing now would show, are whole and of one training."""
-    store = DeltaStore(root)
+    store = DeltaStore(DataRoot(root))
     shown = Publisher(store, "200MB").publish().tables
     commits = store.metadata(EMBEDDING_TABLES[1], "inputs")
     assert shown[EMBEDDING_TABLES[0].full_name].version == commits[0][EMBEDDING_TABLES[0].name]
-    with connect(root) as connection:
+    with connect(DataRoot(root)) as connection:
         counts = connection.execute(
             "SELECT (SELECT count(DISTINCT user_id) FROM raw_parquet_user_top_artists), "
             "(SELECT count(DISTINCT artist_name) FROM raw_parquet_user_top_artists), "
@@ -104,8 +105,8 @@ def test_trainings_killed_at_random_moments_leave_whole_tables(root: Path) -> No
 def test_a_cancelled_training_stops_within_seconds_and_changes_nothing(
     root: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    before = published(root)
-    versions = [DeltaStore(root).snapshot(table).version for table in EMBEDDING_TABLES]
+    before = published(DataRoot(root))
+    versions = [DeltaStore(DataRoot(root)).snapshot(table).version for table in EMBEDDING_TABLES]
     config = tmp_path / "run.yaml"
     config.write_text(ENDLESS)
     command = ("-m", "dagster", "job", "execute", "-m", "music_assets.definitions", "-j", "train_embeddings")
@@ -116,5 +117,5 @@ def test_a_cancelled_training_stops_within_seconds_and_changes_nothing(
         process.wait(SECONDS_TO_CANCEL)
     assert not training.is_running()
     assert not (root / ".scratch" / "training").exists()
-    assert published(root) == before
-    assert [DeltaStore(root).snapshot(table).version for table in EMBEDDING_TABLES] == versions
+    assert published(DataRoot(root)) == before
+    assert [DeltaStore(DataRoot(root)).snapshot(table).version for table in EMBEDDING_TABLES] == versions

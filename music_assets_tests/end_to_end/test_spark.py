@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from music_assets.data_root import DataRoot
 from music_assets.ingest.landing import Landing
 from music_assets.sample_data.generator import generate
 from music_assets.storage.published_snapshot import connect
@@ -39,7 +40,7 @@ def on_spark(master: str = "local[2]") -> dict[str, str]:
 def published(root: Path) -> dict[str, list[tuple[Any, ...]]]:
     """Every published row, sorted, but for the time at which it was taken."""
     tables = {}
-    with connect(root) as connection:
+    with connect(DataRoot(root)) as connection:
         for table in (*RAW_TABLES, *RANKING_TABLES, REJECTED_ROWS):
             names = ", ".join(
                 f"round({column.name}, 12)" if column.name == "normalized_popularity" else column.name
@@ -52,7 +53,7 @@ def published(root: Path) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def drop_generated(root: Path, users: int) -> None:
-    landing = Landing(root)
+    landing = Landing(DataRoot(root))
     landing.prepare()
     made = generate(root / "made", users, dirty=0.005)
     for path in (made.users_csv, made.user_top_artists_csv):
@@ -125,18 +126,18 @@ def test_the_job_survives_a_worker_that_is_killed(cluster: Cluster, tmp_path: Pa
 
 
 def test_without_java_nothing_is_touched(shell: Shell, tmp_path: Path) -> None:
-    landing = Landing(tmp_path / "data")
+    landing = Landing(DataRoot(tmp_path / "data"))
     landing.prepare()
     for table, text in ((USER_DATA, USERS), (USER_TOP_ARTISTS, TOP_ARTISTS)):
         landing.folder(table).joinpath("drop.csv").write_text(text)
-    before = sorted(landing.root.rglob("*"))
+    before = sorted(landing.root.path.rglob("*"))
     for command in (JOB, ("music-assets", "up"), ("music-assets", "demo", "--data", tmp_path / "shown")):
         ended = shell(*command, MUSIC_ASSETS_SETTLE_SECONDS="0", **NO_JAVA)
         assert ended.returncode != 0
         assert "There is no java on the PATH" in ended.stderr
         assert "needs Java 17 or later: install it" in ended.stderr
         assert command is JOB or "Traceback" not in ended.stderr
-    assert sorted(landing.root.rglob("*")) == before
+    assert sorted(landing.root.path.rglob("*")) == before
     assert not (tmp_path / "shown").exists()
 
 

@@ -13,7 +13,7 @@ from music_assets.tables import (
     USER_DATA,
     USER_TOP_ARTISTS,
 )
-from music_assets_tests.support.data_root import DataRoot
+from music_assets_tests.support.ingest_harness import IngestHarness
 
 DROPS = [
     ("1,Germany,5\n2,France,1\n", "1,1,Can,60,\n1,2,Air,7,m\n2,1,Air,40,\n"),
@@ -27,15 +27,15 @@ TABLES = (USER_DATA, USER_TOP_ARTISTS, REJECTED_ROWS, ARTIST_RANK_IN_COUNTRY, CO
 def test_engines_take_turns_on_one_data_root(tmp_path: Path, spark_engine: "SparkEngine") -> None:  # noqa: F821
     """Drop by drop, the tables are those of a data root that DuckDB alone has worked on."""
     duckdb = DuckDBEngine(tmp_path / "scratch", threads=1)
-    mixed, alone = DataRoot(tmp_path / "mixed", duckdb), DataRoot(tmp_path / "alone", duckdb)
+    mixed, alone = IngestHarness(tmp_path / "mixed", duckdb), IngestHarness(tmp_path / "alone", duckdb)
     for number, (users, artists) in enumerate(DROPS):
-        mixed = DataRoot(mixed.root, duckdb if number % 2 else spark_engine)
-        for data_root in (mixed, alone):
-            data_root.drop(USER_DATA, f"{number}.csv", f"user_id,country,total_scrobbles\n{users}")
-            data_root.drop(USER_TOP_ARTISTS, f"{number}.csv", f"user_id,rank,artist_name,playcount,mbid\n{artists}")
-            data_root.take(USER_DATA)
-            data_root.take(USER_TOP_ARTISTS)
-            data_root.rank()
+        mixed = IngestHarness(mixed.root, duckdb if number % 2 else spark_engine)
+        for harness in (mixed, alone):
+            harness.drop(USER_DATA, f"{number}.csv", f"user_id,country,total_scrobbles\n{users}")
+            harness.drop(USER_TOP_ARTISTS, f"{number}.csv", f"user_id,rank,artist_name,playcount,mbid\n{artists}")
+            harness.take(USER_DATA)
+            harness.take(USER_TOP_ARTISTS)
+            harness.rank()
         for table in TABLES:
             columns = [column.name for column in table.columns if column.name != "ingested_at"]
             found, expected = (sorted(each.rows(table, *columns), key=repr) for each in (mixed, alone))
@@ -52,15 +52,15 @@ def test_a_failed_job_leaves_no_file(tmp_path: Path, spark_engine: "SparkEngine"
 
 
 def test_what_a_killed_driver_left_is_vacuumed(tmp_path: Path, spark_engine: "SparkEngine") -> None:  # noqa: F821
-    data_root = DataRoot(tmp_path, spark_engine)
-    data_root.drop(USER_DATA, "a.csv", "user_id,country,total_scrobbles\n1,Chad,\n")
-    data_root.take(USER_DATA)
-    attempt = data_root.store.new_folder(USER_DATA) / "_temporary" / "0" / "_temporary" / "attempt_0"
+    harness = IngestHarness(tmp_path, spark_engine)
+    harness.drop(USER_DATA, "a.csv", "user_id,country,total_scrobbles\n1,Chad,\n")
+    harness.take(USER_DATA)
+    attempt = harness.store.new_folder(USER_DATA) / "_temporary" / "0" / "_temporary" / "attempt_0"
     attempt.mkdir(parents=True)
     (attempt / "part-00000.zstd.parquet").write_bytes(b"PAR1")
-    data_root.store.vacuum(USER_DATA, 0)
-    (left,) = data_root.store.folder(USER_DATA).glob("part-*")
-    assert [str(path) for path in left.iterdir()] == list(data_root.store.snapshot(USER_DATA).files)
+    harness.store.vacuum(USER_DATA, 0)
+    (left,) = harness.store.folder(USER_DATA).glob("part-*")
+    assert [str(path) for path in left.iterdir()] == list(harness.store.snapshot(USER_DATA).files)
 
 
 @pytest.mark.parametrize(("megabytes", "partitions"), [(1, 2), (100, 7), (1_000_000, 10_000)])
@@ -86,7 +86,7 @@ def test_shuffles_have_partitions_by_the_size_of_the_data(
 def test_files_that_the_driver_parses_are_not_handed_out(tmp_path: Path, spark_engine: "SparkEngine") -> None:  # noqa: F821
     from music_assets.engines.spark import SparkEngine
 
-    root = DataRoot(tmp_path, SparkEngine(spark_engine.pyspark, tmp_path / "scratch", spark_engine.reader, 60))
+    root = IngestHarness(tmp_path, SparkEngine(spark_engine.pyspark, tmp_path / "scratch", spark_engine.reader, 60))
     tracker = spark_engine.session.sparkContext.statusTracker()
     before = set(tracker.getJobIdsForGroup())
     root.drop(USER_DATA, "small.csv", "user_id,country,total_scrobbles\n1,Chad,5\n2,Peru,x\n")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from music_assets.data_root import DataRoot
 from music_assets.ingest.landing import Landing
 from music_assets.tables import USER_DATA, USER_TOP_ARTISTS, Table
 
@@ -44,7 +45,7 @@ def drops(seed: int, number: int) -> list[list[DroppedCsv]]:
 
 def place(drop: list[DroppedCsv], root: Path) -> None:
     """Put the files of a drop into the drop folders."""
-    landing = Landing(root)
+    landing = Landing(DataRoot(root))
     landing.prepare()
     first = int(time.time()) - SECONDS_AGO
     for age, file in enumerate(drop):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from music_assets.data_root import DataRoot
 from music_assets.ingest.landing import identity_of
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.published_snapshot import NothingPublishedError, connect, published
@@ -52,7 +53,7 @@ class State:
 
 def state_of(root: Path) -> State:
     """Read a data root."""
-    store = DeltaStore(root)
+    store = DeltaStore(DataRoot(root))
     return State({table.full_name: rows_of(store, table) for table in TABLES}, published_rows(root), _rejected(root))
 
 
@@ -66,10 +67,10 @@ def rows_of(store: DeltaStore, table: Table) -> Rows:
 def published_rows(root: Path) -> dict[str, Rows] | None:
     """Return the rows of each table as published, without the time they were taken at; None: nothing is published."""
     try:
-        published(root)
+        published(DataRoot(root))
     except NothingPublishedError:
         return None
-    with connect(root) as connection:
+    with connect(DataRoot(root)) as connection:
         return {
             table.full_name: Counter(
                 connection.execute(
@@ -83,7 +84,7 @@ def published_rows(root: Path) -> dict[str, Rows] | None:
 
 def check_nothing_lost(root: Path, dropped: Iterable[DroppedCsv], expected: State) -> None:
     """Check what must hold at any moment: each file waits as it was, or is in, or was moved aside; never half of it."""
-    store = DeltaStore(root)
+    store = DeltaStore(DataRoot(root))
     aside = {path.read_bytes() for path in (root / "rejected").glob("*") if not path.name.endswith("reason.txt")}
     for file in dropped:
         path = root / "user_data" / file.table.name / file.name
@@ -98,7 +99,7 @@ def check_nothing_lost(root: Path, dropped: Iterable[DroppedCsv], expected: Stat
 
 def check_no_leftovers(root: Path) -> None:
     """Check, after a run has ended and all is vacuumed, that no file is there that nothing refers to."""
-    store = DeltaStore(root)
+    store = DeltaStore(DataRoot(root))
     for table in TABLES:
         store.vacuum(table, 0)
         folder = store.folder(table)
@@ -108,7 +109,7 @@ def check_no_leftovers(root: Path) -> None:
         assert all(any(part.iterdir()) for part in folder.glob("part-*")), f"empty folders in {folder}"
         odd = [path.name for path in folder.glob("_delta_log/*") if path.suffix not in (".json", ".parquet")]
         assert odd == [], f"left over in the log of {table.full_name}: {odd}"
-    shown = published(root)
+    shown = published(DataRoot(root))
     versions = {path for path in (root / "music_db").iterdir() if path.suffix == ".duckdb"}
     tell_of_them = {path.with_suffix(".json") for path in versions}
     others = {path.name for path in {*(root / "music_db").iterdir()} - versions - tell_of_them}

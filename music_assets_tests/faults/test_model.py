@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from music_assets.data_root import DataRoot
 from music_assets.defs.assets import rankings
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.storage.lineage import COVERED, coverage
@@ -30,7 +31,7 @@ from music_assets.tables import (
 )
 from music_assets_tests.faults.model import BadRow, File, Model
 from music_assets_tests.faults.state import rows_of
-from music_assets_tests.support.data_root import LOG, DataRoot
+from music_assets_tests.support.ingest_harness import LOG, IngestHarness
 
 COUNTS = st.none() | st.integers(0, 3)
 USERS = st.tuples(st.integers(1, 4), st.sampled_from(["Germany", "Chad", None]), COUNTS)
@@ -67,14 +68,14 @@ class FailedError(Exception):
 class Refresh:
     """A refresh, step by step as the job goes, that may fail before or after one of its steps."""
 
-    def __init__(self, data_root: DataRoot, fails: tuple[str, str] | None = None) -> None:
-        self.data_root = data_root
+    def __init__(self, harness: IngestHarness, fails: tuple[str, str] | None = None) -> None:
+        self.harness = harness
         self.fails = fails
         self.done: list[str] = []
 
     def run(self) -> None:
         """Run it; `done` tells the steps that were done, in order."""
-        root, store = self.data_root, self.data_root.store
+        root, store = self.harness, self.harness.store
         append = store.append
 
         def appended(table: Table, *rest: Any) -> int:
@@ -100,8 +101,8 @@ class Refresh:
         self._step("publishing", Publisher(store, "200MB", 1).publish)
 
     def _rank(self, table: Table, rows: Any, metadata: dict[str, Any]) -> None:
-        store = self.data_root.store
-        files = self.data_root.engine.write(rows, table, store.new_folder(table))
+        store = self.harness.store
+        files = self.harness.engine.write(rows, table, store.new_folder(table))
         self._step(table.name, lambda: store.replace(table, files, metadata))
 
     def _step(self, name: str, step: Callable[[], Any]) -> Any:
@@ -127,7 +128,7 @@ class Histories(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
-        self.data_root = DataRoot(Path(self.folder.name) / "data", ENGINE)
+        self.harness = IngestHarness(Path(self.folder.name) / "data", ENGINE)
         self.model = Model()
         self.dropped: list[File] = []
 
@@ -151,21 +152,21 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def refresh(self) -> None:
-        Refresh(self.data_root).run()
+        Refresh(self.harness).run()
         for table in RAW_TABLES:
             self.model.commit_rejects(table)
             self.model.commit_rows(table)
             self.model.empty_folder(table)
         self.model.publish()
-        assert self.data_root.waiting() == []
-        aside = [path for path in (self.data_root.root / "rejected").glob("*") if path.suffix != ".txt"]
+        assert self.harness.waiting() == []
+        aside = [path for path in (self.harness.root / "rejected").glob("*") if path.suffix != ".txt"]
         assert Counter(path.read_bytes() for path in aside) == self.model.aside
-        rankings_now = {table.full_name: self.data_root.rows(table) for table in RANKING_TABLES}
+        rankings_now = {table.full_name: self.harness.rows(table) for table in RANKING_TABLES}
         assert rankings_now == self.model.rankings()
 
     @rule(when=st.sampled_from(["before", "after"]), step=st.sampled_from(STEPS))
     def refresh_that_fails(self, when: str, step: str) -> None:
-        refresh = Refresh(self.data_root, (when, step))
+        refresh = Refresh(self.harness, (when, step))
         with suppress(FailedError):
             refresh.run()
         for done in refresh.done:
@@ -182,28 +183,28 @@ class Histories(RuleBasedStateMachine):
 
     @rule(table=st.sampled_from(TABLES))
     def vacuum(self, table: Table) -> None:
-        self.data_root.store.vacuum(table, 0)
-        found = {str(path) for path in self.data_root.store.folder(table).glob("part-*/*")}
-        assert found == set(self.data_root.store.snapshot(table).files)
+        self.harness.store.vacuum(table, 0)
+        found = {str(path) for path in self.harness.store.folder(table).glob("part-*/*")}
+        assert found == set(self.harness.store.snapshot(table).files)
 
     @invariant()
     def every_file_waits_or_is_in(self) -> None:
-        waiting = set(self.data_root.waiting())
+        waiting = set(self.harness.waiting())
         assert {file.name for file in self.model.waiting} >= waiting
         for file in self.model.waiting:
             assert file.name in waiting or file.rows is None or file.content in self.model.seen[file.table]
 
     @invariant()
     def tables_hold_what_was_committed(self) -> None:
-        found = {table.full_name: rows_of(self.data_root.store, table) for table in (*RAW_TABLES, REJECTED_ROWS)}
+        found = {table.full_name: rows_of(self.harness.store, table) for table in (*RAW_TABLES, REJECTED_ROWS)}
         assert found == self.model.tables()
 
     @invariant()
     def readers_see_what_was_published(self) -> None:
         if self.model.published is None:
-            assert not (self.data_root.root / "music_db" / "current.json").exists()
+            assert not (self.harness.root / "music_db" / "current.json").exists()
             return
-        with connect(self.data_root.root) as connection:
+        with connect(DataRoot(self.harness.root)) as connection:
             for name, expected in self.model.published.items():
                 if isinstance(expected, Counter):
                     found: Any = Counter(connection.execute(f"SELECT * EXCLUDE (ingested_at) FROM {name}").fetchall())
@@ -213,7 +214,7 @@ class Histories(RuleBasedStateMachine):
 
     def _drop(self, table: Table, content: bytes, rows: tuple | None) -> None:
         file = File(table, f"{len(self.dropped)}.csv", content, rows)
-        self.data_root.drop(table, file.name, content)
+        self.harness.drop(table, file.name, content)
         self.dropped.append(file)
         self.model.waiting.append(file)
 

@@ -12,6 +12,7 @@ import dagster as dg
 import psutil
 import pytest
 
+from music_assets.data_root import DataRoot
 from music_assets.defs.jobs import TRAIN_EMBEDDINGS
 from music_assets.storage.published_snapshot import connect
 from music_assets_tests.faults.points import Point
@@ -102,7 +103,7 @@ def test_a_refresh_and_a_training_at_once(tmp_path: Path) -> None:
     assert {name: rows for name, rows in shown.items() if name not in embedded} == {
         name: rows for name, rows in expected.items() if name not in embedded
     }
-    with connect(home.root) as connection:
+    with connect(DataRoot(home.root)) as connection:
         (artists, known) = connection.execute(
             "SELECT count(*), count(*) FILTER (artist_name IN (SELECT artist_name FROM raw_parquet_user_top_artists)) "
             "FROM processed_parquet_artist_embedding"

@@ -11,7 +11,7 @@ from music_assets.tables import USER_DATA
 from music_assets_tests.fuzz import csv_properties
 from music_assets_tests.fuzz.gate_properties import Gatekeeper
 from music_assets_tests.fuzz.words import SQL_WORDS
-from music_assets_tests.support.data_root import DataRoot, examples
+from music_assets_tests.support.ingest_harness import IngestHarness, examples
 
 FILES = st.tuples(
     st.sampled_from(csv_properties.HEADERS), st.lists(st.sampled_from(csv_properties.PIECES), max_size=60)
@@ -41,11 +41,11 @@ def test_any_bytes_dropped(tmp_path_factory: pytest.TempPathFactory, engine: Eng
     @examples(engine, 4)
     @given(files=st.lists(FILES, min_size=8, max_size=8, unique=True))
     def agree(files: list[bytes]) -> None:
-        data_root = DataRoot(tmp_path_factory.mktemp("data"), engine)
+        harness = IngestHarness(tmp_path_factory.mktemp("data"), engine)
         for number, content in enumerate(files):
-            data_root.drop(USER_DATA, f"{number}.csv", content)
-        report = data_root.take(USER_DATA)
-        assert not data_root.waiting()
+            harness.drop(USER_DATA, f"{number}.csv", content)
+        report = harness.take(USER_DATA)
+        assert not harness.waiting()
         for file in report.files:
             content = files[int(file.name[0])]
             expected = csv_properties.check(path, content) if file.outcome == "landed" else 0

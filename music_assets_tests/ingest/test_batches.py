@@ -11,12 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
+from music_assets.data_root import DataRoot
 from music_assets.engines.base import CsvFile, Engine, ParsedFile
 from music_assets.ingest.batches import FILES, Ingest
 from music_assets.ingest.landing import IngestRunningError, Landing, identity_of
 from music_assets.storage.delta import ConcurrentCommitError, DeltaStore
 from music_assets.tables import RAW_TABLES, REJECTED_ROWS, USER_DATA, USER_TOP_ARTISTS, Table
-from music_assets_tests.support.data_root import LOG, DataRoot
+from music_assets_tests.support.ingest_harness import LOG, IngestHarness
 
 HEADER = "user_id,country,total_scrobbles\n"
 MIXED = HEADER + "1,Germany,5\nx,Germany,6\n2,,\n"
@@ -31,7 +32,7 @@ class DiedError(Exception):
 class DyingStore(DeltaStore):
     """A store whose process dies right after a commit to one of the tables."""
 
-    def __init__(self, root: Path, table: Table) -> None:
+    def __init__(self, root: DataRoot, table: Table) -> None:
         super().__init__(root)
         self.table = table
 
@@ -61,13 +62,13 @@ class MeddledEngine:
             self.meddle(csv_file.path)
 
 
-def take_meddled(data_root: DataRoot, meddle: Callable[[Path], object]) -> list[tuple[str, str]]:
-    ingest = Ingest(data_root.landing, data_root.store, MeddledEngine(data_root.engine, meddle))
+def take_meddled(harness: IngestHarness, meddle: Callable[[Path], object]) -> list[tuple[str, str]]:
+    ingest = Ingest(harness.landing, harness.store, MeddledEngine(harness.engine, meddle))
     return [(file.name, file.outcome) for file in ingest.take(USER_DATA, LOG).files]
 
 
-def outcomes(data_root: DataRoot) -> list[tuple[str, str]]:
-    return [(file.name, file.outcome) for file in data_root.take(USER_DATA).files]
+def outcomes(harness: IngestHarness) -> list[tuple[str, str]]:
+    return [(file.name, file.outcome) for file in harness.take(USER_DATA).files]
 
 
 def die(_: Path) -> None:
@@ -77,46 +78,46 @@ def die(_: Path) -> None:
 # ---- Repeated -------------------------------------------------------------------------------------------------------
 
 
-def test_same_bytes_count_once(data_root: DataRoot, caplog: pytest.LogCaptureFixture) -> None:
+def test_same_bytes_count_once(harness: IngestHarness, caplog: pytest.LogCaptureFixture) -> None:
     """Twice in one drop, and again in a later one, under any name; the log says so each time."""
-    data_root.drop(USER_DATA, "a.csv", MIXED)
-    data_root.drop(USER_DATA, "b.csv", MIXED)
+    harness.drop(USER_DATA, "a.csv", MIXED)
+    harness.drop(USER_DATA, "b.csv", MIXED)
     with caplog.at_level(logging.INFO):
-        assert outcomes(data_root) == [("a.csv", "landed"), ("b.csv", "duplicate")]
+        assert outcomes(harness) == [("a.csv", "landed"), ("b.csv", "duplicate")]
     assert "b.csv: duplicate, 0 rows, 0 rejected (the same bytes as a.csv: counted once, removed)" in caplog.messages
 
-    before = [data_root.store.snapshot(table) for table in (USER_DATA, REJECTED_ROWS)]
-    data_root.drop(USER_DATA, "a.csv", MIXED)
-    data_root.drop(USER_DATA, "c.csv", MIXED)
+    before = [harness.store.snapshot(table) for table in (USER_DATA, REJECTED_ROWS)]
+    harness.drop(USER_DATA, "a.csv", MIXED)
+    harness.drop(USER_DATA, "c.csv", MIXED)
     with caplog.at_level(logging.INFO):
-        assert outcomes(data_root) == [("a.csv", "duplicate"), ("c.csv", "duplicate")]
+        assert outcomes(harness) == [("a.csv", "duplicate"), ("c.csv", "duplicate")]
     assert "c.csv: duplicate, 0 rows, 0 rejected (the same bytes as a file taken before: counted once, removed)" in (
         caplog.messages
     )
-    assert [data_root.store.snapshot(table) for table in (USER_DATA, REJECTED_ROWS)] == before
-    assert data_root.delivered(USER_DATA) == LANDED
-    assert data_root.rejected() == REJECTED
-    assert not data_root.waiting()
+    assert [harness.store.snapshot(table) for table in (USER_DATA, REJECTED_ROWS)] == before
+    assert harness.delivered(USER_DATA) == LANDED
+    assert harness.rejected() == REJECTED
+    assert not harness.waiting()
 
 
-def test_identity_outlives_a_checkpoint(data_root: DataRoot) -> None:
-    data_root.drop(USER_DATA, "a.csv", MIXED)
-    data_root.take(USER_DATA)
-    DeltaTable(str(data_root.store.folder(USER_DATA))).create_checkpoint()
-    data_root.drop(USER_DATA, "a.csv", MIXED)
-    assert outcomes(data_root) == [("a.csv", "duplicate")]
+def test_identity_outlives_a_checkpoint(harness: IngestHarness) -> None:
+    harness.drop(USER_DATA, "a.csv", MIXED)
+    harness.take(USER_DATA)
+    DeltaTable(str(harness.store.folder(USER_DATA))).create_checkpoint()
+    harness.drop(USER_DATA, "a.csv", MIXED)
+    assert outcomes(harness) == [("a.csv", "duplicate")]
 
 
-def test_nothing_to_take_makes_empty_tables(data_root: DataRoot) -> None:
-    assert data_root.take(USER_DATA).files == []
-    assert [data_root.rows(table) for table in (USER_DATA, REJECTED_ROWS)] == [[], []]
-    assert data_root.store.snapshot(USER_DATA).version >= 0
+def test_nothing_to_take_makes_empty_tables(harness: IngestHarness) -> None:
+    assert harness.take(USER_DATA).files == []
+    assert [harness.rows(table) for table in (USER_DATA, REJECTED_ROWS)] == [[], []]
+    assert harness.store.snapshot(USER_DATA).version >= 0
 
 
-def test_report_and_commit_tell_of_each_file(data_root: DataRoot) -> None:
-    data_root.drop(USER_DATA, "a.csv", MIXED + "1,Chad,4\n1,,\n")
-    data_root.take(USER_DATA)
-    ((file,),) = data_root.store.metadata(USER_DATA, FILES)
+def test_report_and_commit_tell_of_each_file(harness: IngestHarness) -> None:
+    harness.drop(USER_DATA, "a.csv", MIXED + "1,Chad,4\n1,,\n")
+    harness.take(USER_DATA)
+    ((file,),) = harness.store.metadata(USER_DATA, FILES)
     assert file == {
         "name": "a.csv",
         "outcome": "landed",
@@ -132,68 +133,68 @@ def test_report_and_commit_tell_of_each_file(data_root: DataRoot) -> None:
 
 
 @pytest.mark.parametrize("dies_after", ["parsing", "commit of rejects", "commit of rows"])
-def test_crash_leaves_the_file_or_its_rows(data_root: DataRoot, dies_after: str) -> None:
+def test_crash_leaves_the_file_or_its_rows(harness: IngestHarness, dies_after: str) -> None:
     """Whenever the process dies, the next one ends where one that was not disturbed would have."""
-    data_root.drop(USER_DATA, "a.csv", MIXED)
-    data_root.drop(USER_DATA, "b.csv", HEADER + "3,Chad,1\n")
-    store = data_root.store
+    harness.drop(USER_DATA, "a.csv", MIXED)
+    harness.drop(USER_DATA, "b.csv", HEADER + "3,Chad,1\n")
+    store = harness.store
     if dies_after != "parsing":
-        store = DyingStore(data_root.root, REJECTED_ROWS if dies_after == "commit of rejects" else USER_DATA)
-    engine = MeddledEngine(data_root.engine, die) if dies_after == "parsing" else data_root.engine
+        store = DyingStore(DataRoot(harness.root), REJECTED_ROWS if dies_after == "commit of rejects" else USER_DATA)
+    engine = MeddledEngine(harness.engine, die) if dies_after == "parsing" else harness.engine
     with pytest.raises(DiedError):
-        Ingest(data_root.landing, store, engine).take(USER_DATA, LOG)
-    assert data_root.waiting() == ["a.csv", "b.csv"]
-    assert len(data_root.delivered(USER_DATA)) == (3 if dies_after == "commit of rows" else 0)
+        Ingest(harness.landing, store, engine).take(USER_DATA, LOG)
+    assert harness.waiting() == ["a.csv", "b.csv"]
+    assert len(harness.delivered(USER_DATA)) == (3 if dies_after == "commit of rows" else 0)
 
     again = "duplicate" if dies_after == "commit of rows" else "landed"
-    assert outcomes(data_root) == [("a.csv", again), ("b.csv", again)]
-    assert data_root.delivered(USER_DATA) == [*LANDED, (3, "Chad", 1)]
-    assert data_root.rejected() == REJECTED
-    assert not data_root.waiting()
+    assert outcomes(harness) == [("a.csv", again), ("b.csv", again)]
+    assert harness.delivered(USER_DATA) == [*LANDED, (3, "Chad", 1)]
+    assert harness.rejected() == REJECTED
+    assert not harness.waiting()
 
 
-def test_what_died_before_its_commit_is_vacuumed(data_root: DataRoot) -> None:
+def test_what_died_before_its_commit_is_vacuumed(harness: IngestHarness) -> None:
     """Parquet of a run that died stood in raw tables for good: only rankings were vacuumed."""
-    data_root.drop(USER_DATA, "a.csv", MIXED)
+    harness.drop(USER_DATA, "a.csv", MIXED)
     with pytest.raises(DiedError):
-        Ingest(data_root.landing, DyingStore(data_root.root, REJECTED_ROWS), data_root.engine).take(USER_DATA, LOG)
-    Ingest(data_root.landing, data_root.store, data_root.engine, retention_hours=0).take(USER_DATA, LOG)
+        Ingest(harness.landing, DyingStore(DataRoot(harness.root), REJECTED_ROWS), harness.engine).take(USER_DATA, LOG)
+    Ingest(harness.landing, harness.store, harness.engine, retention_hours=0).take(USER_DATA, LOG)
     for table in (USER_DATA, REJECTED_ROWS):
-        left = {str(path) for path in data_root.store.folder(table).rglob("*.parquet")}
-        assert left == set(data_root.store.snapshot(table).files)
-    assert data_root.delivered(USER_DATA) == LANDED
+        left = {str(path) for path in harness.store.folder(table).rglob("*.parquet")}
+        assert left == set(harness.store.snapshot(table).files)
+    assert harness.delivered(USER_DATA) == LANDED
 
 
 # ---- Changed under the reader's hands -------------------------------------------------------------------------------
 
 
-def test_file_that_changes_while_it_is_read_waits(data_root: DataRoot) -> None:
-    path = data_root.drop(USER_DATA, "a.csv", MIXED)
-    assert take_meddled(data_root, lambda read: read.write_text(MIXED + "9,Chad,1\n")) == []
-    assert (data_root.delivered(USER_DATA), data_root.rejected()) == ([], [])
+def test_file_that_changes_while_it_is_read_waits(harness: IngestHarness) -> None:
+    path = harness.drop(USER_DATA, "a.csv", MIXED)
+    assert take_meddled(harness, lambda read: read.write_text(MIXED + "9,Chad,1\n")) == []
+    assert (harness.delivered(USER_DATA), harness.rejected()) == ([], [])
     assert path.read_text() == MIXED + "9,Chad,1\n"
-    assert outcomes(data_root) == [("a.csv", "landed")]
-    assert data_root.delivered(USER_DATA) == [*LANDED, (9, "Chad", 1)]
+    assert outcomes(harness) == [("a.csv", "landed")]
+    assert harness.delivered(USER_DATA) == [*LANDED, (9, "Chad", 1)]
 
 
-def test_copy_of_a_file_that_changes_is_not_removed(data_root: DataRoot) -> None:
+def test_copy_of_a_file_that_changes_is_not_removed(harness: IngestHarness) -> None:
     """The copy was deleted as counted, while the rows of the file itself were not committed: they were lost."""
-    data_root.drop(USER_DATA, "a.csv", MIXED)
-    data_root.drop(USER_DATA, "b.csv", MIXED)
+    harness.drop(USER_DATA, "a.csv", MIXED)
+    harness.drop(USER_DATA, "b.csv", MIXED)
 
     def change(read: Path) -> None:
         if read.name == "a.csv":
             read.write_text(HEADER + "9,Chad,1\n")
 
-    assert take_meddled(data_root, change) == []
-    assert sorted(outcomes(data_root)) == [("a.csv", "landed"), ("b.csv", "landed")]
-    assert data_root.delivered(USER_DATA) == [*LANDED, (9, "Chad", 1)]
+    assert take_meddled(harness, change) == []
+    assert sorted(outcomes(harness)) == [("a.csv", "landed"), ("b.csv", "landed")]
+    assert harness.delivered(USER_DATA) == [*LANDED, (9, "Chad", 1)]
 
 
-def test_bad_file_that_changes_while_it_is_read_waits(data_root: DataRoot, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_file_that_changes_while_it_is_read_waits(harness: IngestHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file still being written was moved to rejected/ half written."""
-    path = data_root.drop(USER_DATA, "a.csv", "user_id,cou")
-    listing = data_root.landing.listing
+    path = harness.drop(USER_DATA, "a.csv", "user_id,cou")
+    listing = harness.landing.listing
 
     def listed_then_written_on(table: Table) -> list:
         files = listing(table)
@@ -201,113 +202,113 @@ def test_bad_file_that_changes_while_it_is_read_waits(data_root: DataRoot, monke
             path.write_text(HEADER + "1,Germany")
         return files
 
-    monkeypatch.setattr(data_root.landing, "listing", listed_then_written_on)
+    monkeypatch.setattr(harness.landing, "listing", listed_then_written_on)
     monkeypatch.setattr(
-        data_root.landing, "complete", lambda: {table: data_root.landing.listing(table) for table in RAW_TABLES}
+        harness.landing, "complete", lambda: {table: harness.landing.listing(table) for table in RAW_TABLES}
     )
-    assert outcomes(data_root) == []
+    assert outcomes(harness) == []
     assert path.read_text() == HEADER + "1,Germany"
-    assert not (data_root.root / "rejected").exists()
+    assert not (harness.root / "rejected").exists()
 
 
-def test_file_that_vanishes_is_passed_over(data_root: DataRoot) -> None:
-    data_root.drop(USER_DATA, "a.csv", MIXED)
-    data_root.drop(USER_DATA, "b.csv", HEADER + "3,Chad,1\n")
+def test_file_that_vanishes_is_passed_over(harness: IngestHarness) -> None:
+    harness.drop(USER_DATA, "a.csv", MIXED)
+    harness.drop(USER_DATA, "b.csv", HEADER + "3,Chad,1\n")
 
     def remove_other(read: Path) -> None:
         read.with_name("b.csv").unlink(missing_ok=True)
 
-    assert take_meddled(data_root, remove_other) == [("a.csv", "landed")]
+    assert take_meddled(harness, remove_other) == [("a.csv", "landed")]
 
 
 # ---- Raced ----------------------------------------------------------------------------------------------------------
 
 
-def test_second_ingest_is_refused(data_root: DataRoot) -> None:
-    data_root.drop(USER_DATA, "a.csv", MIXED)
+def test_second_ingest_is_refused(harness: IngestHarness) -> None:
+    harness.drop(USER_DATA, "a.csv", MIXED)
     with (
-        Landing(data_root.root).exclusively(),
+        Landing(DataRoot(harness.root)).exclusively(),
         pytest.raises(IngestRunningError, match=r"Another run is taking the files below .*Wait for it to end"),
     ):
-        data_root.take(USER_DATA)
-    assert data_root.waiting() == ["a.csv"]
-    assert outcomes(data_root) == [("a.csv", "landed")]
+        harness.take(USER_DATA)
+    assert harness.waiting() == ["a.csv"]
+    assert outcomes(harness) == [("a.csv", "landed")]
 
 
-def test_commit_of_the_same_file_in_between(data_root: DataRoot) -> None:
+def test_commit_of_the_same_file_in_between(harness: IngestHarness) -> None:
     """Without the lock, as on storage shared by machines: the file waits, and its rows are in once."""
-    path = data_root.drop(USER_DATA, "a.csv", HEADER + "1,Germany,5\n")
+    path = harness.drop(USER_DATA, "a.csv", HEADER + "1,Germany,5\n")
 
     def commit(read: Path) -> None:
-        folder = data_root.store.new_folder(USER_DATA)
+        folder = harness.store.new_folder(USER_DATA)
         moment = datetime(2020, 1, 1)
         row = {"user_id": 1, "country": "Germany", "total_scrobbles": 5, "source_file": "a.csv", "ingested_at": moment}
         schema = USER_DATA.schema.to_pyarrow()
         pq.write_table(pa.Table.from_pylist([row], pa.schema([f.with_nullable(True) for f in schema])), folder / "r")
-        data_root.store.append(USER_DATA, [folder / "r"], [identity_of(read)], {})
+        harness.store.append(USER_DATA, [folder / "r"], [identity_of(read)], {})
 
     with pytest.raises(ConcurrentCommitError, match="raw_parquet_user_data"):
-        take_meddled(data_root, commit)
+        take_meddled(harness, commit)
     assert path.exists()
-    assert outcomes(data_root) == [("a.csv", "duplicate")]
-    assert data_root.delivered(USER_DATA) == [(1, "Germany", 5)]
+    assert outcomes(harness) == [("a.csv", "duplicate")]
+    assert harness.delivered(USER_DATA) == [(1, "Germany", 5)]
 
 
-def test_a_file_that_is_replaced_after_it_was_hashed_ahead(data_root: DataRoot) -> None:
+def test_a_file_that_is_replaced_after_it_was_hashed_ahead(harness: IngestHarness) -> None:
     """Taking the users hashes the artists' file, too; what is taken later is known by what stands in it by then."""
     header = "user_id,rank,artist_name,playcount,mbid\n"
-    data_root.drop(USER_DATA, "users.csv", HEADER + "1,Germany,5\n")
-    data_root.drop(USER_TOP_ARTISTS, "artists.csv", header + "1,1,Björk,5,\n")
-    data_root.take(USER_DATA)
-    replaced = data_root.drop(USER_TOP_ARTISTS, "artists.csv", header + "1,1,Drake,5,\n")
+    harness.drop(USER_DATA, "users.csv", HEADER + "1,Germany,5\n")
+    harness.drop(USER_TOP_ARTISTS, "artists.csv", header + "1,1,Björk,5,\n")
+    harness.take(USER_DATA)
+    replaced = harness.drop(USER_TOP_ARTISTS, "artists.csv", header + "1,1,Drake,5,\n")
     identity = identity_of(replaced)
-    data_root.take(USER_TOP_ARTISTS)
-    assert data_root.delivered(USER_TOP_ARTISTS) == [(1, 1, "Drake", 5, None)]
-    assert data_root.store.holds(USER_TOP_ARTISTS, identity)
+    harness.take(USER_TOP_ARTISTS)
+    assert harness.delivered(USER_TOP_ARTISTS) == [(1, 1, "Drake", 5, None)]
+    assert harness.store.holds(USER_TOP_ARTISTS, identity)
 
 
 # ---- Later wins -----------------------------------------------------------------------------------------------------
 
 
-def test_each_file_has_a_later_time_than_the_one_before(data_root: DataRoot) -> None:
+def test_each_file_has_a_later_time_than_the_one_before(harness: IngestHarness) -> None:
     for number in range(3):
-        data_root.drop(USER_DATA, f"{number}.csv", HEADER + f"{number},,\n")
-    data_root.take(USER_DATA)
-    data_root.drop(USER_DATA, "3.csv", HEADER + "3,,\n")
-    data_root.take(USER_DATA)
-    times = [time for _, time in sorted(data_root.rows(USER_DATA, "source_file", "ingested_at"))]
+        harness.drop(USER_DATA, f"{number}.csv", HEADER + f"{number},,\n")
+    harness.take(USER_DATA)
+    harness.drop(USER_DATA, "3.csv", HEADER + "3,,\n")
+    harness.take(USER_DATA)
+    times = [time for _, time in sorted(harness.rows(USER_DATA, "source_file", "ingested_at"))]
     assert times == sorted(set(times))
 
 
-def test_later_drop_wins_though_the_clock_went_back(data_root: DataRoot) -> None:
+def test_later_drop_wins_though_the_clock_went_back(harness: IngestHarness) -> None:
     future = datetime(2999, 12, 31, 23, 59, 59, 999999)
-    folder = data_root.store.new_folder(USER_DATA)
-    csv_file = data_root.drop(USER_DATA, "early.csv", HEADER + "1,Germany,5\n")
-    data_root.take(USER_DATA)
-    (rows,) = data_root.store.snapshot(USER_DATA).files
+    folder = harness.store.new_folder(USER_DATA)
+    csv_file = harness.drop(USER_DATA, "early.csv", HEADER + "1,Germany,5\n")
+    harness.take(USER_DATA)
+    (rows,) = harness.store.snapshot(USER_DATA).files
     earlier = pq.read_table(rows)
     shifted = earlier.set_column(4, "ingested_at", pa.array([future], earlier.schema.field("ingested_at").type))
     pq.write_table(shifted, folder / "rows.parquet")
-    data_root.store.append(USER_DATA, [folder / "rows.parquet"], ["from the future"], {})
+    harness.store.append(USER_DATA, [folder / "rows.parquet"], ["from the future"], {})
 
     assert not csv_file.exists()
-    data_root.drop(USER_DATA, "late.csv", HEADER + "1,Chad,6\n")
-    data_root.take(USER_DATA)
-    latest = max(data_root.rows(USER_DATA, "ingested_at", "country"))
+    harness.drop(USER_DATA, "late.csv", HEADER + "1,Chad,6\n")
+    harness.take(USER_DATA)
+    latest = max(harness.rows(USER_DATA, "ingested_at", "country"))
     assert latest == (datetime(3000, 1, 1), "Chad")
 
 
-def test_update_leaves_the_history_untouched(data_root: DataRoot) -> None:
-    data_root.drop(USER_DATA, "a.csv", HEADER + "".join(f"{user},Germany,1\n" for user in range(1000)))
-    data_root.take(USER_DATA)
-    before = {file: seen(file) for file in data_root.store.snapshot(USER_DATA).files}
-    data_root.drop(USER_DATA, "b.csv", HEADER + "".join(f"{user},Chad,2\n" for user in range(990, 1010)))
-    data_root.take(USER_DATA)
-    after = data_root.store.snapshot(USER_DATA).files
+def test_update_leaves_the_history_untouched(harness: IngestHarness) -> None:
+    harness.drop(USER_DATA, "a.csv", HEADER + "".join(f"{user},Germany,1\n" for user in range(1000)))
+    harness.take(USER_DATA)
+    before = {file: seen(file) for file in harness.store.snapshot(USER_DATA).files}
+    harness.drop(USER_DATA, "b.csv", HEADER + "".join(f"{user},Chad,2\n" for user in range(990, 1010)))
+    harness.take(USER_DATA)
+    after = harness.store.snapshot(USER_DATA).files
     assert set(before) < set(after)
     assert len(after) == len(before) + 1
     assert {file: seen(file) for file in before} == before
-    assert len(data_root.rows(USER_DATA)) == 1020
+    assert len(harness.rows(USER_DATA)) == 1020
 
 
 def seen(file: str) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import pytest
 from music_assets.engines.base import Engine
 from music_assets.ingest.cleaning import clean
 from music_assets.tables import USER_DATA, USER_TOP_ARTISTS, Table
-from music_assets_tests.support.data_root import table_on
+from music_assets_tests.support.ingest_harness import table_on
 
 MOMENT = datetime(2024, 2, 29, 12, 30, 1, 123456)
 

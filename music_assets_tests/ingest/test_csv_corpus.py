@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from music_assets.data_root import DataRoot
 from music_assets.engines.base import Engine
 from music_assets.ingest.landing import Landing
 from music_assets.tables import REJECTED_ROWS, USER_DATA, USER_TOP_ARTISTS, Table
-from music_assets_tests.support.data_root import DataRoot, examples
+from music_assets_tests.support.ingest_harness import IngestHarness, examples
 
 CORPUS = Path(__file__).with_name("csv_corpus")
 GOOD = sorted((CORPUS / "good").iterdir())
@@ -230,33 +231,33 @@ BAD_FILES = {
 }
 
 
-def check(data_root: DataRoot, table: Table, name: str, content: bytes, good: list, rejected: list) -> None:
-    data_root.drop(table, name, content)
-    report = data_root.take(table)
-    assert data_root.delivered(table) == sorted(good, key=repr)
-    assert data_root.rejected() == sorted(rejected, key=repr)
+def check(harness: IngestHarness, table: Table, name: str, content: bytes, good: list, rejected: list) -> None:
+    harness.drop(table, name, content)
+    report = harness.take(table)
+    assert harness.delivered(table) == sorted(good, key=repr)
+    assert harness.rejected() == sorted(rejected, key=repr)
     assert [(file.outcome, file.rows, file.rejects) for file in report.files] == [("landed", len(good), len(rejected))]
     assert report.reasons.total() == len(rejected)
-    assert not data_root.waiting()
+    assert not harness.waiting()
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_rows(data_root: DataRoot, name: str) -> None:
-    check(data_root, USER_TOP_ARTISTS, name, (CORPUS / name).read_bytes(), *ROWS[name])
+def test_rows(harness: IngestHarness, name: str) -> None:
+    check(harness, USER_TOP_ARTISTS, name, (CORPUS / name).read_bytes(), *ROWS[name])
 
 
 @pytest.mark.parametrize("name", USERS)
-def test_rows_of_users(data_root: DataRoot, name: str) -> None:
-    check(data_root, USER_DATA, name, (CORPUS / name).read_bytes(), *USERS[name])
+def test_rows_of_users(harness: IngestHarness, name: str) -> None:
+    check(harness, USER_DATA, name, (CORPUS / name).read_bytes(), *USERS[name])
 
 
 @pytest.mark.parametrize("name", BYTES)
-def test_bytes(data_root: DataRoot, name: str) -> None:
+def test_bytes(harness: IngestHarness, name: str) -> None:
     content, good, rejected = BYTES[name]
-    check(data_root, USER_TOP_ARTISTS, "rows.csv", content, good, rejected)
+    check(harness, USER_TOP_ARTISTS, "rows.csv", content, good, rejected)
 
 
-def test_each_defect_alone_is_noticed(data_root: DataRoot) -> None:
+def test_each_defect_alone_is_noticed(harness: IngestHarness) -> None:
     """Beside others it would be: the engine reads the whole file exactly then. An empty field too many was let in."""
     expected = {
         f"{name}_{line}.csv": (reason, raw, column)
@@ -264,14 +265,14 @@ def test_each_defect_alone_is_noticed(data_root: DataRoot) -> None:
         for line, column, reason, raw in rejected
     }
     for number, (name, (_, raw, _)) in enumerate(expected.items()):
-        data_root.drop(USER_TOP_ARTISTS, name, HEADER + f"{raw}\n7,7,Good,{number},\n".encode())
-    report = data_root.take(USER_TOP_ARTISTS)
+        harness.drop(USER_TOP_ARTISTS, name, HEADER + f"{raw}\n7,7,Good,{number},\n".encode())
+    report = harness.take(USER_TOP_ARTISTS)
     assert {file.name: (file.rows, file.rejects) for file in report.files} == dict.fromkeys(expected, (1, 1))
-    found = data_root.rows(REJECTED_ROWS, "source_file", "reason", "raw_line", "column_name")
+    found = harness.rows(REJECTED_ROWS, "source_file", "reason", "raw_line", "column_name")
     assert {name: defect for name, *defect in found} == {name: list(defect) for name, defect in expected.items()}
 
 
-def test_every_spelling_of_the_same_rows(data_root: DataRoot) -> None:
+def test_every_spelling_of_the_same_rows(harness: IngestHarness) -> None:
     """Alone and beside a bad row, which makes the engine read exactly, a file lands the same."""
     contents = {path.name: path.read_bytes() for path in GOOD}
     beside = {
@@ -284,43 +285,43 @@ def test_every_spelling_of_the_same_rows(data_root: DataRoot) -> None:
     members = {"members.CSV.GZ": gzip.compress(TWO_ROWS[:50]) + gzip.compress(TWO_ROWS[50:] + b"\n\n")}
     everything = contents | beside | compressed | members
     for name, content in everything.items():
-        data_root.drop(USER_TOP_ARTISTS, name, content)
-    data_root.take(USER_TOP_ARTISTS)
+        harness.drop(USER_TOP_ARTISTS, name, content)
+    harness.take(USER_TOP_ARTISTS)
     landed: dict[str, list[tuple]] = {name: [] for name in everything}
-    for *row, source, _ in data_root.rows(USER_TOP_ARTISTS):
+    for *row, source, _ in harness.rows(USER_TOP_ARTISTS):
         landed[source].append(tuple(row))
     assert landed == dict.fromkeys(everything, EXPECTED)
-    rejected = data_root.rows(REJECTED_ROWS, "source_file", "reason")
+    rejected = harness.rows(REJECTED_ROWS, "source_file", "reason")
     assert sorted(rejected) == sorted((name, FEW) for name in everything if name.startswith("beside_"))
-    assert not data_root.waiting()
+    assert not harness.waiting()
 
 
-def test_unknown_columns_are_reported(data_root: DataRoot) -> None:
+def test_unknown_columns_are_reported(harness: IngestHarness) -> None:
     name = "other_order_case_and_columns.csv"
-    data_root.drop(USER_TOP_ARTISTS, name, (CORPUS / "good" / name).read_bytes())
-    assert data_root.take(USER_TOP_ARTISTS).files[0].note == "unknown columns ignored: listeners"
+    harness.drop(USER_TOP_ARTISTS, name, (CORPUS / "good" / name).read_bytes())
+    assert harness.take(USER_TOP_ARTISTS).files[0].note == "unknown columns ignored: listeners"
 
 
-def test_bad_files_move_aside_and_the_rest_goes_on(data_root: DataRoot) -> None:
+def test_bad_files_move_aside_and_the_rest_goes_on(harness: IngestHarness) -> None:
     expected = BAD_FILES | {name: reason for name, (_, reason) in BAD_BYTES.items()}
     contents = {name: (CORPUS / "bad" / name).read_bytes() for name in BAD_FILES}
     contents |= {f"bytes_{name}": content for name, (content, _) in BAD_BYTES.items()}
-    data_root.drop(USER_TOP_ARTISTS, "first.csv", HEADER + b"1,1,Moby,5,m1\n")
+    harness.drop(USER_TOP_ARTISTS, "first.csv", HEADER + b"1,1,Moby,5,m1\n")
     for name, content in contents.items():
-        data_root.drop(USER_TOP_ARTISTS, name, content)
-    data_root.drop(USER_TOP_ARTISTS, "last.csv", HEADER + b"2,1,Zaz,7,m2\n")
+        harness.drop(USER_TOP_ARTISTS, name, content)
+    harness.drop(USER_TOP_ARTISTS, "last.csv", HEADER + b"2,1,Zaz,7,m2\n")
 
-    report = data_root.take(USER_TOP_ARTISTS)
+    report = harness.take(USER_TOP_ARTISTS)
 
-    assert data_root.delivered(USER_TOP_ARTISTS) == EXPECTED
+    assert harness.delivered(USER_TOP_ARTISTS) == EXPECTED
     assert {file.name: file.outcome for file in report.files} == (
         dict.fromkeys(contents, "rejected") | {"first.csv": "landed", "last.csv": "landed"}
     )
-    folder = data_root.root / "rejected"
+    folder = harness.root / "rejected"
     for name, content in contents.items():
         assert (folder / name).read_bytes() == content
         assert expected[name.removeprefix("bytes_")] in (folder / f"{name}.reason.txt").read_text()
-    assert not data_root.waiting()
+    assert not harness.waiting()
 
 
 FIELDS = [b"a", b'"a"', b'"a,b"', b'"a""b"', b'"a\nb"', b'"a\r\nb"', b'"a\rb"', b'a"b', b'12"', b' "a"', b'"a" ',
@@ -337,25 +338,25 @@ def test_both_readings_agree(tmp_path_factory: pytest.TempPathFactory, engine: E
     @examples(engine, 6)
     @given(lines=st.lists(LINES, min_size=1, max_size=40), end=st.sampled_from([b"\n", b"\r\n"]))
     def agree(lines: list[bytes], end: bytes) -> None:
-        data_root = DataRoot(tmp_path_factory.mktemp("data"), engine)
+        harness = IngestHarness(tmp_path_factory.mktemp("data"), engine)
         for name, content in (("alone", lines), ("beside", [*lines, b"9,9"])):
-            data_root.drop(USER_TOP_ARTISTS, f"{name}.csv", end.join([HEADER.strip(), *content, b""]))
-        report = data_root.take(USER_TOP_ARTISTS)
+            harness.drop(USER_TOP_ARTISTS, f"{name}.csv", end.join([HEADER.strip(), *content, b""]))
+        report = harness.take(USER_TOP_ARTISTS)
         assert [(file.rows, file.rejects) for file in report.files] == [(len(lines), 0), (len(lines), 1)]
         landed: dict[str, list[tuple]] = {"alone.csv": [], "beside.csv": []}
-        for *row, source, _ in data_root.rows(USER_TOP_ARTISTS):
+        for *row, source, _ in harness.rows(USER_TOP_ARTISTS):
             landed[source].append(tuple(row))
         assert sorted(landed["alone.csv"], key=repr) == sorted(landed["beside.csv"], key=repr)
 
     agree()
 
 
-def test_file_whose_name_is_a_pattern(data_root: DataRoot) -> None:
+def test_file_whose_name_is_a_pattern(harness: IngestHarness) -> None:
     """users[1].csv is what browsers call a second download; DuckDB read users1.csv in its place."""
     for number, name in enumerate(("u1.csv", "u[1].csv", "u*.csv", "u?.csv", "a b'c%20.csv", "{u1,x}.csv"), 1):
-        data_root.drop(USER_DATA, name, f"user_id,country,total_scrobbles\n{number},,\n")
-    data_root.take(USER_DATA)
-    assert sorted(data_root.rows(USER_DATA, "user_id", "source_file")) == [
+        harness.drop(USER_DATA, name, f"user_id,country,total_scrobbles\n{number},,\n")
+    harness.take(USER_DATA)
+    assert sorted(harness.rows(USER_DATA, "user_id", "source_file")) == [
         (1, "u1.csv"),
         (2, "u[1].csv"),
         (3, "u*.csv"),
@@ -366,6 +367,6 @@ def test_file_whose_name_is_a_pattern(data_root: DataRoot) -> None:
 
 
 def test_drop_finds_the_table_by_the_header(tmp_path: Path) -> None:
-    landing = Landing(tmp_path / "data")
+    landing = Landing(DataRoot(tmp_path / "data"))
     for name, table in (("names.csv", USER_TOP_ARTISTS), ("unknown.csv", USER_DATA)):
         assert landing.place(CORPUS / name) == landing.folder(table) / name

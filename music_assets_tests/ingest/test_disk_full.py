@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from music_assets.data_root import DataRoot
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.storage.published_snapshot import connect
 from music_assets.tables import USER_DATA
-from music_assets_tests.support.data_root import DataRoot
 from music_assets_tests.support.disk import as_nobody, full, read_only, small_disk
+from music_assets_tests.support.ingest_harness import IngestHarness
 from music_assets_tests.support.project import RANKED_ARTISTS, TOP_ARTISTS, USERS, Project
 
 HEADER = "user_id,country,total_scrobbles\n"
@@ -22,8 +23,8 @@ MIXED = HEADER + "20000,Chad,1\nx,Chad,2\n"
 PAGE = 4096
 
 
-def outcomes(data_root: DataRoot) -> list[tuple[str, str]]:
-    return sorted((file.name, file.outcome) for file in data_root.take(USER_DATA).files)
+def outcomes(harness: IngestHarness) -> list[tuple[str, str]]:
+    return sorted((file.name, file.outcome) for file in harness.take(USER_DATA).files)
 
 
 # ---- Full -----------------------------------------------------------------------------------------------------------
@@ -33,23 +34,23 @@ def outcomes(data_root: DataRoot) -> list[tuple[str, str]]:
 def test_full_disk_loses_nothing(tmp_path: Path, spare_pages: int) -> None:
     """Wherever the room ends, in the parquet file, the log, the move of the bad one: once there is room, all is in."""
     with small_disk(tmp_path / "disk", 8) as disk:
-        data_root = DataRoot(disk / "data", DuckDBEngine(disk / "scratch", threads=1))
-        data_root.drop(USER_DATA, "a many.csv", MANY)
-        data_root.drop(USER_DATA, "b mixed.csv", MIXED)
-        data_root.drop(USER_DATA, "c bad.csv", "name\nx\n")
+        harness = IngestHarness(disk / "data", DuckDBEngine(disk / "scratch", threads=1))
+        harness.drop(USER_DATA, "a many.csv", MANY)
+        harness.drop(USER_DATA, "b mixed.csv", MIXED)
+        harness.drop(USER_DATA, "c bad.csv", "name\nx\n")
         with full(disk, spare_pages * PAGE):
             try:
-                data_root.take(USER_DATA)
+                harness.take(USER_DATA)
             except Exception as error:  # Each engine and each library has its own; a person must understand it.
                 assert "No space left on device" in str(error) or "os error 28" in str(error), repr(error)
-            left = set(data_root.waiting()) | {path.name for path in (disk / "data").glob("rejected/*.csv")}
-            in_table = {name for (name,) in data_root.rows(USER_DATA, "source_file")}
+            left = set(harness.waiting()) | {path.name for path in (disk / "data").glob("rejected/*.csv")}
+            in_table = {name for (name,) in harness.rows(USER_DATA, "source_file")}
             assert left | in_table == {"a many.csv", "b mixed.csv", "c bad.csv"}
-        data_root.take(USER_DATA)
-        assert len(data_root.rows(USER_DATA)) == 10_001
-        assert data_root.rejected() == [(3, "user_id", "not an integer", "x,Chad,2")]
+        harness.take(USER_DATA)
+        assert len(harness.rows(USER_DATA)) == 10_001
+        assert harness.rejected() == [(3, "user_id", "not an integer", "x,Chad,2")]
         assert (disk / "data/rejected/c bad.csv").read_text() == "name\nx\n"
-        assert data_root.waiting() == []
+        assert harness.waiting() == []
 
 
 def test_disk_that_is_full_while_publishing_leaves_the_last_snapshot(tmp_path: Path) -> None:
@@ -68,7 +69,7 @@ def test_disk_that_is_full_while_publishing_leaves_the_last_snapshot(tmp_path: P
 
 
 def shown(project: Project, sql: str) -> list[tuple[object, ...]]:
-    with connect(project.root) as connection:
+    with connect(DataRoot(project.root)) as connection:
         return sorted(connection.execute(sql).fetchall())
 
 
@@ -96,17 +97,17 @@ def test_read_only_disk_still_answers_and_says_why_it_takes_nothing(tmp_path: Pa
 
 
 @pytest.fixture
-def rights() -> Iterator[DataRoot]:
+def rights() -> Iterator[IngestHarness]:
     """A data root that belongs to somebody for whom rights count."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o777)
         with as_nobody():
-            yield DataRoot(Path(folder) / "data", DuckDBEngine(Path(folder) / "scratch", threads=1))
+            yield IngestHarness(Path(folder) / "data", DuckDBEngine(Path(folder) / "scratch", threads=1))
         for path in Path(folder).rglob("*"):
             path.chmod(0o700)
 
 
-def test_file_that_may_not_be_read_is_moved_aside(rights: DataRoot) -> None:
+def test_file_that_may_not_be_read_is_moved_aside(rights: IngestHarness) -> None:
     rights.drop(USER_DATA, "a.csv", HEADER + "1,Germany,5\n").chmod(0)
     rights.drop(USER_DATA, "b.csv", HEADER + "2,Chad,6\n")
     assert outcomes(rights) == [("a.csv", "rejected"), ("b.csv", "landed")]
@@ -116,7 +117,7 @@ def test_file_that_may_not_be_read_is_moved_aside(rights: DataRoot) -> None:
     assert moved.read_text() == HEADER + "1,Germany,5\n"
 
 
-def test_folder_that_may_not_be_read_raises(rights: DataRoot) -> None:
+def test_folder_that_may_not_be_read_raises(rights: IngestHarness) -> None:
     """It must never look like an empty one."""
     folder = rights.landing.folder(USER_DATA)
     folder.chmod(0)
@@ -126,7 +127,7 @@ def test_folder_that_may_not_be_read_raises(rights: DataRoot) -> None:
     assert str(folder) in str(raised.value)
 
 
-def test_file_that_may_not_be_removed_is_counted_once(rights: DataRoot, caplog: pytest.LogCaptureFixture) -> None:
+def test_file_that_may_not_be_removed_is_counted_once(rights: IngestHarness, caplog: pytest.LogCaptureFixture) -> None:
     """The run failed with the other files neither removed nor published."""
     folder = rights.landing.folder(USER_DATA)
     rights.drop(USER_DATA, "a.csv", HEADER + "1,Germany,5\n")
@@ -148,7 +149,7 @@ def test_file_that_may_not_be_removed_is_counted_once(rights: DataRoot, caplog: 
 
 
 def test_bad_file_that_cannot_be_moved_stays_and_others_go_on(
-    rights: DataRoot, caplog: pytest.LogCaptureFixture
+    rights: IngestHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     rights.drop(USER_DATA, "a.csv", "nonsense\n")
     rights.drop(USER_DATA, "b.csv", HEADER + "2,Chad,6\n")
@@ -160,17 +161,17 @@ def test_bad_file_that_cannot_be_moved_stays_and_others_go_on(
     assert not list((rights.root / "rejected").iterdir())
 
 
-def test_bad_file_is_moved_to_another_disk(data_root: DataRoot) -> None:
+def test_bad_file_is_moved_to_another_disk(harness: IngestHarness) -> None:
     """A hard link, by which it was moved, does not reach from one file system to another."""
     content = "nonsense\n" * 1000
-    with small_disk(data_root.root / "rejected", 1) as disk:
-        data_root.drop(USER_DATA, "a.csv", content)
-        assert outcomes(data_root) == [("a.csv", "rejected")]
+    with small_disk(harness.root / "rejected", 1) as disk:
+        harness.drop(USER_DATA, "a.csv", content)
+        assert outcomes(harness) == [("a.csv", "rejected")]
         assert (disk / "a.csv").read_text() == content
-        assert data_root.waiting() == []
+        assert harness.waiting() == []
         with full(disk, PAGE):
-            data_root.drop(USER_DATA, "b.csv", content + "\n")
-            data_root.drop(USER_DATA, "c.csv", HEADER + "1,Chad,1\n")
-            assert outcomes(data_root) == [("b.csv", "rejected"), ("c.csv", "landed")]
-            assert data_root.waiting() == ["b.csv"]
+            harness.drop(USER_DATA, "b.csv", content + "\n")
+            harness.drop(USER_DATA, "c.csv", HEADER + "1,Chad,1\n")
+            assert outcomes(harness) == [("b.csv", "rejected"), ("c.csv", "landed")]
+            assert harness.waiting() == ["b.csv"]
         assert sorted(path.name for path in disk.iterdir()) == ["a.csv", "a.csv.reason.txt"]

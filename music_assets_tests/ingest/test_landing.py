@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from music_assets.data_root import DataRoot
 from music_assets.ingest.exact_reader import BadFileError
 from music_assets.ingest.landing import Landing, look_at
 from music_assets.tables import USER_DATA, USER_TOP_ARTISTS
@@ -15,7 +16,7 @@ USERS = "user_id,country,total_scrobbles\n1,Germany,5\n"
 
 @pytest.fixture
 def landing(tmp_path: Path) -> Landing:
-    landing = Landing(tmp_path / "data", settle_seconds=60, pause_between_looks=0)
+    landing = Landing(DataRoot(tmp_path / "data"), settle_seconds=60, pause_between_looks=0)
     landing.prepare()
     return landing
 
@@ -138,8 +139,8 @@ def test_quarantine_keeps_the_bytes_and_overwrites_nothing(landing: Landing) -> 
 def test_quarantine_that_died_halfway_is_ended_and_not_repeated(landing: Landing) -> None:
     """A run killed in the middle left the file aside twice, once without a reason."""
     path = drop(landing, "a.csv", 100, "bad")
-    (landing.root / "rejected").mkdir()
-    (landing.root / "rejected" / "a.csv.reason.txt").write_text("what the dead run wrote")
+    landing.root.rejected.mkdir()
+    (landing.root.rejected / "a.csv.reason.txt").write_text("what the dead run wrote")
     moved = landing.quarantine(look_at(path), "reason")
     assert not path.exists()
     assert sorted(each.name for each in moved.parent.iterdir()) == ["a.csv", "a.csv.reason.txt"]
@@ -174,4 +175,4 @@ def test_place_refuses_what_fits_no_table(
     (tmp_path / name).write_text(content)
     with pytest.raises(BadFileError, match=message):
         landing.place(tmp_path / name)
-    assert not any(path.is_file() for path in landing.root.rglob("*"))
+    assert not any(path.is_file() for path in landing.root.path.glob("user_data/*/*"))

@@ -6,7 +6,7 @@ import pytest
 
 from music_assets.ingest.exact_reader import CHARACTERS_IN_BLOCK, LONGEST_RECORD, read_at_once, read_header
 from music_assets.tables import USER_DATA
-from music_assets_tests.support.data_root import DataRoot
+from music_assets_tests.support.ingest_harness import IngestHarness
 
 HEADER = "user_id,country,total_scrobbles\n"
 TOO_LONG = "line longer than 2,000,000 characters"
@@ -20,39 +20,39 @@ def read(folder: Path, content: str) -> list[tuple[int, str | None, str]]:
     return sorted((row["line"], row["broken"], row["raw_line"]) for row in rows)
 
 
-def test_line_of_50_mb_is_one_rejected_row(data_root: DataRoot) -> None:
+def test_line_of_50_mb_is_one_rejected_row(harness: IngestHarness) -> None:
     """It stood whole in rejected_rows, and its fields in memory."""
     long = "2," + "é," * 25_000_000
-    data_root.drop(USER_DATA, "a.csv", f"{HEADER}1,Germany,1\n{long}\n3,Mali,3\nx,Mali,3\n")
-    (file,) = data_root.take(USER_DATA).files
+    harness.drop(USER_DATA, "a.csv", f"{HEADER}1,Germany,1\n{long}\n3,Mali,3\nx,Mali,3\n")
+    (file,) = harness.take(USER_DATA).files
     assert (file.outcome, file.rows, file.rejects) == ("landed", 2, 2)
-    assert data_root.delivered(USER_DATA) == [(1, "Germany", 1), (3, "Mali", 3)]
-    assert data_root.rejected() == [
+    assert harness.delivered(USER_DATA) == [(1, "Germany", 1), (3, "Mali", 3)]
+    assert harness.rejected() == [
         (3, None, TOO_LONG, long[:1000] + " … (50,000,002 characters)"),
         (5, "user_id", "not an integer", "x,Mali,3"),
     ]
 
 
-def test_file_with_a_long_line_is_kept(data_root: DataRoot) -> None:
+def test_file_with_a_long_line_is_kept(harness: IngestHarness) -> None:
     """`rejected_rows` holds but the start of the line, and the dropped file is removed."""
     content = f"{HEADER}1,Germany,1\n2,{'a' * LONGEST_RECORD},\n"
-    dropped = data_root.drop(USER_DATA, "a.csv", content)
-    data_root.drop(USER_DATA, "b.csv", f"{HEADER}x,Mali,3\n")
-    data_root.take(USER_DATA)
+    dropped = harness.drop(USER_DATA, "a.csv", content)
+    harness.drop(USER_DATA, "b.csv", f"{HEADER}x,Mali,3\n")
+    harness.take(USER_DATA)
     assert not dropped.exists()
-    kept, reason = sorted((data_root.root / "rejected").iterdir())
+    kept, reason = sorted((harness.root / "rejected").iterdir())
     assert (kept.name, kept.read_text()) == ("a.csv", content)
     assert f"1 x {TOO_LONG}" in reason.read_text()
 
 
 @pytest.mark.parametrize("more", [0, 1])
-def test_where_too_long_begins(data_root: DataRoot, more: int) -> None:
+def test_where_too_long_begins(harness: IngestHarness, more: int) -> None:
     """Wherever an engine would draw the line by itself."""
     country = "a" * (LONGEST_RECORD - 3 + more)
-    data_root.drop(USER_DATA, "a.csv", f"{HEADER}1,{country},\n")
-    (file,) = data_root.take(USER_DATA).files
+    harness.drop(USER_DATA, "a.csv", f"{HEADER}1,{country},\n")
+    (file,) = harness.take(USER_DATA).files
     assert (file.rows, file.rejects) == (1 - more, more)
-    assert data_root.delivered(USER_DATA) == [(1, country, None)][more:]
+    assert harness.delivered(USER_DATA) == [(1, country, None)][more:]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", ""], ids=["LF", "CRLF", "no end"])
@@ -87,11 +87,11 @@ def test_lines_are_counted_across_blocks(tmp_path: Path, end: str, shift: int) -
     assert rows[1][2].endswith(f" … ({len(filling):,} characters)")
 
 
-def test_many_rejects(data_root: DataRoot) -> None:
+def test_many_rejects(harness: IngestHarness) -> None:
     """Each is told; the good rows between them land."""
     rows = "".join(f"{user},,1\nx{user},,1\n" for user in range(50_000))
-    data_root.drop(USER_DATA, "a.csv", HEADER + rows)
-    report = data_root.take(USER_DATA)
+    harness.drop(USER_DATA, "a.csv", HEADER + rows)
+    report = harness.take(USER_DATA)
     assert [(file.rows, file.rejects) for file in report.files] == [(50_000, 50_000)]
     assert dict(report.reasons) == {"not an integer": 50_000}
-    assert [row[3] for row in sorted(data_root.rejected())] == [f"x{user},,1" for user in range(50_000)]
+    assert [row[3] for row in sorted(harness.rejected())] == [f"x{user},,1" for user in range(50_000)]

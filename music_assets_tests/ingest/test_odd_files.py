@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from music_assets.data_root import DataRoot
 from music_assets.ingest.landing import Landing
 from music_assets.tables import USER_DATA
-from music_assets_tests.support.data_root import DataRoot
+from music_assets_tests.support.ingest_harness import IngestHarness
 
 HEADER = "user_id,country,total_scrobbles\n"
 NAMES = {
@@ -32,81 +33,81 @@ NAMES = {
 """Names as bytes, and as they are shown and kept in `source_file`."""
 
 
-def drop(data_root: DataRoot, name: bytes, content: str) -> Path:
-    return data_root.drop(USER_DATA, os.fsdecode(name), content)
+def drop(harness: IngestHarness, name: bytes, content: str) -> Path:
+    return harness.drop(USER_DATA, os.fsdecode(name), content)
 
 
-def test_odd_names_land(data_root: DataRoot) -> None:
+def test_odd_names_land(harness: IngestHarness) -> None:
     """Flawless and with a bad row, which is read in another way, under each name."""
     expected = []
     for number, (name, shown) in enumerate(NAMES.items()):
         good, mixed = 2 * number, 2 * number + 1
-        drop(data_root, name, HEADER + f"{good},Chad,1\n")
-        drop(data_root, b"m" + os.fsencode(os.fsdecode(name)[1:]), HEADER + f"{mixed},Chad,1\nx,,\n")
+        drop(harness, name, HEADER + f"{good},Chad,1\n")
+        drop(harness, b"m" + os.fsencode(os.fsdecode(name)[1:]), HEADER + f"{mixed},Chad,1\nx,,\n")
         expected += [(good, shown), (mixed, "m" + shown[1:])]
-    taken = data_root.take(USER_DATA).files
+    taken = harness.take(USER_DATA).files
     assert {file.outcome for file in taken} == {"landed"}
-    found = dict(data_root.rows(USER_DATA, "user_id", "source_file"))
+    found = dict(harness.rows(USER_DATA, "user_id", "source_file"))
     assert found == dict(expected)
-    assert len(data_root.rejected()) == len(NAMES)
-    assert data_root.waiting() == []
+    assert len(harness.rejected()) == len(NAMES)
+    assert harness.waiting() == []
 
 
-def test_bad_files_of_odd_names_are_moved_aside(data_root: DataRoot) -> None:
+def test_bad_files_of_odd_names_are_moved_aside(harness: IngestHarness) -> None:
     for number, name in enumerate(NAMES):
-        drop(data_root, name, f"nonsense {number}\n")
-    drop(data_root, b"other.csv", HEADER + "2,Malta,2\n")
-    taken = {file.name: file.outcome for file in data_root.take(USER_DATA).files}
+        drop(harness, name, f"nonsense {number}\n")
+    drop(harness, b"other.csv", HEADER + "2,Malta,2\n")
+    taken = {file.name: file.outcome for file in harness.take(USER_DATA).files}
     assert taken == {**dict.fromkeys(NAMES.values(), "rejected"), "other.csv": "landed"}
-    folder = data_root.root / "rejected"
+    folder = harness.root / "rejected"
     moved = [path for path in folder.iterdir() if not path.name.endswith(".reason.txt")]
     assert sorted(path.read_text() for path in moved) == sorted(f"nonsense {number}\n" for number in range(len(NAMES)))
     reasons = [(folder / f"{path.name}.reason.txt").read_text().splitlines()[0] for path in moved]
     assert sorted(reason.rpartition("/")[2] for reason in reasons) == sorted(NAMES.values())
-    assert data_root.waiting() == []
+    assert harness.waiting() == []
 
 
 @pytest.mark.parametrize("name", ["x" * 251 + ".csv", "é" * 124 + ".csv.gz", "x." + "y" * 249 + ".csv"])
-def test_longest_names_are_shortened_where_something_is_added(data_root: DataRoot, name: str) -> None:
+def test_longest_names_are_shortened_where_something_is_added(harness: IngestHarness, name: str) -> None:
     """`.reason.txt` and the number made the name too long, and the run failed for good."""
     for content in ("one", "two", "three"):
-        data_root.drop(USER_DATA, name, content)
-        assert [file.outcome for file in data_root.take(USER_DATA).files] == ["rejected"]
-    moved = [path for path in (data_root.root / "rejected").iterdir() if not path.name.endswith(".reason.txt")]
+        harness.drop(USER_DATA, name, content)
+        assert [file.outcome for file in harness.take(USER_DATA).files] == ["rejected"]
+    moved = [path for path in (harness.root / "rejected").iterdir() if not path.name.endswith(".reason.txt")]
     assert sorted(path.read_bytes() for path in moved) == [b"one", b"three", b"two"]
     assert all(len(os.fsencode(path.name)) <= 244 for path in moved)
     assert all(path.name.endswith(name[name.rindex(".csv") :]) for path in moved)
     assert all(path.with_name(path.name + ".reason.txt").exists() for path in moved)
 
 
-def test_a_name_of_the_longest_kind_can_be_placed_twice(data_root: DataRoot, tmp_path: Path) -> None:
+def test_a_name_of_the_longest_kind_can_be_placed_twice(harness: IngestHarness, tmp_path: Path) -> None:
     source = tmp_path / ("u" * 251 + ".csv")
     source.write_text(HEADER)
-    placed = [data_root.landing.place(source) for _ in range(3)]
+    placed = [harness.landing.place(source) for _ in range(3)]
     assert [path.name for path in placed] == [source.name, "u" * 249 + "-2.csv", "u" * 249 + "-3.csv"]
 
 
-def test_two_names_that_look_the_same_both_land(data_root: DataRoot) -> None:
+def test_two_names_that_look_the_same_both_land(harness: IngestHarness) -> None:
     for number, name in enumerate((b"\xe9.csv", b"\xea.csv", "\ufffd.csv".encode())):
-        drop(data_root, name, HEADER + f"{number},Chad,1\n")
-    assert [file.outcome for file in data_root.take(USER_DATA).files] == ["landed"] * 3
-    assert [user for user, *_ in data_root.delivered(USER_DATA)] == [0, 1, 2]
+        drop(harness, name, HEADER + f"{number},Chad,1\n")
+    assert [file.outcome for file in harness.take(USER_DATA).files] == ["landed"] * 3
+    assert [user for user, *_ in harness.delivered(USER_DATA)] == [0, 1, 2]
 
 
 def test_what_is_no_regular_file_is_left_alone_and_told(
-    data_root: DataRoot, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    harness: IngestHarness, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """They were passed over in silence."""
-    folder = data_root.landing.folder(USER_DATA)
+    folder = harness.landing.folder(USER_DATA)
     (tmp_path / "secret.csv").write_text(HEADER + "9,Secret,9\n")
     (folder / "out.csv").symlink_to(tmp_path / "secret.csv")
     (folder / "dangling.csv").symlink_to(tmp_path / "nowhere")
     (folder / "loop.csv").symlink_to(folder / "loop.csv")
     (folder / "folder.csv").mkdir()
     os.mkfifo(folder / "pipe.csv.gz")
-    data_root.drop(USER_DATA, "good.csv", HEADER + "1,Chad,1\n")
+    harness.drop(USER_DATA, "good.csv", HEADER + "1,Chad,1\n")
     with caplog.at_level(logging.WARNING):
-        assert [(file.name, file.outcome) for file in data_root.take(USER_DATA).files] == [("good.csv", "landed")]
+        assert [(file.name, file.outcome) for file in harness.take(USER_DATA).files] == [("good.csv", "landed")]
     assert [message for message in caplog.messages if "not looked at" in message] == [
         f"{entry}: not looked at; only regular files are taken"
         for entry in (
@@ -117,14 +118,14 @@ def test_what_is_no_regular_file_is_left_alone_and_told(
             "pipe.csv.gz, no regular file",
         )
     ]
-    assert data_root.delivered(USER_DATA) == [(1, "Chad", 1)]
+    assert harness.delivered(USER_DATA) == [(1, "Chad", 1)]
     assert (tmp_path / "secret.csv").exists()
 
 
-def test_file_that_becomes_a_link_is_not_followed(data_root: DataRoot, tmp_path: Path) -> None:
+def test_file_that_becomes_a_link_is_not_followed(harness: IngestHarness, tmp_path: Path) -> None:
     """Between the listing and the look, a file was replaced by a link, which led out of the folder."""
-    path = data_root.drop(USER_DATA, "a.csv", HEADER + "1,Chad,1\n")
-    (seen,) = data_root.landing.listing(USER_DATA)
+    path = harness.drop(USER_DATA, "a.csv", HEADER + "1,Chad,1\n")
+    (seen,) = harness.landing.listing(USER_DATA)
     target = tmp_path / "elsewhere.csv"
     path.rename(target)
     path.symlink_to(target)
@@ -140,10 +141,10 @@ class VanishingLanding(Landing):
         return found
 
 
-def test_file_that_vanishes_after_the_listing(data_root: DataRoot) -> None:
-    data_root.drop(USER_DATA, "gone.csv", HEADER + "1,Chad,1\n")
-    data_root.drop(USER_DATA, "here.csv", HEADER + "2,Chad,1\n")
-    data_root.ingest.landing = VanishingLanding(data_root.root, settle_seconds=0, pause_between_looks=0)
-    assert [(file.name, file.outcome) for file in data_root.take(USER_DATA).files] == [("here.csv", "landed")]
-    assert data_root.delivered(USER_DATA) == [(2, "Chad", 1)]
-    assert not (data_root.root / "rejected").exists()
+def test_file_that_vanishes_after_the_listing(harness: IngestHarness) -> None:
+    harness.drop(USER_DATA, "gone.csv", HEADER + "1,Chad,1\n")
+    harness.drop(USER_DATA, "here.csv", HEADER + "2,Chad,1\n")
+    harness.ingest.landing = VanishingLanding(DataRoot(harness.root), settle_seconds=0, pause_between_looks=0)
+    assert [(file.name, file.outcome) for file in harness.take(USER_DATA).files] == [("here.csv", "landed")]
+    assert harness.delivered(USER_DATA) == [(2, "Chad", 1)]
+    assert not (harness.root / "rejected").exists()

@@ -9,7 +9,7 @@ import pytest
 from music_assets.engines.base import Engine
 from music_assets.ingest.batches import FILES, Ingest
 from music_assets.tables import REJECTED_ROWS, USER_DATA, Table
-from music_assets_tests.support.data_root import LOG, DataRoot
+from music_assets_tests.support.ingest_harness import LOG, IngestHarness
 
 HEADER = "user_id,country,total_scrobbles\n"
 FILES_DROPPED = 300
@@ -32,62 +32,62 @@ class MeddledEngine:
         return parsed
 
 
-def drop_many(data_root: DataRoot, number: int = FILES_DROPPED) -> list[Path]:
+def drop_many(harness: IngestHarness, number: int = FILES_DROPPED) -> list[Path]:
     """Drop files of two users each, the second of whom is in every file."""
     return [
-        data_root.drop(USER_DATA, f"{user:05}.csv", HEADER + f"{user},Germany,{user}\n1000000,Chad,{user}\n")
+        harness.drop(USER_DATA, f"{user:05}.csv", HEADER + f"{user},Germany,{user}\n1000000,Chad,{user}\n")
         for user in range(number)
     ]
 
 
-def taken(data_root: DataRoot) -> dict[str, dict]:
+def taken(harness: IngestHarness) -> dict[str, dict]:
     """What the commits of the table tell of each file."""
-    return {file["name"]: file for files in data_root.store.metadata(USER_DATA, FILES) for file in files}
+    return {file["name"]: file for files in harness.store.metadata(USER_DATA, FILES) for file in files}
 
 
-def test_few_parquet_files_and_every_row(data_root: DataRoot) -> None:
+def test_few_parquet_files_and_every_row(harness: IngestHarness) -> None:
     """A file each was written, and read by every query."""
-    drop_many(data_root)
-    report = data_root.take(USER_DATA)
-    assert len(data_root.store.snapshot(USER_DATA).files) == 1
+    drop_many(harness)
+    report = harness.take(USER_DATA)
+    assert len(harness.store.snapshot(USER_DATA).files) == 1
     assert [file.name for file in report.files] == [f"{user:05}.csv" for user in range(FILES_DROPPED)]
     assert {(file.outcome, file.rows, file.rejects, file.duplicates) for file in report.files} == {("landed", 2, 0, 0)}
-    assert data_root.delivered(USER_DATA) == sorted(
+    assert harness.delivered(USER_DATA) == sorted(
         [(user, "Germany", user) for user in range(FILES_DROPPED)]
         + [(1000000, "Chad", user) for user in range(FILES_DROPPED)],
         key=repr,
     )
-    assert not data_root.waiting()
+    assert not harness.waiting()
 
 
-def test_log_names_only_files_with_something_to_tell(data_root: DataRoot, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_names_only_files_with_something_to_tell(harness: IngestHarness, caplog: pytest.LogCaptureFixture) -> None:
     """Ten thousand lines took longer to write than the rows."""
-    drop_many(data_root, 50)
-    data_root.drop(USER_DATA, "mixed.csv", HEADER + "1,,1\nx,,1\n")
-    data_root.drop(USER_DATA, "more.csv", "more," + HEADER + ",1,,1\n")
+    drop_many(harness, 50)
+    harness.drop(USER_DATA, "mixed.csv", HEADER + "1,,1\nx,,1\n")
+    harness.drop(USER_DATA, "more.csv", "more," + HEADER + ",1,,1\n")
     with caplog.at_level(logging.INFO):
-        data_root.take(USER_DATA)
+        harness.take(USER_DATA)
     assert "52 files, 102 rows are in user_data" in caplog.messages
     assert "mixed.csv: landed, 1 rows, 1 rejected" in caplog.messages
     assert "more.csv: landed, 1 rows, 0 rejected (unknown columns ignored: more)" in caplog.messages
     assert not [message for message in caplog.messages if message.startswith("00")]
 
 
-def test_later_file_has_a_later_time(data_root: DataRoot) -> None:
-    drop_many(data_root, 50)
-    data_root.take(USER_DATA)
-    files = [name for _, name in sorted(set(data_root.rows(USER_DATA, "ingested_at", "source_file")))]
+def test_later_file_has_a_later_time(harness: IngestHarness) -> None:
+    drop_many(harness, 50)
+    harness.take(USER_DATA)
+    files = [name for _, name in sorted(set(harness.rows(USER_DATA, "ingested_at", "source_file")))]
     assert files == [f"{user:05}.csv" for user in range(50)]
-    assert max(data_root.rows(USER_DATA, "ingested_at", "total_scrobbles"))[1] == 49
+    assert max(harness.rows(USER_DATA, "ingested_at", "total_scrobbles"))[1] == 49
 
 
-def test_each_file_is_told_of_by_itself(data_root: DataRoot) -> None:
-    drop_many(data_root, 30)
-    data_root.drop(USER_DATA, "mixed.csv", "country,more,user_id,total_scrobbles\nMali,,7,1\nMali,,7,2\nMali,,x,1\n1\n")
-    data_root.drop(USER_DATA, "none.csv", HEADER)
-    data_root.drop(USER_DATA, "bad.csv", "user_id,country\n1,Mali\n")
-    data_root.drop(USER_DATA, "copy.csv", HEADER + "3,Germany,3\n1000000,Chad,3\n")
-    report = data_root.take(USER_DATA)
+def test_each_file_is_told_of_by_itself(harness: IngestHarness) -> None:
+    drop_many(harness, 30)
+    harness.drop(USER_DATA, "mixed.csv", "country,more,user_id,total_scrobbles\nMali,,7,1\nMali,,7,2\nMali,,x,1\n1\n")
+    harness.drop(USER_DATA, "none.csv", HEADER)
+    harness.drop(USER_DATA, "bad.csv", "user_id,country\n1,Mali\n")
+    harness.drop(USER_DATA, "copy.csv", HEADER + "3,Germany,3\n1000000,Chad,3\n")
+    report = harness.take(USER_DATA)
     found = {file.name: (file.outcome, file.rows, file.rejects, file.duplicates) for file in report.files[30:]}
     assert found == {
         "mixed.csv": ("landed", 2, 2, 1),
@@ -96,62 +96,62 @@ def test_each_file_is_told_of_by_itself(data_root: DataRoot) -> None:
         "bad.csv": ("rejected", 0, 0, 0),
     }
     assert dict(report.reasons) == {"not an integer": 1, "wrong number of fields": 1}
-    assert data_root.rejected() == [
+    assert harness.rejected() == [
         (4, "user_id", "not an integer", "Mali,,x,1"),
         (5, None, "wrong number of fields", "1"),
     ]
-    assert set(data_root.rows(REJECTED_ROWS, "table_name", "source_file")) == {("user_data", "mixed.csv")}
-    assert taken(data_root)["mixed.csv"]["note"] == "unknown columns ignored: more"
-    assert sorted(path.name for path in (data_root.root / "rejected").iterdir()) == ["bad.csv", "bad.csv.reason.txt"]
-    assert not data_root.waiting()
+    assert set(harness.rows(REJECTED_ROWS, "table_name", "source_file")) == {("user_data", "mixed.csv")}
+    assert taken(harness)["mixed.csv"]["note"] == "unknown columns ignored: more"
+    assert sorted(path.name for path in (harness.root / "rejected").iterdir()) == ["bad.csv", "bad.csv.reason.txt"]
+    assert not harness.waiting()
 
 
-def test_same_as_one_by_one(data_root: DataRoot, tmp_path: Path) -> None:
+def test_same_as_one_by_one(harness: IngestHarness, tmp_path: Path) -> None:
     """The same bytes make the same rows and rejects, whether many files are waiting or one."""
     corpus = sorted((Path(__file__).parent / "csv_corpus" / "good").glob("*.csv"))
     contents = [file.read_bytes() for file in corpus if b"rank" not in file.read_bytes()]
-    one_by_one = DataRoot(tmp_path / "one by one", data_root.engine)
+    one_by_one = IngestHarness(tmp_path / "one by one", harness.engine)
     for number, content in enumerate(contents):
         one_by_one.drop(USER_DATA, f"{number}.csv", content)
         one_by_one.take(USER_DATA)
-        data_root.drop(USER_DATA, f"{number}.csv", content)
-    drop_many(data_root, 30)
-    data_root.take(USER_DATA)
+        harness.drop(USER_DATA, f"{number}.csv", content)
+    drop_many(harness, 30)
+    harness.take(USER_DATA)
     drop_many(one_by_one, 30)
     one_by_one.take(USER_DATA)
     assert contents
     for table in (USER_DATA, REJECTED_ROWS):
         names = [column.name for column in table.columns if column.name != "ingested_at"]
-        assert sorted(data_root.rows(table, *names), key=repr) == sorted(one_by_one.rows(table, *names), key=repr)
+        assert sorted(harness.rows(table, *names), key=repr) == sorted(one_by_one.rows(table, *names), key=repr)
 
 
-def test_dropped_again_they_count_once(data_root: DataRoot) -> None:
-    drop_many(data_root, 50)
-    data_root.take(USER_DATA)
-    before = data_root.store.snapshot(USER_DATA)
-    drop_many(data_root, 50)
-    assert {file.outcome for file in data_root.take(USER_DATA).files} == {"duplicate"}
-    assert data_root.store.snapshot(USER_DATA) == before
-    assert not data_root.waiting()
+def test_dropped_again_they_count_once(harness: IngestHarness) -> None:
+    drop_many(harness, 50)
+    harness.take(USER_DATA)
+    before = harness.store.snapshot(USER_DATA)
+    drop_many(harness, 50)
+    assert {file.outcome for file in harness.take(USER_DATA).files} == {"duplicate"}
+    assert harness.store.snapshot(USER_DATA) == before
+    assert not harness.waiting()
 
 
-def test_file_that_changes_while_they_are_read_waits(data_root: DataRoot) -> None:
+def test_file_that_changes_while_they_are_read_waits(harness: IngestHarness) -> None:
     """The others are taken, and of the one that changed no row."""
-    files = drop_many(data_root, 50)
-    engine = MeddledEngine(data_root.engine, lambda: files[7].write_text(HEADER + "7,Mali,7\n"))
-    Ingest(data_root.landing, data_root.store, engine).take(USER_DATA, LOG)
-    assert data_root.waiting() == ["00007.csv"]
-    assert sorted(taken(data_root)) == [file.name for file in files if file != files[7]]
-    assert len(data_root.delivered(USER_DATA)) == 98
-    data_root.take(USER_DATA)
-    assert (7, "Mali", 7) in data_root.delivered(USER_DATA)
+    files = drop_many(harness, 50)
+    engine = MeddledEngine(harness.engine, lambda: files[7].write_text(HEADER + "7,Mali,7\n"))
+    Ingest(harness.landing, harness.store, engine).take(USER_DATA, LOG)
+    assert harness.waiting() == ["00007.csv"]
+    assert sorted(taken(harness)) == [file.name for file in files if file != files[7]]
+    assert len(harness.delivered(USER_DATA)) == 98
+    harness.take(USER_DATA)
+    assert (7, "Mali", 7) in harness.delivered(USER_DATA)
 
 
 @pytest.mark.parametrize("known", ["no rejects", "rejects of some", "rejects of all"])
-def test_interrupted_after_the_rejects(data_root: DataRoot, known: str) -> None:
+def test_interrupted_after_the_rejects(harness: IngestHarness, known: str) -> None:
     """The rejects of a bundle stand in one parquet file: those committed before must not be committed again."""
     files = [
-        data_root.drop(USER_DATA, f"{user:02}.csv", HEADER + f"{user},Germany,1\nx,{user},1\n") for user in range(40)
+        harness.drop(USER_DATA, f"{user:02}.csv", HEADER + f"{user},Germany,1\nx,{user},1\n") for user in range(40)
     ]
     some = {"no rejects": [], "rejects of some": files[10:30], "rejects of all": files}[known]
 
@@ -160,14 +160,14 @@ def test_interrupted_after_the_rejects(data_root: DataRoot, known: str) -> None:
 
     if some:
         aside = {file: file.rename(file.with_suffix(".part")) for file in files if file not in some}
-        interrupted = DataRoot(data_root.root, data_root.engine)
+        interrupted = IngestHarness(harness.root, harness.engine)
         append = interrupted.store.append
         interrupted.store.append = lambda table, *rest: (die if table is USER_DATA else append)(table, *rest)  # type: ignore[method-assign]
         with pytest.raises(InterruptedError):
             interrupted.take(USER_DATA)
         for file, hidden in aside.items():
             hidden.rename(file)
-    data_root.take(USER_DATA)
-    assert data_root.delivered(USER_DATA) == sorted(((user, "Germany", 1) for user in range(40)), key=repr)
-    assert sorted(data_root.rows(REJECTED_ROWS, "raw_line")) == sorted((f"x,{user},1",) for user in range(40))
-    assert not data_root.waiting()
+    harness.take(USER_DATA)
+    assert harness.delivered(USER_DATA) == sorted(((user, "Germany", 1) for user in range(40)), key=repr)
+    assert sorted(harness.rows(REJECTED_ROWS, "raw_line")) == sorted((f"x,{user},1",) for user in range(40))
+    assert not harness.waiting()

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from filelock import FileLock
 from typer.testing import CliRunner
 
 from music_assets import cli
+from music_assets.data_root import DataRoot, exclusive_lock
 from music_assets.defs.jobs import REFRESH_RANKINGS
-from music_assets.ingest.landing import INGEST_LOCK
 from music_assets.maintenance import doctor
 from music_assets.maintenance.doctor import Finding, Level, examine
 from music_assets.runtime.up import dagster_home
@@ -146,7 +145,7 @@ def test_a_java_that_is_missing_is_told_only_with_spark(
 
 
 def test_locks_and_leftovers_are_told(root: Path) -> None:
-    with FileLock(root / INGEST_LOCK):
+    with exclusive_lock(DataRoot(root).ingest_lock):
         assert "is held" in found(root, "locks")[0].found
     assert found(root, "locks")[0].found == "none held"
     old = time.time() - 2 * 86_400
@@ -162,7 +161,7 @@ def test_locks_and_leftovers_are_told(root: Path) -> None:
 class TestDagster:
     @pytest.fixture
     def instance(self, root: Path) -> Iterator[dg.DagsterInstance]:
-        with dg.DagsterInstance.from_config(str(dagster_home(root))) as instance:
+        with dg.DagsterInstance.from_config(str(dagster_home(DataRoot(root)))) as instance:
             yield instance
 
     def test_nothing_has_run(self, root: Path) -> None:

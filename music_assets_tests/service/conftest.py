@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import uvicorn
 
+from music_assets.data_root import DataRoot
 from music_assets.service.app import create_app
 from music_assets.settings import Settings
 from music_assets.storage.delta import DeltaStore
@@ -68,7 +69,7 @@ def make_world(root: Path, seed: int = 1) -> World:
     users = pd.DataFrame(users, columns=USER_DATA.schema.names)
     tops = pd.DataFrame(tops, columns=USER_TOP_ARTISTS.schema.names)
     rankings = rank(users, tops)
-    store = DeltaStore(root)
+    store = DeltaStore(DataRoot(root))
     write(store, USER_DATA, users)
     write(store, USER_TOP_ARTISTS, tops)
     write(store, ARTIST_RANK_IN_COUNTRY, rankings.assign(rank=rankings["rank_in_country"]))
@@ -80,8 +81,8 @@ def make_world(root: Path, seed: int = 1) -> World:
 
 def publish_again(root: Path) -> Published:
     """Publish the tables as they are."""
-    store = DeltaStore(root)
-    return publish(root, {table: store.snapshot(table) for table in TABLES}, "200MB", 1)
+    store = DeltaStore(DataRoot(root))
+    return publish(DataRoot(root), {table: store.snapshot(table) for table in TABLES}, "200MB", 1)
 
 
 def current(users: pd.DataFrame, tops: pd.DataFrame) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from music_assets.data_root import DataRoot
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.published_snapshot import connect
 from music_assets.tables import COUNTRY_RANK_PER_ARTIST, USER_DATA
@@ -29,7 +30,7 @@ def own(tmp_path: Path) -> World:
 
 def publish_marked(world: World, mark: int) -> str:
     """Publish a snapshot in which a raw table and a ranking both carry the mark; return its version."""
-    store = DeltaStore(world.root)
+    store = DeltaStore(DataRoot(world.root))
     write(store, USER_DATA, world.users.assign(total_scrobbles=10**7 + mark))
     rankings = world.rankings.assign(rank=world.rankings.rank_for_artist, total_playcount=10.0**7 + mark)
     write(store, COUNTRY_RANK_PER_ARTIST, rankings)
@@ -109,7 +110,7 @@ def test_bytes_of_a_served_snapshot_stand_still(own: World) -> None:
         before = own.published.path.read_bytes()
         service.rows("SELECT count(*) FROM raw_parquet_user_data")
         assert own.published.path.read_bytes() == before
-    with connect(own.root) as connection:
+    with connect(DataRoot(own.root)) as connection:
         assert connection.execute("SELECT count(*) FROM raw_parquet_user_data").fetchone() == (len(own.users),)
 
 

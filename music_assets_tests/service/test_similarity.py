@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from music_assets.data_root import DataRoot
 from music_assets.storage.delta import DeltaStore
 from music_assets.tables import ARTIST_EMBEDDING, EMBEDDING_DIMENSIONS, USER_EMBEDDING
 from music_assets_tests.service.conftest import Service, World, make_world, publish_again, serving, write
@@ -25,7 +26,7 @@ def embed(world: World, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     artists = drawn(sorted(world.tops.artist_name.unique()), "artist_name")
     users = drawn(sorted(world.tops.user_id.unique()), "user_id")
-    store = DeltaStore(world.root)
+    store = DeltaStore(DataRoot(world.root))
     write(store, ARTIST_EMBEDDING, artists)
     write(store, USER_EMBEDDING, users.astype({"user_id": "int32"}))
     publish_again(world.root)

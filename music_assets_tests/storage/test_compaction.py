@@ -10,11 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
+from music_assets.data_root import DataRoot
 from music_assets.ingest.batches import FILES, Ingest
 from music_assets.storage.delta import MOST_SMALL_FILES, ConcurrentCommitError, DeltaStore
 from music_assets.storage.published_snapshot import published
 from music_assets.tables import REJECTED_ROWS, USER_DATA
-from music_assets_tests.support.data_root import LOG, DataRoot
+from music_assets_tests.support.ingest_harness import LOG, IngestHarness
 from music_assets_tests.support.project import Project
 
 HEADER = "user_id,country,total_scrobbles\n"
@@ -41,7 +42,7 @@ def users(store: DeltaStore, version: int | None = None) -> list[int]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> DeltaStore:
-    return DeltaStore(tmp_path)
+    return DeltaStore(DataRoot(tmp_path))
 
 
 def test_few_files_stay_as_they_are(store: DeltaStore) -> None:
@@ -175,29 +176,29 @@ def test_two_processes_at_once(store: DeltaStore) -> None:
     assert users(store) == list(range(DROPS))
 
 
-def test_every_row_once_through_drops_compaction_checkpoint_and_vacuum(data_root: DataRoot) -> None:
+def test_every_row_once_through_drops_compaction_checkpoint_and_vacuum(harness: IngestHarness) -> None:
     """The same bytes are known for ever, and a later drop wins, wherever the rows stand by now."""
-    ingest = Ingest(data_root.landing, data_root.store, data_root.engine, retention_hours=0)
+    ingest = Ingest(harness.landing, harness.store, harness.engine, retention_hours=0)
     contents = [HEADER + f"{user},Germany,1\n7777,Chad,{user}\nx,,\n" for user in range(DROPS + 2)]
     for number, content in enumerate(contents):
-        data_root.drop(USER_DATA, f"{number}.csv", content)
+        harness.drop(USER_DATA, f"{number}.csv", content)
         ingest.take(USER_DATA, LOG)
     for table in (USER_DATA, REJECTED_ROWS):
-        assert len(data_root.store.snapshot(table).files) <= 3
-        DeltaTable(str(data_root.store.folder(table))).create_checkpoint()
+        assert len(harness.store.snapshot(table).files) <= 3
+        DeltaTable(str(harness.store.folder(table))).create_checkpoint()
     for number, content in enumerate(contents):
-        data_root.drop(USER_DATA, f"again {number}.csv", content)
+        harness.drop(USER_DATA, f"again {number}.csv", content)
     assert {file.outcome for file in ingest.take(USER_DATA, LOG).files} == {"duplicate"}
 
     expected = [(user, "Germany", 1) for user in range(len(contents))]
     expected += [(7777, "Chad", user) for user in range(len(contents))]
-    assert data_root.delivered(USER_DATA) == sorted(expected, key=repr)
-    assert len(data_root.rejected()) == len(contents)
-    latest = max(data_root.rows(USER_DATA, "ingested_at", "total_scrobbles", "user_id"))
+    assert harness.delivered(USER_DATA) == sorted(expected, key=repr)
+    assert len(harness.rejected()) == len(contents)
+    latest = max(harness.rows(USER_DATA, "ingested_at", "total_scrobbles", "user_id"))
     assert latest[1:] in ((1, len(contents) - 1), (len(contents) - 1, 7777))
     for table in (USER_DATA, REJECTED_ROWS):
-        on_disk = {str(path) for path in data_root.store.folder(table).rglob("part-*/*.parquet")}
-        assert on_disk == set(data_root.store.snapshot(table).files)
+        on_disk = {str(path) for path in harness.store.folder(table).rglob("part-*/*.parquet")}
+        assert on_disk == set(harness.store.snapshot(table).files)
 
 
 def test_refresh_after_refresh(tmp_path: Path) -> None:
@@ -212,7 +213,7 @@ def test_refresh_after_refresh(tmp_path: Path) -> None:
     assert project.refresh().success
     assert len(project.store.snapshot(USER_DATA).files) <= MOST_SMALL_FILES
     assert "No CSV file is waiting" in project.tick().skip_message
-    assert published(project.root).tables[USER_DATA.full_name].rows == 4 + DROPS
+    assert published(DataRoot(project.root)).tables[USER_DATA.full_name].rows == 4 + DROPS
 
 
 # ---- Vacuum spares what is published --------------------------------------------------------------------------------
@@ -223,7 +224,7 @@ def test_published_files_outlive_any_retention(tmp_path: Path) -> None:
     project = Project(tmp_path / "data", retention_hours=0)
     project.drop_both()
     assert project.refresh().success
-    shown = published(project.root)
+    shown = published(DataRoot(project.root))
     ingest: Ingest = project.defs.resources["ingest"]  # type: ignore[index]
     for user in range(10, 10 + DROPS):
         rows = "".join(f"{user},Chad,{plays}\n" for plays in range(200))

@@ -12,6 +12,7 @@ import pytest
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
+from music_assets.data_root import DataRoot
 from music_assets.storage.delta import ConcurrentCommitError, DeltaStore
 from music_assets.tables import ARTIST_RANK_IN_COUNTRY, RAW_TABLES, REJECTED_ROWS, TABLES, USER_DATA, Table
 
@@ -20,7 +21,7 @@ HOUR = 3600
 
 @pytest.fixture
 def store(tmp_path: Path) -> DeltaStore:
-    return DeltaStore(tmp_path)
+    return DeltaStore(DataRoot(tmp_path))
 
 
 def written(store: DeltaStore, country: str, rows: int = 1) -> Path:
@@ -199,7 +200,7 @@ def test_plain_deltalake_reads_the_rows(store: DeltaStore, tmp_path: Path) -> No
 
 
 def test_table_in_a_folder_with_blanks_and_signs(tmp_path: Path) -> None:
-    store = DeltaStore(tmp_path / "my data, 100% & [more]+é'#?*")
+    store = DeltaStore(DataRoot(tmp_path / "my data, 100% & [more]+é'#?*"))
     store.replace(ARTIST_RANK_IN_COUNTRY, [written(store, "Chad")])
     assert countries(store) == ["Chad"]
     assert store.snapshot(USER_DATA).version == -1

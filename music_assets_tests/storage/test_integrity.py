@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from music_assets.data_root import DataRoot
 from music_assets.ingest.batches import LostHistoryError
 from music_assets.ingest.exact_reader import BadFileError, check_compression
 from music_assets.service.snapshots import Snapshots
 from music_assets.storage.published_snapshot import NothingPublishedError, published
 from music_assets.tables import REJECTED_ROWS, USER_DATA
 from music_assets_tests.support.damaged import RAW, SNAPSHOT, empty, garble, log_entry, pointer, snapshot
-from music_assets_tests.support.data_root import LOG, DataRoot
+from music_assets_tests.support.ingest_harness import LOG, IngestHarness
 from music_assets_tests.support.project import Project
 
 MORE = "user_id,country,total_scrobbles\n6,Malta,1\n"
@@ -24,19 +25,19 @@ MORE = "user_id,country,total_scrobbles\n6,Malta,1\n"
 
 @pytest.mark.parametrize("cause", SNAPSHOT)
 def test_the_last_good_snapshot_serves(root: Path, cause: str, caplog: pytest.LogCaptureFixture) -> None:
-    newest, older = published(root).data_version, sorted((root / "music_db").glob("*.duckdb"))[0].stem
+    newest, older = published(DataRoot(root)).data_version, sorted((root / "music_db").glob("*.duckdb"))[0].stem
     inflict, where = SNAPSHOT[cause]
     damaged = inflict(where(root))
     expected = newest if "pointer" in cause else older.removeprefix("music_db-")
     with caplog.at_level(logging.WARNING):
-        assert published(root).data_version == expected
+        assert published(DataRoot(root)).data_version == expected
     assert str(damaged) in caplog.text and "music-assets rebuild" in caplog.text
 
 
 @pytest.mark.parametrize("cause", SNAPSHOT)
 def test_a_service_goes_on_with_what_it_served(root: Path, cause: str, caplog: pytest.LogCaptureFixture) -> None:
     """It asks before every query, and warns once."""
-    snapshots = Snapshots(root)
+    snapshots = Snapshots(DataRoot(root))
     served = snapshots.newest().data_version
     inflict, where = SNAPSHOT[cause]
     inflict(where(root))
@@ -54,7 +55,7 @@ def test_nothing_whole_is_left(root: Path) -> None:
     with pytest.raises(
         NothingPublishedError, match=r"No published snapshot is whole: .*current\.json.*music-assets reb"
     ):
-        published(root)
+        published(DataRoot(root))
 
 
 def test_a_garbled_pointer_of_every_kind_is_told(root: Path) -> None:
@@ -71,7 +72,7 @@ def test_a_garbled_pointer_of_every_kind_is_told(root: Path) -> None:
         b"[" * 9999,
     ):
         pointer(root).write_bytes(content)
-        assert published(root).path.is_file()
+        assert published(DataRoot(root)).path.is_file()
 
 
 # ---- Logs of history ------------------------------------------------------------------------------------------------
@@ -103,11 +104,11 @@ def test_nothing_is_taken_or_removed_over_a_damaged_log(root: Path, cause: str) 
 def test_a_log_that_is_gone_is_no_new_table(root: Path, engine: object, table: object) -> None:
     """A new table was begun in the folder of the old one, whose files were vacuumed at once."""
     shutil.rmtree(root / table.folder / "_delta_log")  # type: ignore[attr-defined]
-    data_root = DataRoot(root, engine)  # type: ignore[arg-type]
-    data_root.drop(USER_DATA, "more.csv", MORE)
+    harness = IngestHarness(root, engine)  # type: ignore[arg-type]
+    harness.drop(USER_DATA, "more.csv", MORE)
     with pytest.raises(LostHistoryError, match=r"_delta_log tells of 0 rows, where \d were published.*doctor"):
-        data_root.ingest.take(USER_DATA, LOG)
-    assert data_root.waiting() == ["more.csv"]
+        harness.ingest.take(USER_DATA, LOG)
+    assert harness.waiting() == ["more.csv"]
 
 
 def test_a_restored_log_goes_on(root: Path) -> None:
@@ -125,13 +126,13 @@ def test_a_restored_log_goes_on(root: Path) -> None:
 # ---- Bombs ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_gzip_bomb_is_moved_aside(data_root: DataRoot) -> None:
+def test_a_gzip_bomb_is_moved_aside(harness: IngestHarness) -> None:
     bomb = gzip.compress(b"user_id,country,total_scrobbles\n" + b"1,Germany,5\n" * (8 << 20))
-    data_root.drop(USER_DATA, "bomb.csv.gz", bomb)
-    data_root.drop(USER_DATA, "good.csv", MORE)
-    taken = {file.name: file.outcome for file in data_root.take(USER_DATA).files}
+    harness.drop(USER_DATA, "bomb.csv.gz", bomb)
+    harness.drop(USER_DATA, "good.csv", MORE)
+    taken = {file.name: file.outcome for file in harness.take(USER_DATA).files}
     assert taken == {"bomb.csv.gz": "rejected", "good.csv": "landed"}
-    reason = (data_root.root / "rejected/bomb.csv.gz.reason.txt").read_text()
+    reason = (harness.root / "rejected/bomb.csv.gz.reason.txt").read_text()
     assert "expands to more than 200 times its size. If it is meant to, drop it uncompressed" in reason
 
 

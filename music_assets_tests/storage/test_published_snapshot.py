@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from music_assets.data_root import DataRoot
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.published_snapshot import (
     INPUTS,
@@ -45,7 +46,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def store(tmp_path: Path) -> DeltaStore:
-    return DeltaStore(tmp_path)
+    return DeltaStore(DataRoot(tmp_path))
 
 
 @pytest.fixture
@@ -71,18 +72,18 @@ def rank(store: DeltaStore, inputs: dict[str, int], rows: list[tuple] = RANKED) 
     return store.replace(ARTIST_RANK_IN_COUNTRY, files, {INPUTS: inputs})
 
 
-def ask(root: Path, sql: str) -> list[tuple]:
+def ask(root: DataRoot, sql: str) -> list[tuple]:
     with connect(root) as connection:
         return connection.execute(sql).fetchall()
 
 
-def snapshots(root: Path) -> list[str]:
-    return sorted(path.name for path in (root / "music_db").glob("*.duckdb"))
+def snapshots(root: DataRoot) -> list[str]:
+    return sorted(path.name for path in root.snapshots.glob("*.duckdb"))
 
 
 def test_nothing_published(tmp_path: Path) -> None:
     with pytest.raises(NothingPublishedError, match=r"Nothing is published below .*run the job refresh_rankings"):
-        published(tmp_path)
+        published(DataRoot(tmp_path))
 
 
 def test_every_table_under_its_full_name(store: DeltaStore, publisher: Publisher) -> None:
@@ -176,13 +177,13 @@ def test_rows_that_the_rankings_have_not_seen_are_not_shown(store: DeltaStore, p
 def test_pointer_is_whole_at_any_time(store: DeltaStore, publisher: Publisher) -> None:
     """A reader that opened the pointer before it was replaced reads the old one to its end."""
     first = publisher.publish()
-    with (store.root / "music_db" / "current.json").open() as pointer:
+    with (store.root.snapshots / "current.json").open() as pointer:
         begun = pointer.read(10)
         second = publisher.publish()
         assert json.loads(begun + pointer.read())["file"] == first.path.name
     assert published(store.root).path == second.path
     assert second.data_version > first.data_version
-    assert not list((store.root / "music_db").glob(".*"))
+    assert not list((store.root.snapshots).glob(".*"))
 
 
 def test_newest_two_are_kept(store: DeltaStore, publisher: Publisher) -> None:
@@ -203,7 +204,7 @@ def test_publishing_at_once_goes_one_after_the_other(store: DeltaStore) -> None:
 
 
 def test_what_died_while_it_was_built_is_removed(store: DeltaStore, publisher: Publisher) -> None:
-    folder = store.root / "music_db"
+    folder = store.root.snapshots
     (folder / ".building-20200101T000000.000000Z.duckdb.tmp").mkdir(parents=True)
     for suffix in ("", ".wal", ".tmp/spilled"):
         (folder / f".building-20200101T000000.000000Z.duckdb{suffix}").write_text("half")
@@ -255,7 +256,7 @@ def test_published_file_is_read_only_and_refuses_nothing_else(store: DeltaStore,
 
 
 def test_root_with_blanks_and_signs_in_its_name(tmp_path: Path) -> None:
-    store = DeltaStore(tmp_path / "o'clock, 100% [new]*")
+    store = DeltaStore(DataRoot(tmp_path / "o'clock, 100% [new]*"))
     add_user(store, 1)
     Publisher(store, "200MB", 1).publish()
     assert ask(store.root, "SELECT user_id FROM raw_parquet_user_data") == [(1,)]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from music_assets.data_root import DataRoot
 from music_assets.storage.delta import DeltaStore
 from music_assets.tables import (
     ARTIST_RANK_IN_COUNTRY,
@@ -56,7 +57,7 @@ def parquet(table: Table) -> Callable[[Path], Path]:
     """Return a function from a data root to the last parquet file that was added to the table."""
 
     def last_added(root: Path) -> Path:
-        files = map(Path, DeltaStore(root).snapshot(table).files)
+        files = map(Path, DeltaStore(DataRoot(root)).snapshot(table).files)
         return max(files, key=lambda path: path.stat().st_mtime_ns)
 
     return last_added

@@ -8,6 +8,7 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from music_assets.data_root import DataRoot
 from music_assets.defs.build import build_definitions
 from music_assets.defs.jobs import REFRESH_RANKINGS
 from music_assets.engines.base import Engine
@@ -39,8 +40,8 @@ class Project:
         self.settings = Settings(data=root, **{"settle_seconds": 0, **settings})
         self.defs = build_definitions(self.settings, engine)
         self.instance = dg.DagsterInstance.ephemeral()
-        self.store = DeltaStore(root)
-        self.landing = Landing(root, settle_seconds=0)
+        self.store = DeltaStore(DataRoot(root))
+        self.landing = Landing(DataRoot(root), settle_seconds=0)
         self.landing.prepare()
 
     def drop(self, table: Table, text: str, name: str = "drop.csv") -> Path:

@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from music_assets.data_root import DataRoot
 from music_assets.defs.build import build_definitions
 from music_assets.defs.jobs import REFRESH_RANKINGS, TRAIN_EMBEDDINGS
 from music_assets.ingest.landing import Landing
@@ -21,7 +22,7 @@ def run_job(root: Path, job: str, instance: dg.DagsterInstance, **config: Any) -
 
 def drop(root: Path, users: int, seed: int = 0) -> None:
     """Drop made-up files."""
-    landing = Landing(root)
+    landing = Landing(DataRoot(root))
     landing.prepare()
     made = generate(root / "made", users, seed)
     for path in (made.users_csv, made.user_top_artists_csv):

@@ -11,7 +11,7 @@ import pytest
 from music_assets.engines.base import Engine
 from music_assets.tables import USER_DATA, USER_TOP_ARTISTS, Table
 from music_assets.transforms.current_rows import current_rows, repeated_keys
-from music_assets_tests.support.data_root import table_on
+from music_assets_tests.support.ingest_harness import table_on
 
 MONDAY, TUESDAY = datetime(2024, 1, 1), datetime(2024, 1, 2)
 

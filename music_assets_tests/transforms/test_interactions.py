@@ -8,7 +8,7 @@ import pytest
 
 from music_assets.engines.base import Engine
 from music_assets.transforms.interactions import sentences
-from music_assets_tests.support.data_root import table_on
+from music_assets_tests.support.ingest_harness import table_on
 
 SCHEMA = {"user_id": "int32", "artist_name": "string", "playcount": "int64"}
 Weights = Callable[..., list[tuple[int, str, int]]]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from music_assets.engines.base import Engine
 from music_assets.tables import ARTIST_RANK_IN_COUNTRY, COUNTRY_RANK_PER_ARTIST, USER_DATA, USER_TOP_ARTISTS
-from music_assets_tests.support.data_root import DataRoot, examples
+from music_assets_tests.support.ingest_harness import IngestHarness, examples
 
 MEANING = {
     "Germany": "Germany",
@@ -115,32 +115,32 @@ def test_rankings_of_dropped_files(engine: Engine) -> None:
     )
     def rank(user_files: list[list[User]], artist_files: list[list[TopArtist]]) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            data_root = DataRoot(Path(folder), engine)
+            harness = IngestHarness(Path(folder), engine)
             for table, files in ((USER_DATA, user_files), (USER_TOP_ARTISTS, artist_files)):
                 for number, rows in enumerate(files):
-                    data_root.drop(table, f"{number}.csv", as_csv([c.name for c in table.delivered], rows, number))
-                data_root.take(table)
-            data_root.rank()
-            assert (data_root.rows(ARTIST_RANK_IN_COUNTRY), data_root.rows(COUNTRY_RANK_PER_ARTIST)) == oracle(
+                    harness.drop(table, f"{number}.csv", as_csv([c.name for c in table.delivered], rows, number))
+                harness.take(table)
+            harness.rank()
+            assert (harness.rows(ARTIST_RANK_IN_COUNTRY), harness.rows(COUNTRY_RANK_PER_ARTIST)) == oracle(
                 user_files, artist_files
             )
 
     rank()
 
 
-def test_ranks_by_hand(data_root: DataRoot) -> None:
+def test_ranks_by_hand(harness: IngestHarness) -> None:
     """The whole of it small enough to check by eye: NULL counts as 0, ties go by name, a country without plays by 0."""
-    data_root.drop(USER_DATA, "u.csv", "user_id,country,total_scrobbles\n1,Germany,\n2,Germany,\n3,Chad,\n4,,\n")
-    data_root.drop(
+    harness.drop(USER_DATA, "u.csv", "user_id,country,total_scrobbles\n1,Germany,\n2,Germany,\n3,Chad,\n4,,\n")
+    harness.drop(
         USER_TOP_ARTISTS,
         "a.csv",
         "user_id,rank,artist_name,playcount,mbid\n1,1,Moby,30,\n1,2,Abba,5,\n2,1,Abba,5,\n2,2,Zaz,,\n"
         "3,1,Moby,0,\n3,2,Abba,,\n3,3,Zaz,0,\n4,1,Moby,1000,\n5,1,Moby,1000,\n",
     )
     for table in (USER_DATA, USER_TOP_ARTISTS):
-        data_root.take(table)
-    data_root.rank()
-    assert data_root.rows(ARTIST_RANK_IN_COUNTRY) == [
+        harness.take(table)
+    harness.rank()
+    assert harness.rows(ARTIST_RANK_IN_COUNTRY) == [
         ("Chad", "Abba", 0.0, 1),
         ("Chad", "Moby", 0.0, 2),
         ("Chad", "Zaz", 0.0, 3),
@@ -148,7 +148,7 @@ def test_ranks_by_hand(data_root: DataRoot) -> None:
         ("Germany", "Abba", 10.0, 2),
         ("Germany", "Zaz", 0.0, 3),
     ]
-    assert data_root.rows(COUNTRY_RANK_PER_ARTIST) == [
+    assert harness.rows(COUNTRY_RANK_PER_ARTIST) == [
         ("Germany", "Abba", 10.0, 0.25, 1),
         ("Chad", "Abba", 0.0, 0.0, 2),
         ("Germany", "Moby", 30.0, 0.75, 1),
@@ -158,15 +158,15 @@ def test_ranks_by_hand(data_root: DataRoot) -> None:
     ]
 
 
-def test_sum_that_outgrows_an_integer(data_root: DataRoot) -> None:
+def test_sum_that_outgrows_an_integer(harness: IngestHarness) -> None:
     largest = 2**63 - 1
-    data_root.drop(USER_DATA, "u.csv", "user_id,country,total_scrobbles\n1,Germany,\n2,Germany,\n")
-    data_root.drop(
+    harness.drop(USER_DATA, "u.csv", "user_id,country,total_scrobbles\n1,Germany,\n2,Germany,\n")
+    harness.drop(
         USER_TOP_ARTISTS,
         "a.csv",
         f"user_id,rank,artist_name,playcount,mbid\n1,1,Moby,{largest},\n2,1,Moby,{largest},\n2,2,Zaz,1,\n",
     )
     for table in (USER_DATA, USER_TOP_ARTISTS):
-        data_root.take(table)
-    data_root.rank()
-    assert data_root.rows(ARTIST_RANK_IN_COUNTRY) == [("Germany", "Moby", 2.0**64, 1), ("Germany", "Zaz", 1.0, 2)]
+        harness.take(table)
+    harness.rank()
+    assert harness.rows(ARTIST_RANK_IN_COUNTRY) == [("Germany", "Moby", 2.0**64, 1), ("Germany", "Zaz", 1.0, 2)]

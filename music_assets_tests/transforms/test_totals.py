@@ -11,7 +11,7 @@ from music_assets.storage.delta import Snapshot
 from music_assets.tables import ARTIST_RANK_IN_COUNTRY, USER_DATA, USER_TOP_ARTISTS
 from music_assets.transforms.rankings import artist_rank_in_country
 from music_assets.transforms.totals import Covered, Earlier, totals_now
-from music_assets_tests.support.data_root import DataRoot, examples
+from music_assets_tests.support.ingest_harness import IngestHarness, examples
 from music_assets_tests.transforms.test_rankings import TOP_ARTISTS, USERS, TopArtist, User, as_csv, drops, oracle
 
 MARK = ("Germany", "Zaz", 1000.0)
@@ -22,7 +22,7 @@ class Totals:
     """A data root whose ranking is computed from the one before, whatever the share of the users delivered since."""
 
     def __init__(self, folder: str, engine: Engine) -> None:
-        self.root = DataRoot(Path(folder), engine)
+        self.root = IngestHarness(Path(folder), engine)
         self.earlier: Earlier | None = None
         self.number = 0
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from music_assets.data_root import DataRoot
 from music_assets.defs.assets.embeddings import TrainingConfig
 from music_assets.defs.build import build_definitions
 from music_assets.defs.jobs import REFRESH_RANKINGS, TRAIN_EMBEDDINGS
@@ -40,7 +41,7 @@ class Trained:
     ended: dg.ExecuteInProcessResult
 
     def table(self, name: str) -> pd.DataFrame:
-        with connect(self.root) as connection:
+        with connect(DataRoot(self.root)) as connection:
             return connection.execute(f"FROM {name}").df()
 
     def metadata(self, table: Any) -> dict[str, Any]:
@@ -191,12 +192,12 @@ def _targets(sensor: dg.SensorDefinition) -> list[str]:
 def test_drops_and_refreshes_do_not_materialize_embeddings(copy: Trained) -> None:
     """The vectors stay as trained and published, while the rows beside them become newer."""
     records = [copy.instance.get_latest_materialization_event(key).run_id for key in KEYS]
-    earlier = published(copy.root).tables
+    earlier = published(DataRoot(copy.root)).tables
     drop(copy.root, 150, seed=3)
     refresh(copy.root, copy.instance)
     assert [copy.instance.get_latest_materialization_event(key).run_id for key in KEYS] == records
     assert set(records) == {copy.ended.run_id}
-    later = published(copy.root).tables
+    later = published(DataRoot(copy.root)).tables
     for table in EMBEDDING_TABLES:
         assert later[table.full_name] == earlier[table.full_name]
     for name in ("raw_parquet_user_top_artists", "processed_parquet_country_rank_per_artist"):
@@ -205,7 +206,7 @@ def test_drops_and_refreshes_do_not_materialize_embeddings(copy: Trained) -> Non
 
 def test_vectors_of_two_trainings_are_never_published_together(copy: Trained) -> None:
     """A training dies after the artists' vectors were committed, and a refresh publishes: users' would not fit."""
-    store = DeltaStore(copy.root)
+    store = DeltaStore(DataRoot(copy.root))
     content = store.snapshot(ARTIST_EMBEDDING)
     newer = store.new_folder(ARTIST_EMBEDDING) / "rows.parquet"
     newer.write_bytes(Path(content.files[0]).read_bytes())
@@ -221,12 +222,12 @@ def test_without_rows_the_failure_says_so_and_nothing_is_written(tmp_path: Path)
         (failure,) = ended.filter_events(lambda event: event.is_step_failure)
     assert "No user has an artist yet" in failure.step_failure_data.error_display_string
     assert "refresh_rankings" in failure.step_failure_data.error_display_string
-    assert [DeltaStore(tmp_path).snapshot(table).version for table in EMBEDDING_TABLES] == [-1, -1]
+    assert [DeltaStore(DataRoot(tmp_path)).snapshot(table).version for table in EMBEDDING_TABLES] == [-1, -1]
     assert not (tmp_path / "music_db").exists()
 
 
 def test_a_second_training_beside_the_first_is_refused(hasty: Trained) -> None:
-    with TrainingFolder(hasty.root / ".scratch" / "training").occupied():
+    with TrainingFolder(DataRoot(hasty.root)).occupied():
         ended = run_job(hasty.root, TRAIN_EMBEDDINGS, hasty.instance, passes=1)
     (failure,) = ended.filter_events(lambda event: event.is_step_failure)
     assert "Another training is running" in failure.step_failure_data.error_display_string

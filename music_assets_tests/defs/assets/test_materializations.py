@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from music_assets.data_root import DataRoot
 from music_assets.engines.base import Engine
 from music_assets.storage.published_snapshot import published
 from music_assets.tables import RANKING_TABLES, RAW_TABLES, TABLES, USER_DATA, USER_TOP_ARTISTS
@@ -87,7 +88,7 @@ def test_the_published_snapshot_tells_every_column_of_every_table(shown) -> None
 
 
 def test_the_published_snapshot_tells_its_version_and_tables(shown, project: Project) -> None:
-    assert shown["music_db"]["table version"] == published(project.root).data_version
+    assert shown["music_db"]["table version"] == published(DataRoot(project.root)).data_version
     assert "| processed_parquet_artist_rank_in_country | 1 | 5 |" in shown["music_db"]["tables"]
 
 

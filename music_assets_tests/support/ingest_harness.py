@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import HealthCheck, settings
 
+from music_assets.data_root import DataRoot
 from music_assets.defs.assets import rankings
 from music_assets.engines.base import Engine
 from music_assets.ingest.batches import Ingest, IngestReport
@@ -54,15 +55,15 @@ def examples(engine: Engine, number: int) -> settings:
     )
 
 
-class DataRoot:
+class IngestHarness:
     """A data root below a temporary folder, with everything that works on it."""
 
     def __init__(self, root: Path, engine: Engine) -> None:
         self.root = root
         self.engine = engine
-        self.landing = Landing(root, settle_seconds=0, pause_between_looks=0)
+        self.landing = Landing(DataRoot(root), settle_seconds=0, pause_between_looks=0)
         self.landing.prepare()
-        self.store = DeltaStore(root)
+        self.store = DeltaStore(DataRoot(root))
         self.ingest = Ingest(self.landing, self.store, engine)
         self.dropped = 0
 
