@@ -11,10 +11,10 @@ ROUNDS ?= 3
 CASES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench faults fuzz audit lint format up clean
+.PHONY: help install demo test test-slow bench faults fuzz audit lint format up clean
 
 help:  ## Show the targets.
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 $(INSTALLED): setup.py pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.12 ...")'
@@ -33,8 +33,13 @@ lint: $(INSTALLED)  ## Lint, format check, types, and whether Dagster can load t
 	$(BIN)/mypy
 	$(BIN)/dagster definitions validate -m music_assets.definitions
 
-test: lint  ## Lint, then run every test.
-	$(BIN)/pytest -n auto --dist loadfile
+PYTEST := $(BIN)/pytest -n auto --dist loadgroup --no-loadscope-reorder
+
+test: lint  ## Lint, then run the tests that matter most, in under five minutes.
+	$(PYTEST) -m "not slow"
+
+test-slow: $(INSTALLED)  ## Run the other tests, and the property tests with all their examples.
+	HYPOTHESIS_PROFILE=ci $(PYTEST) -m "slow or hypothesis"
 
 bench: $(INSTALLED)  ## Measure beside hand-written peers: make bench USERS=500000 CASES="small_drop queries" ROUNDS=3
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'

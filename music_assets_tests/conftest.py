@@ -1,11 +1,17 @@
-"""Fixtures that every test may use."""
+"""The tiers of the suite, how pytest-xdist shares it out, the hypothesis profiles, and fixtures for every test.
+
+`make test` runs what is not `slow`, with the few examples of the profile `dev`. `make test-slow` runs the rest, and the
+property tests once more with all their examples (profile `ci`).
+"""
 
 import os
 import shutil
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from music_assets.engines.base import Engine
 from music_assets.engines.duckdb import DuckDBEngine
@@ -18,6 +24,86 @@ if TYPE_CHECKING:
 
 
 ENGINES = ("duckdb", "spark")
+
+SLOW = (
+    "*[spark]",
+    "*[spark-*]",
+    "defs/test_checks.py::test_a_failing_blocking_check_leaves_the_published_tables_as_they_were",
+    "embedding/test_training_on_spark.py::*",
+    "embedding/test_word2vec_spark.py::*",
+    "end_to_end/test_commands.py::test_the_demo_shows_the_tables",
+    "end_to_end/test_interrupted_training.py::*",
+    "end_to_end/test_spark.py::test_java_that_does_not_do_is_named*",
+    "end_to_end/test_spark.py::test_the_demo_shows_what_it_shows_on_duckdb",
+    "end_to_end/test_spark.py::test_the_job_runs_on_a_cluster",
+    "end_to_end/test_spark.py::test_the_job_survives_a_worker_that_is_killed",
+    "end_to_end/test_training_over_http.py::*",
+    "end_to_end/test_up.py::test_a_second_one_is_refused_until_the_first_is_gone",
+    "faults/test_kills.py::*",
+    "faults/test_recovery.py::*",
+    "faults/test_two_of_everything.py::*",
+    "maintenance/test_rebuild.py::test_damage_to_what_is_computed_is_undone*",
+    "runtime/test_launcher.py::test_a_run_that_a_person_started_is_stopped",
+    "runtime/test_launcher.py::test_a_worker_that_died_while_it_stood_by_is_not_missed",
+    "runtime/test_launcher.py::test_what_is_over_cannot_be_stopped",
+    "service/test_attacks.py::test_bomb_goes_off_in_its_limits*",
+    "service/test_pool.py::test_five_hundred_callers_at_once",
+    "storage/test_compaction.py::test_published_files_outlive_any_retention",
+    "test_benchmarks.py::*",
+)
+"""Patterns of test ids, without the folder of the tests, that belong to the slow tier; `*` and `?` are wildcards."""
+
+FAST = (
+    "engines/test_engine.py::*",
+    "transforms/test_rankings.py::test_ranks_by_hand*",
+)
+"""Exceptions to `SLOW`."""
+
+LONGEST_GROUPS = (
+    "spark",
+    "faults/test_two_of_everything.py",
+    "end_to_end/test_spark.py",
+    "test_benchmarks.py",
+    "faults/test_kills.py",
+    "end_to_end/test_up.py",
+    "maintenance/test_rebuild.py",
+    "faults/test_model.py",
+    "end_to_end/test_interrupted_training.py",
+    "faults/test_recovery.py",
+    "runtime/test_launcher.py",
+)
+"""Groups of tests to start first, so that all workers of pytest-xdist end at about the same time."""
+
+settings.register_profile("ci", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("dev", settings.get_profile("ci"), max_examples=10)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: left to `make test-slow`")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the slow tests. Run each file in one worker, and everything on the session's Spark in one."""
+    order = {group: place for place, group in enumerate(LONGEST_GROUPS)}
+    groups = {}
+    for item in items:
+        test = item.nodeid.removeprefix("music_assets_tests/")
+        if _matches(test, SLOW) and not _matches(test, FAST):
+            item.add_marker(pytest.mark.slow)
+        groups[item] = "spark" if _uses_spark(item) else test.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(groups[item]))
+    items.sort(key=lambda item: order.get(groups[item], len(order)))
+
+
+def _matches(test: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(test, pattern.replace("[", "[[]")) for pattern in patterns)
+
+
+def _uses_spark(item: pytest.Item) -> bool:
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return parameters.get("engine") == "spark" or "spark_engine" in getattr(item, "fixturenames", ())
 
 
 def need_java() -> None:
