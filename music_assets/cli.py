@@ -1,18 +1,13 @@
 """The `music-assets` command. What its commands do stands elsewhere; here stand arguments, progress and messages."""
 
-import csv
 import json
-import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import date, time
-from decimal import Decimal
 from enum import StrEnum
-from itertools import chain, count, islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import duckdb
 import typer
@@ -30,8 +25,11 @@ from music_assets.ingest.exact_reader import BadFileError
 from music_assets.ingest.landing import Landing
 from music_assets.runtime import up as local
 from music_assets.settings import Settings, SettingsError, settings
-from music_assets.storage.published_snapshot import NothingPublishedError, connect, published
+from music_assets.storage.published_snapshot import NothingPublishedError, published
 from music_assets.tables import EMBEDDING_TABLES, TABLES, Table
+
+if TYPE_CHECKING:
+    from music_assets.service.formats import Result
 
 
 class Commands(typer.core.TyperGroup):
@@ -56,8 +54,6 @@ app = typer.Typer(
 )
 out = Console()
 err = Console(stderr=True)
-
-ROWS_AT_ONCE = 10_000
 
 
 class OutputFormat(StrEnum):
@@ -141,26 +137,22 @@ def query(
     sql: Annotated[str, typer.Argument(help="A SELECT over the tables of music_db.")],
     output: Annotated[OutputFormat, typer.Option("--format", help="How to print the rows.")] = OutputFormat.TABLE,
     limit: Annotated[int | None, typer.Option(min=0, help="Print at most this many rows.")] = None,
-    url: Annotated[str | None, typer.Option(help="Ask the query service at this address instead.")] = None,
+    url: Annotated[str | None, typer.Option(help="Send the query to the service at this URL.")] = None,
     key: Annotated[
         str | None,
         typer.Option(
             envvar="MUSIC_ASSETS_API_KEY",
-            help="API key of that service. An argument can be seen by others on this machine, a variable cannot.",
+            help="API key of that service. Prefer the variable: other users of this machine can see arguments.",
         ),
     ] = None,
 ) -> None:
-    """Ask the published music_db. Every row is printed unless limited; json is a bare array of objects."""
-    if url:
-        _ask_service(url, sql, output, limit, key)
-        return
+    """Run a SELECT on the published music_db. Without --limit all rows are printed; json is an array of objects."""
+    from music_assets.service.client import ClientError, query_service, query_snapshot
+
     try:
-        with connect(_root()) as connection:
-            cursor = connection.execute(sql)
-            if cursor is None or not cursor.description:
-                raise _fail("There is no statement in it that gives rows.")
-            _print_rows(cursor, output, limit)
-    except (NothingPublishedError, duckdb.Error) as error:
+        with query_service(url, sql, key, limit) if url else query_snapshot(_root(), sql) as result:
+            _print_result(result if limit is None else result.head(limit), output)
+    except (NothingPublishedError, ClientError, duckdb.Error) as error:
         raise _fail(str(error)) from None
 
 
@@ -291,96 +283,28 @@ def _byte_progress(file: Path) -> Iterator[Any]:
         yield lambda done: progress.advance(task, done)
 
 
-def _print_rows(cursor: duckdb.DuckDBPyConnection, output: OutputFormat, limit: int | None) -> None:
-    printer = {OutputFormat.TABLE: _print_table, OutputFormat.JSON: _print_json, OutputFormat.CSV: _print_csv}[output]
-    printer([column[0] for column in cursor.description or ()], islice(_fetched(cursor), limit))
+def _print_result(result: "Result", output: OutputFormat) -> None:
+    from music_assets.service.formats import encode
+
+    if output is OutputFormat.TABLE:
+        _print_table(result)
+    else:
+        for chunk in encode(result, "csv" if output is OutputFormat.CSV else "objects"):
+            sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.write(b"\n" if output is OutputFormat.JSON else b"")
+    if result.metadata.get("truncated"):
+        err.print("The service truncated the result. Page through it with ORDER BY, LIMIT and OFFSET.")
 
 
-def _fetched(cursor: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
-    while batch := cursor.fetchmany(ROWS_AT_ONCE):
-        yield from batch
+def _print_table(result: "Result") -> None:
+    from music_assets.service.formats import texts
 
-
-def _ask_service(url: str, sql: str, output: OutputFormat, limit: int | None, key: str | None) -> None:
-    """Print the rows as the service sends them: it types and cuts them, and its documentation tells how."""
-    from music_assets.service.client import ServiceError, ask
-
-    try:
-        with ask(url, sql, "csv" if output is OutputFormat.CSV else "ndjson", key, limit=limit) as received:
-            if output is OutputFormat.CSV:
-                for chunk in received.chunks:
-                    sys.stdout.buffer.write(chunk)
-            else:
-                _print_objects(received.chunks, output)
-            if received.truncated and limit is None:
-                err.print("The service cut the answer off: there are more rows. Page with ORDER BY and OFFSET.")
-    except ServiceError as error:
-        raise _fail(str(error)) from None
-
-
-def _print_objects(chunks: Iterator[bytes], output: OutputFormat) -> None:
-    objects = (json.loads(line) for line in _lines(chunks))
-    first: dict[str, Any] = next(objects, {})
-    rows = (tuple(row.values()) for row in chain([first] if first else [], objects))
-    printer = _print_table if output is OutputFormat.TABLE else _print_json
-    printer(list(first), rows)
-
-
-def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from lines
-    if rest:
-        yield rest
-
-
-def _print_table(columns: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
-    listing = RichTable(*(Column(Text(column)) for column in columns))
-    for row in rows:
-        listing.add_row(*(Text("NULL" if value is None else str(value)) for value in row))
+    listing = RichTable(*(Column(Text(name)) for name in result.schema.names))
+    for batch in result.batches:
+        for row in zip(*map(texts, batch.columns), strict=True):
+            listing.add_row(*(Text("NULL" if value is None else value) for value in row))
     out.print(listing)
     err.print(f"{listing.row_count:,} rows")
-
-
-def _print_json(columns: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
-    names = _distinct(columns)
-    sys.stdout.write("[")
-    for number, row in enumerate(rows):
-        sys.stdout.write(",\n " if number else "\n ")
-        values = {name: _json_value(value) for name, value in zip(names, row, strict=True)}
-        sys.stdout.write(json.dumps(values, ensure_ascii=False, allow_nan=False, default=str))
-    sys.stdout.write("\n]\n")
-
-
-def _distinct(columns: list[str]) -> list[str]:
-    """An object holds a name once: the second `a` becomes `a_1`, as in a subquery of DuckDB."""
-    names: list[str] = []
-    for column in columns:
-        candidates = chain([column], (f"{column}_{number}" for number in count(1)))
-        names.append(next(name for name in candidates if name not in names))
-    return names
-
-
-def _json_value(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become null. Times become ISO 8601, decimals numbers."""
-    if isinstance(value, Decimal):
-        value = float(value)
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, date | time):
-        return value.isoformat()
-    if isinstance(value, dict):
-        return {str(_json_value(key)): _json_value(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json_value(item) for item in value]
-    return value
-
-
-def _print_csv(columns: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
 
 
 def _plain(error: Exception) -> str:

@@ -1,20 +1,22 @@
-"""The forms an answer comes in: which one a caller wants, and the bytes of each, batch by batch.
+"""The formats of a query result: which one a request asks for, and how rows are encoded, batch by batch.
 
-How values are written. Arrow and Parquet carry the columns' own types (Parquet knows no intervals: they are text). In
-JSON and NDJSON a number is a number while every reader gets it whole; integers beyond ±(2^53-1) and decimals with a
-scale are strings of digits, NaN and the infinities are the strings `NaN`, `Infinity`, `-Infinity`, times are ISO 8601
-strings (`Z`: with time zone), intervals ISO 8601 durations, blobs Base64, maps lists of {"key", "value"}. CSV writes
-the same text; there NULL is an empty field and an empty text is "", and nested values are JSON.
+Arrow and Parquet use the columns' own types, except that Parquet stores intervals as text. JSON and NDJSON encode a
+number as a number if every reader can represent it: integers beyond ±(2^53-1) and decimals with a scale become strings
+of digits, NaN and the infinities the strings `NaN`, `Infinity` and `-Infinity`. Times are ISO 8601 (`Z` if they have a
+time zone), intervals ISO 8601 durations, blobs Base64, maps lists of {"key", "value"}. CSV contains the same text; NULL
+is an empty field, an empty string is "", and nested values are JSON.
 """
 
 import base64
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field, replace
+from itertools import chain, count, islice
 from math import isfinite
 from typing import Any
 
+import duckdb
 import numpy as np
 import orjson
 import pyarrow as pa
@@ -30,26 +32,54 @@ MEDIA_TYPES = {
     "arrow": "application/vnd.apache.arrow.stream",
     "parquet": "application/vnd.apache.parquet",
 }
-"""The format names of `?format=`, and the media type each is sent as."""
+"""The formats of `?format=` and their media types."""
 
-_INFINITE_DATES = (2**31 - 1, "infinity"), (-(2**31 - 1), "-infinity")
-_INFINITE_TIMES = (2**63 - 1, "infinity"), (-(2**63 - 1), "-infinity")
+_INFINITE_DATES = {2**31 - 1: "infinity", -(2**31 - 1): "-infinity"}
+_INFINITE_TIMES = {2**63 - 1: "infinity", -(2**63 - 1): "-infinity"}
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+_NOT_IN_ARROW = re.compile(r"\b(BIGNUM|BIT|GEOMETRY|TIME WITH TIME ZONE|UHUGEINT|UNION|VARIANT)\b")
+"""DuckDB types without an exact Arrow counterpart."""
+
+
+class UnsupportedTypeError(Exception):
+    """A column has a type that no format can represent exactly."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A whole answer in memory: its columns, its rows in batches, and what JSON tells beside them."""
+class Result:
+    """A query result. `columns` are the names and DuckDB types, `metadata` is what JSON, Arrow and Parquet add."""
 
-    columns: list[dict[str, str]]
     schema: pa.Schema
-    batches: list[pa.RecordBatch]
-    told: dict[str, Any]
+    batches: Iterable[pa.RecordBatch]
+    columns: list[dict[str, str]] = field(default_factory=list)
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def head(self, rows: int) -> "Result":
+        """Return the result with at most that many rows."""
+        return replace(self, batches=_head(self.batches, rows))
 
 
-def chosen(wanted: str | None, accept: str) -> str | None:
-    """Return the format to answer in: the one named, else the best that the Accept header takes; None if none fits."""
-    if wanted is not None:
-        return wanted if wanted in MEDIA_TYPES else None
+def _head(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        yield batch.slice(0, rows)
+        rows -= batch.num_rows
+        if rows <= 0:
+            return
+
+
+def columns_of(relation: duckdb.DuckDBPyRelation) -> list[dict[str, str]]:
+    """Return name and type of each column. Raises UnsupportedTypeError."""
+    columns = [{"name": name, "type": str(kind)} for name, kind in zip(relation.columns, relation.types, strict=True)]
+    for column in columns:
+        if _NOT_IN_ARROW.search(_QUOTED.sub("", column["type"])):
+            raise UnsupportedTypeError(f"Column {column['name']!r} is {column['type']}: cast it to VARCHAR.")
+    return columns
+
+
+def negotiate(requested: str | None, accept: str) -> str | None:
+    """Return the format to answer in: the requested one, else the best match of the Accept header, if any."""
+    if requested is not None:
+        return requested if requested in MEDIA_TYPES else None
     offers = {media_type.partition(";")[0]: name for name, media_type in MEDIA_TYPES.items()}
     best: tuple[float, str | None] = (0.0, None)
     for part in accept.lower().split(",") if accept.strip() else ["*/*"]:
@@ -71,48 +101,48 @@ def _quality(parameters: Iterable[str]) -> float:
     return 1.0
 
 
-def written(form: str, answer: Answer) -> Iterator[bytes]:
-    """Yield the bytes of the answer in that format, a batch at a time."""
-    return _WRITERS[form](answer)
+def encode(result: Result, form: str) -> Iterator[bytes]:
+    """Yield the encoded result, one batch at a time."""
+    return _ENCODERS[form](result)
 
 
-def _json(answer: Answer) -> Iterator[bytes]:
-    yield b'{"columns":' + orjson.dumps(answer.columns) + b',"rows":['
+def _json(result: Result) -> Iterator[bytes]:
+    yield b'{"columns":' + orjson.dumps(result.columns) + b',"rows":['
     separator = b""
-    for batch in answer.batches:
+    for batch in result.batches:
         if batch.num_rows:
             rows = list(zip(*(values(column) for column in batch.columns), strict=True))
             yield separator + orjson.dumps(rows)[1:-1]
             separator = b","
-    yield b"]," + orjson.dumps(answer.told)[1:]
+    yield b"]," + orjson.dumps(result.metadata)[1:]
 
 
-def _records(answer: Answer) -> Iterator[list[dict[str, Any]]]:
-    names = unique([column["name"] for column in answer.columns])
-    for batch in answer.batches:
+def _records(result: Result) -> Iterator[list[dict[str, Any]]]:
+    names = unique_names(result.schema.names)
+    for batch in result.batches:
         rows = zip(*(values(column) for column in batch.columns), strict=True)
         yield [dict(zip(names, row, strict=True)) for row in rows]
 
 
-def _ndjson(answer: Answer) -> Iterator[bytes]:
-    for records in _records(answer):
+def _ndjson(result: Result) -> Iterator[bytes]:
+    for records in _records(result):
         yield b"".join(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in records)
 
 
-def _objects(answer: Answer) -> Iterator[bytes]:
-    yield b"["
-    separator = b""
-    for records in _records(answer):
-        if records:
-            yield separator + orjson.dumps(records)[1:-1]
-            separator = b","
-    yield b"]"
+def _objects(result: Result) -> Iterator[bytes]:
+    """Yield one JSON array with an object per line."""
+    separator = b"["
+    for lines in _ndjson(result):
+        if lines:
+            yield separator + lines[:-1].replace(b"\n", b",\n")
+            separator = b",\n"
+    yield b"]" if separator != b"[" else b"[]"
 
 
-def _csv(answer: Answer) -> Iterator[bytes]:
-    names = unique([column["name"] for column in answer.columns])
+def _csv(result: Result) -> Iterator[bytes]:
+    names = unique_names(result.schema.names)
     yield _csv_table([pa.array([name]) for name in names], names)
-    for batch in answer.batches:
+    for batch in result.batches:
         yield _csv_table([_csv_column(column) for column in batch.columns], names)
 
 
@@ -128,50 +158,47 @@ def _csv_column(column: pa.Array) -> pa.Array:
         return column
     if pa.types.is_floating(column.type) and _all_finite(column):
         return column
-    return pa.array([_csv_text(value) for value in values(column)], pa.string())
+    return pa.array(texts(column), pa.string())
 
 
-def _csv_text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
-
-
-def _arrow(answer: Answer) -> Iterator[bytes]:
+def _arrow(result: Result) -> Iterator[bytes]:
     sink = _Chunks()
-    with pa.ipc.new_stream(sink, answer.schema.with_metadata(_metadata(answer))) as writer:
-        for batch in answer.batches:
-            writer.write_batch(batch.replace_schema_metadata(_metadata(answer)))
-            yield sink.taken()
-    yield sink.taken()
+    with pa.ipc.new_stream(sink, result.schema.with_metadata(_metadata(result))) as writer:
+        for batch in result.batches:
+            writer.write_batch(batch.replace_schema_metadata(_metadata(result)))
+            yield sink.drain()
+    yield sink.drain()
 
 
-def _parquet(answer: Answer) -> Iterator[bytes]:
+def _parquet(result: Result) -> Iterator[bytes]:
     sink = _Chunks()
-    names = unique(answer.schema.names)
-    kinds = [pa.string() if _unknown_to_parquet(field.type) else field.type for field in answer.schema]
-    schema = pa.schema(list(zip(names, kinds, strict=True)), metadata=_metadata(answer))
+    names = unique_names(result.schema.names)
+    kinds = [pa.string() if _unknown_to_parquet(field.type) else field.type for field in result.schema]
+    schema = pa.schema(list(zip(names, kinds, strict=True)), metadata=_metadata(result))
     with pyarrow.parquet.ParquetWriter(sink, schema, compression="zstd") as writer:
-        for batch in answer.batches:
+        for batch in result.batches:
             columns = [
                 pa.array(values(column), kind) if _unknown_to_parquet(column.type) else column
                 for column, kind in zip(batch.columns, kinds, strict=True)
             ]
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
-            yield sink.taken()
-    yield sink.taken()
+            yield sink.drain()
+    yield sink.drain()
 
 
 def _unknown_to_parquet(kind: pa.DataType) -> bool:
     return pa.types.is_null(kind) or pa.types.is_interval(kind)
 
 
-def _metadata(answer: Answer) -> dict[str, str]:
+def _metadata(result: Result) -> dict[str, str]:
     return {
-        name: value if isinstance(value, str) else orjson.dumps(value).decode() for name, value in answer.told.items()
+        name: value if isinstance(value, str) else orjson.dumps(value).decode()
+        for name, value in result.metadata.items()
     }
 
 
 class _Chunks(io.RawIOBase):
-    """A file that writers write to, and that hands on what came in since the last time."""
+    """A file for a writer whose content is drained between writes."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -183,13 +210,13 @@ class _Chunks(io.RawIOBase):
         self._parts.append(bytes(data))
         return len(self._parts[-1])
 
-    def taken(self) -> bytes:
+    def drain(self) -> bytes:
         data = b"".join(self._parts)
         self._parts.clear()
         return data
 
 
-_WRITERS = {
+_ENCODERS = {
     "json": _json,
     "ndjson": _ndjson,
     "csv": _csv,
@@ -199,21 +226,24 @@ _WRITERS = {
 }
 
 
-def unique(names: Sequence[str]) -> list[str]:
-    """Return the column names, a number added where one stands twice: forms that go by name need them apart."""
-    taken: set[str] = set()
-    result = []
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Return the column names with a number appended to repeated ones: `a, a` becomes `a, a_1`."""
+    result: dict[str, None] = {}
     for name in names:
-        candidate, number = name, 1
-        while candidate in taken:
-            candidate, number = f"{name}_{number}", number + 1
-        taken.add(candidate)
-        result.append(candidate)
-    return result
+        candidates = chain([name], (f"{name}_{number}" for number in count(1)))
+        result[next(candidate for candidate in candidates if candidate not in result)] = None
+    return list(result)
+
+
+def texts(column: pa.Array) -> list[str | None]:
+    """Return the column's values as CSV contains them, None for NULL."""
+    return [
+        value if value is None or isinstance(value, str) else orjson.dumps(value).decode() for value in values(column)
+    ]
 
 
 def values(column: pa.Array) -> list[Any]:
-    """Return the column's values as JSON can hold them; what becomes of each type stands at the top of the module."""
+    """Return the column's values as JSON contains them; the module's docstring says how each type is represented."""
     kind = column.type
     if pa.types.is_string(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
         return column.to_pylist()
@@ -223,7 +253,7 @@ def values(column: pa.Array) -> list[Any]:
         return _floats(column)
     if pa.types.is_nested(kind):
         return _nested(column)
-    return _texts(column)
+    return _scalars(column)
 
 
 def _integers(column: pa.Array) -> list[Any]:
@@ -257,7 +287,8 @@ def _nested(column: pa.Array) -> list[Any]:
     if pa.types.is_struct(kind):
         names = [kind.field(index).name for index in range(kind.num_fields)]
         rows = zip(*(values(child) for child in column.flatten()), strict=True)
-        return [dict(zip(names, row, strict=True)) if there else None for row, there in zip(rows, present, strict=True)]
+        pairs = zip(rows, present, strict=True)
+        return [dict(zip(names, row, strict=True)) if is_valid else None for row, is_valid in pairs]
     if pa.types.is_map(kind):
         entries = pa.StructArray.from_arrays([column.keys, column.items], names=["key", "value"])
         first, lengths = column.offsets[0].as_py(), pc.subtract(column.offsets[1:], column.offsets[:-1]).to_pylist()
@@ -265,19 +296,21 @@ def _nested(column: pa.Array) -> list[Any]:
     else:
         lengths = pc.list_value_length(column).to_pylist()
         items = iter(values(column.flatten()))
-    return [list(islice(items, length)) if there else None for length, there in zip(lengths, present, strict=True)]
+    return [
+        list(islice(items, length)) if is_valid else None for length, is_valid in zip(lengths, present, strict=True)
+    ]
 
 
-def _texts(column: pa.Array) -> list[Any]:
+def _scalars(column: pa.Array) -> list[Any]:
     kind = column.type
     if pa.types.is_dictionary(kind):
         return column.dictionary_decode().to_pylist()
     if pa.types.is_binary(kind):
         return [None if value is None else base64.b64encode(value).decode() for value in column.to_pylist()]
     if pa.types.is_date32(kind):
-        return _dated(column, pa.int32(), _INFINITE_DATES)
+        return _iso_times(column, pa.int32(), _INFINITE_DATES)
     if pa.types.is_timestamp(kind):
-        return _dated(column, pa.int64(), _INFINITE_TIMES)
+        return _iso_times(column, pa.int64(), _INFINITE_TIMES)
     if pa.types.is_interval(kind):
         return [None if value is None else _duration(*value) for value in column.to_pylist()]
     if pa.types.is_decimal(kind) and kind.scale == 0:
@@ -285,16 +318,15 @@ def _texts(column: pa.Array) -> list[Any]:
     return column.cast(pa.string()).to_pylist()
 
 
-def _dated(column: pa.Array, bits: pa.DataType, infinite: Any) -> list[str | None]:
+def _iso_times(column: pa.Array, bits: pa.DataType, infinite: dict[int, str]) -> list[str | None]:
     unit: Any = "D" if pa.types.is_date32(column.type) else column.type.unit
     zone = "Z" if getattr(column.type, "tz", None) else ""
     plain = column.cast(pa.timestamp(unit)) if zone else column
     texts = [None if text is None else text.replace(" ", "T") + zone for text in plain.cast(pa.string()).to_pylist()]
-    names = dict(infinite)
     numbers = column.view(bits).to_pylist()
     return [
-        text if number is None or text is None or not (number in names or text.startswith("<"))
-        else names.get(number) or str(np.datetime64(number, unit))
+        text if number is None or text is None or not (number in infinite or text.startswith("<"))
+        else infinite.get(number) or str(np.datetime64(number, unit))
         for number, text in zip(numbers, texts, strict=True)
     ]  # fmt: skip
 

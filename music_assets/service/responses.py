@@ -116,7 +116,7 @@ async def _while_connected(request: Request, work: Any) -> Reply:
 
 def chosen_format(request: Request, wanted: str | None) -> str:
     """Return the format the caller wants. Raises ProblemError where there is no such format."""
-    form = formats.chosen(wanted, request.headers.get("accept", ""))
+    form = formats.negotiate(wanted, request.headers.get("accept", ""))
     if form is None:
         raise ProblemError("not-acceptable", "The answer does not come in the format asked for.")
     return form

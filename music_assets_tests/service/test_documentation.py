@@ -3,17 +3,14 @@
 import json
 import re
 import subprocess
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 
-from music_assets.service.client import FORMATS, ServiceError, ask
 from music_assets.service.problems import KINDS
-from music_assets_tests.service.conftest import Service, World, serving
+from music_assets_tests.service.conftest import Service, World
 
 PAGE = Path(__file__).parents[2] / "docs" / "query.md"
 ADDRESS = "http://127.0.0.1:8000"
@@ -63,35 +60,3 @@ def test_every_address_is_described(service: Service) -> None:
     page = PAGE.read_text(encoding="utf-8")
     for path in service.http.get("/openapi.json").json()["paths"]:
         assert path in page
-
-
-@pytest.mark.parametrize("form", FORMATS)
-def test_client_streams_any_format(service: Service, form: str) -> None:
-    with ask(service.url, "SELECT i FROM range(9) r(i) WHERE i >= ?", form, params=[2], limit=3) as received:
-        data = b"".join(received.chunks)
-        assert received.truncated
-        assert received.data_version
-    posted = service.query("SELECT i FROM range(9) r(i) WHERE i >= ?", form, params=[2], limit=3)
-    assert (data == posted.content) == (form in ("csv", "ndjson"))
-    assert data
-
-
-def test_client_tells_what_is_wrong_and_where(service: Service) -> None:
-    with pytest.raises(ServiceError, match=r"syntax error.*line 1, column 15"), ask(service.url, "SELECT * FORM x"):
-        pass
-    with pytest.raises(ServiceError, match="Does a service run there"), ask("http://127.0.0.1:9", "SELECT 1"):
-        pass
-    with (
-        pytest.raises(ServiceError, match=r"answered 404|nothing at this address"),
-        ask(service.url + "/x", "SELECT 1"),
-    ):
-        pass
-
-
-def test_client_sends_its_key(world: World) -> None:
-    entry = f"ann:{sha256(b'k').hexdigest()}"
-    with serving(world.root, api_keys=entry, query_workers=1) as service:
-        with ask(service.url, "SELECT 1 AS x", key="k") as received:
-            assert b"".join(received.chunks) == b'"x"\n1\n'
-        with pytest.raises(ServiceError, match="API key"), ask(service.url, "SELECT 1"):
-            pass

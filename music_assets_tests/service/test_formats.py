@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from music_assets.service.formats import chosen, unique
+from music_assets.service.formats import negotiate, unique_names
 from music_assets_tests.service.conftest import Service
 
 VALUES = [
@@ -144,8 +144,8 @@ def test_types_without_an_exact_form_ask_for_a_cast(service: Service, sql: str) 
     ],
 )
 def test_choice_of_format(wanted: str | None, accept: str, form: str | None) -> None:
-    assert chosen(wanted, accept) == form
+    assert negotiate(wanted, accept) == form
 
 
 def test_names_that_stand_twice_are_told_apart() -> None:
-    assert unique(["a", "a", "b", "a_1", "a"]) == ["a", "a_1", "b", "a_1_1", "a_2"]
+    assert unique_names(["a", "a", "b", "a_1", "a"]) == ["a", "a_1", "b", "a_1_1", "a_2"]

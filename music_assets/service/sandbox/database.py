@@ -10,6 +10,7 @@ import duckdb
 import orjson
 import pyarrow as pa
 
+from music_assets.service.formats import UnsupportedTypeError, columns_of
 from music_assets.service.sandbox.gate import CATALOG, Gate, GateError, Verdict, explained
 
 ROWS_PER_BATCH = 10_000
@@ -34,9 +35,6 @@ _TOLD_AS_THEY_ARE = (
 _INSIDE = re.compile(
     r"\b(pg_\w+|duckdb_\w+|sqlite_\w+|information_schema|memory\.|system\.|read_parquet)", re.IGNORECASE
 )
-_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
-_UNSENDABLE = re.compile(r"\b(BIGNUM|BIT|GEOMETRY|TIME WITH TIME ZONE|UHUGEINT|UNION|VARIANT)\b")
-"""Types that have no exact counterpart in Arrow."""
 
 
 class RejectedError(Exception):
@@ -142,6 +140,8 @@ class Database:
             return result
         except GateError as error:
             raise RejectedError(error.code, error.detail, _position(sql, error.location)) from None
+        except UnsupportedTypeError as error:
+            raise RejectedError("sql", str(error)) from None
         except (duckdb.InternalException, duckdb.FatalException) as error:
             raise BrokenError from error
         except (duckdb.OutOfMemoryException, MemoryError, pa.ArrowMemoryError):
@@ -175,12 +175,7 @@ class Database:
         relation = connection.sql(verdict.sql, params=params or None)
         if relation is None:
             raise RejectedError("not-allowed", "The statement gives no rows.")
-        columns = [
-            {"name": name, "type": str(kind)} for name, kind in zip(relation.columns, relation.types, strict=True)
-        ]
-        for column in columns:
-            if _UNSENDABLE.search(_QUOTED.sub("", column["type"])):
-                raise RejectedError("sql", f"Column {column['name']!r} is {column['type']}: cast it to VARCHAR.")
+        columns = columns_of(relation)
         reader = relation.to_arrow_reader(min(ROWS_PER_BATCH, limit + 1))
         batches, rows, size = [], 0, 0
         try:

@@ -70,7 +70,7 @@ def _answer(sock: socket.socket, database: Any, request: dict[str, Any]) -> None
         "elapsed_ms": round((time.perf_counter() - started) * 1000, 3),
         "data_version": request["data_version"],
     }
-    chunks = formats.written(request["form"], formats.Answer(result.columns, result.schema, result.batches, told))
+    chunks = formats.encode(formats.Result(result.schema, result.batches, result.columns, told), request["form"])
     first, size = [], 0
     for chunk in chunks:
         first.append(chunk)
