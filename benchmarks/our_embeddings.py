@@ -10,15 +10,16 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from benchmarks import embedding_files
-from music_assets.embedding.interactions import read_listening
+from music_assets.embedding.interactions import read_interactions
 from music_assets.embedding.vectors import embed
-from music_assets.embedding.word2vec import Hyperparameters, train
+from music_assets.embedding.word2vec import Hyperparameters
+from music_assets.embedding.word2vec_gensim import train
 
 
 def main(folder: Path) -> None:
     """Train, and write the vectors."""
-    listening = read_listening(pq.ParquetFile(folder / embedding_files.PAIRS).iter_batches())
-    embeddings = embed(listening, train(listening, Hyperparameters.model_validate({})))
+    interactions = read_interactions(pq.ParquetFile(folder / embedding_files.PAIRS).iter_batches())
+    embeddings = embed(interactions, train(interactions, Hyperparameters.model_validate({})))
     artists = embeddings.artist_names.to_numpy(zero_copy_only=False).astype(str)
     embedding_files.write(folder, "artists", artists, embedding_files.unit(embeddings.artists))
     embedding_files.write(folder, "users", embeddings.user_ids, embedding_files.unit(embeddings.users))

@@ -28,8 +28,8 @@ ENGINES = ("duckdb", "spark")
 SLOW = (
     "*[spark]",
     "*[spark-*]",
+    "defs/assets/test_embeddings.py::test_every_artist_and_user_has_a_vector_when_spark_trains",
     "defs/test_checks.py::test_a_failing_blocking_check_leaves_the_published_tables_as_they_were",
-    "embedding/test_training_on_spark.py::*",
     "embedding/test_word2vec_spark.py::*",
     "end_to_end/test_commands.py::test_the_demo_shows_the_tables",
     "end_to_end/test_interrupted_training.py::*",
@@ -103,7 +103,8 @@ def _matches(test: str, patterns: tuple[str, ...]) -> bool:
 
 def _uses_spark(item: pytest.Item) -> bool:
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    return parameters.get("engine") == "spark" or "spark_engine" in getattr(item, "fixturenames", ())
+    chosen = (parameters.get("engine"), parameters.get("trainer"))
+    return "spark" in chosen or "spark_engine" in getattr(item, "fixturenames", ())
 
 
 def need_java() -> None:

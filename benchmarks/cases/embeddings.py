@@ -17,9 +17,9 @@ from benchmarks.data import full_drop
 from benchmarks.processes import Command, run
 from benchmarks.results import OURS, Measurement
 from benchmarks.running import Case, Setting
-from music_assets.embedding.evaluation import Scores, Split, by_popularity, evaluate, split
-from music_assets.embedding.interactions import Listening, read_listening
-from music_assets.transforms.interactions import sentences
+from music_assets.embedding.evaluation import Scorer, Split, evaluate, popularity_scorer, split
+from music_assets.embedding.interactions import Interactions, read_interactions
+from music_assets.transforms.interactions import weighted_interactions
 
 POPULARITY = "popularity"
 EVALUATED = 1_000
@@ -49,54 +49,54 @@ TRAINERS = (
 
 def embeddings(setting: Setting) -> Iterator[Measurement]:
     """Train everybody on the same pairs; each round holds out others."""
-    listening = _listening(setting)
+    interactions = _interactions(setting)
     trainers = setting.present(TRAINERS)
     for number in range(1, setting.rounds + 1):
-        data = split(listening, number, EVALUATED)
-        popular = evaluate(data, by_popularity(data.kept))
+        data = split(interactions, number, EVALUATED)
+        popular = evaluate(data, popularity_scorer(data.train))
         yield Measurement(POPULARITY, number, asdict(popular))
         for trainer in trainers:
             folder = folder_of(setting, "embeddings", trainer.module)
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            _write_pairs(data.kept, folder / embedding_files.PAIRS)
+            _write_pairs(data.train, folder / embedding_files.PAIRS)
             usage = run(trainer.command(folder), folder.with_suffix(".log"))
             quality = evaluate(data, _scores(data, folder))
             yield Measurement(trainer.name, number, {**asdict(usage), **asdict(quality)})
 
 
-def _listening(setting: Setting) -> Listening:
+def _interactions(setting: Setting) -> Interactions:
     drop = full_drop(setting.work, setting.users)
     backend = ibis.duckdb.connect()
     types = {"user_id": "INTEGER", "artist_name": "VARCHAR", "playcount": "BIGINT"}
     rows = backend.read_csv(drop.top_artists, types=types).select("user_id", "artist_name", "playcount")
-    target = folder_of(setting, "embeddings", "sentences.parquet")
+    target = folder_of(setting, "embeddings", "interactions.parquet")
     target.parent.mkdir(parents=True, exist_ok=True)
-    backend.to_parquet(sentences(rows), target)
-    return read_listening(pq.ParquetFile(target).iter_batches())
+    backend.to_parquet(weighted_interactions(rows), target)
+    return read_interactions(pq.ParquetFile(target).iter_batches())
 
 
-def _write_pairs(kept: Listening, target: Path) -> None:
+def _write_pairs(train: Interactions, target: Path) -> None:
     columns = {
-        "user_id": pa.array(kept.user_ids[kept.users]),
-        "artist_name": kept.artist_names.take(pa.array(kept.artists)),
-        "weight": pa.array(kept.weights.astype(np.int32)),
+        "user_id": pa.array(train.user_ids[train.users]),
+        "artist_name": train.artist_names.take(pa.array(train.artists)),
+        "weight": pa.array(train.weights.astype(np.int32)),
     }
     pq.write_table(pa.table(columns), target)
 
 
-def _scores(data: Split, folder: Path) -> Scores:
+def _scores(data: Split, folder: Path) -> Scorer:
     """Score by the product of the vectors; an artist without one comes last."""
     names, artist_vectors = embedding_files.read(folder, "artists")
     ids, user_vectors = embedding_files.read(folder, "users")
-    numbers = {name: number for number, name in enumerate(data.kept.artist_names.to_pylist())}
+    numbers = {name: number for number, name in enumerate(data.train.artist_names.to_pylist())}
     places = np.array([numbers[name] for name in names.tolist()])
     artists = np.zeros((len(numbers), embedding_files.DIMENSIONS), np.float32)
     artists[places] = artist_vectors
     unknown = np.ones(len(numbers), bool)
     unknown[places] = False
-    users = np.zeros((len(data.kept.user_ids), embedding_files.DIMENSIONS), np.float32)
-    users[np.searchsorted(data.kept.user_ids, ids)] = user_vectors
+    users = np.zeros((len(data.train.user_ids), embedding_files.DIMENSIONS), np.float32)
+    users[np.searchsorted(data.train.user_ids, ids)] = user_vectors
 
     return lambda chosen: np.where(unknown, NEVER, users[chosen] @ artists.T)
 

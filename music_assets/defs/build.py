@@ -14,8 +14,7 @@ from music_assets.defs.io_manager import DeltaIOManager
 from music_assets.defs.jobs import refresh_rankings, train_embeddings
 from music_assets.defs.metadata import DESCRIPTIONS
 from music_assets.defs.sensors import RetryPolicy, csv_drop_sensor, run_failure_alert
-from music_assets.embedding.training_folder import TrainingFolder
-from music_assets.embedding.word2vec import train
+from music_assets.embedding.word2vec_gensim import train
 from music_assets.engines.base import Engine
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.engines.java import check_java
@@ -60,7 +59,7 @@ def build_definitions(
             "trainer": train,
             **computing,
             "ingest": Ingest(landing, store, engine, settings.retention_hours),
-            "training_folder": TrainingFolder(root),
+            "data_root": root,
             "publisher": Publisher(store, settings.memory_limit, settings.threads),
             "thresholds": Thresholds(settings.reject_warn_share, settings.reject_fail_share),
             **(resources or {}),

@@ -1,8 +1,7 @@
-"""The process that trains: `python -m music_assets.embedding.gensim_process FOLDER`.
+"""The gensim training process: `python -m music_assets.embedding.gensim_process FOLDER`.
 
-Reads `task.json`, `artists.npy`, `counts.npy` and the corpus in the folder, writes a line of JSON to stdout after each
-part, and `input.npy` and `context.npy` at the end. It ends as soon as its stdin is closed, that is when the process
-that started it is gone, however that happened.
+Reads `task.json`, `artists.npy`, `counts.npy` and the corpus from the folder, prints a line of JSON after each part,
+and writes `input.npy` and `context.npy`. Exits when its stdin is closed, that is, when its parent has died.
 """
 
 import json
@@ -19,11 +18,11 @@ from gensim.models import Word2Vec
 
 
 def main(folder: Path) -> None:
-    """Train as the folder's task says."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    threading.excepthook = _end_with_thread
+    """Run the task of a folder."""
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    threading.excepthook = _exit_with_thread
     task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
-    tokens = [str(number) for number in np.load(folder / "artists.npy")]
+    tokens = [str(index) for index in np.load(folder / "artists.npy")]
     model = Word2Vec(**task["word2vec"])
     model.build_vocab_from_freq(dict(zip(tokens, np.load(folder / "counts.npy").tolist(), strict=True)))
     _train(model, task)
@@ -32,14 +31,14 @@ def main(folder: Path) -> None:
     np.save(folder / "context.npy", model.syn1neg[order])
 
 
-def _end_with_parent() -> None:
-    # Not through sys.stdin: a thread waiting in it holds a lock that the interpreter needs to end.
+def _exit_with_parent() -> None:
+    # Not sys.stdin.read: it holds a lock that the interpreter needs to shut down.
     os.read(0, 1)
     os._exit(1)
 
 
-def _end_with_thread(failure: threading.ExceptHookArgs) -> None:
-    """End the process: gensim would wait forever for a training thread that has failed."""
+def _exit_with_thread(failure: threading.ExceptHookArgs) -> None:
+    """Exit when a training thread fails; gensim would wait for it forever."""
     traceback.print_exception(failure.exc_value)
     sys.stderr.flush()
     os._exit(1)
@@ -65,7 +64,7 @@ def _train(model: Word2Vec, task: dict[str, Any]) -> None:
             "passes_done": done / words_per_pass,
             "passes": passes,
             "words_per_second": speed,
-            # Of all threads gensim keeps the loss of the one that ended last, so it stands for its share of the words.
+            # gensim reports the loss of the last thread to finish, which has trained 1 / workers of the words.
             "loss": float(model.get_latest_training_loss()) * model.workers / part["words"],
             "seconds_left": (total - done) / speed,
         }

@@ -1,7 +1,4 @@
-"""Who listens to whom, in memory: 6 bytes a pair, so that 25 million pairs take 150 MB.
-
-Reading it from the sentences table, and leaving pairs out of it. What word2vec makes of it stands elsewhere.
-"""
+"""The user-artist interaction matrix. What word2vec reads is written by `corpus.py`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -10,18 +7,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import scipy  # scipy.sparse loads when it is first used, which a refresh does not
+import scipy  # scipy.sparse is imported on first use; most runs never need it
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Listening:
-    """The pairs of user and artist, user after user.
+class Interactions:
+    """A sparse matrix of users by artists, row by row; an interaction takes 5 bytes, so 25 million take 125 MB.
 
-    The pairs of user number i are `starts[i]` to `starts[i + 1]`; each has an artist's number and a weight of 0 or
-    more. Artists are numbered from the one with most listeners to the one with fewest, equals by name.
+    The interactions of user index i are `starts[i]` to `starts[i + 1]`; each has an artist index and a weight, 0 or
+    more. Artists are ordered by number of listeners, most first, then by name.
     """
 
     user_ids: npt.NDArray[np.int32]
@@ -32,59 +29,59 @@ class Listening:
 
     @property
     def listeners(self) -> Ints:
-        """How many distinct users listen to each artist, by the artist's number; pairs of weight 0 do not count."""
+        """The number of distinct users per artist; interactions of weight 0 do not count."""
         return np.bincount(self.artists[self.weights > 0], minlength=len(self.artist_names))
 
     @property
     def users(self) -> npt.NDArray[np.int32]:
-        """The user's number of each pair."""
+        """The user index of each interaction."""
         return np.repeat(np.arange(len(self.user_ids), dtype=np.int32), np.diff(self.starts))
 
     def sum_by_user(self, values: npt.NDArray[np.generic]) -> Ints:
-        """Return the sum of the pairs' values for each user, 0 for a user without pairs."""
+        """Return the sum of `values`, one per interaction, for each user; 0 for a user without interactions."""
         sums = np.concatenate(([0], np.cumsum(values, dtype=np.int64)))
         return np.diff(sums[self.starts])
 
     def matrix(self) -> "scipy.sparse.csr_matrix":
-        """Return the weights as a sparse matrix, users by artists."""
+        """Return the weights as a sparse matrix of users by artists."""
         shape = (len(self.user_ids), len(self.artist_names))
         return scipy.sparse.csr_matrix((self.weights.astype(np.float32), self.artists, self.starts), shape)
 
-    def only(self, pairs: Bools) -> "Listening":
-        """Return the marked pairs alone; users and artists keep their numbers."""
-        starts = np.concatenate(([0], np.cumsum(self.sum_by_user(pairs))))
-        return replace(self, starts=starts, artists=self.artists[pairs], weights=self.weights[pairs])
+    def select(self, mask: Bools) -> "Interactions":
+        """Return the interactions where the mask is true; user and artist indices do not change."""
+        starts = np.concatenate(([0], np.cumsum(self.sum_by_user(mask))))
+        return replace(self, starts=starts, artists=self.artists[mask], weights=self.weights[mask])
 
 
-def read_listening(batches: Iterable[pa.RecordBatch]) -> Listening:
-    """Read batches of `user_id`, `artist_name` and `weight`, ordered by user, one row for each pair.
+def read_interactions(batches: Iterable[pa.RecordBatch]) -> Interactions:
+    """Read batches of `user_id`, `artist_name` and `weight`, one row per user and artist.
 
-    Raises ValueError where there is no row, or where the rows of a user do not stand together.
+    Raises ValueError if there are no rows, or if the rows are not ordered by user.
     """
-    numbers: dict[str, int] = {}
+    indices: dict[str, int] = {}
     users, artists, weights = [], [], []
     for batch in batches:
         names = batch.column("artist_name").dictionary_encode()
-        codes = np.fromiter((numbers.setdefault(name, len(numbers)) for name in names.dictionary.to_pylist()), np.int32)
+        codes = np.fromiter((indices.setdefault(name, len(indices)) for name in names.dictionary.to_pylist()), np.int32)
         users.append(batch.column("user_id").to_numpy().astype(np.int32))
         artists.append(codes[names.indices.to_numpy()])
         weights.append(batch.column("weight").to_numpy().astype(np.uint8))
-    if not numbers:
-        raise ValueError("No user has an artist yet. Drop the two CSV files and run the job refresh_rankings first.")
-    return _number(np.concatenate(users), np.concatenate(artists), np.concatenate(weights), pa.array(list(numbers)))
+    if not indices:
+        raise ValueError("No user has an artist yet. Drop both CSV files and run the job refresh_rankings first.")
+    return _index(np.concatenate(users), np.concatenate(artists), np.concatenate(weights), pa.array(list(indices)))
 
 
-def _number(
+def _index(
     users: npt.NDArray[np.int32], artists: npt.NDArray[np.int32], weights: npt.NDArray[np.uint8], names: pa.Array
-) -> Listening:
+) -> Interactions:
     if np.any(np.diff(users) < 0):
-        raise ValueError("The sentences must be ordered by user_id.")
+        raise ValueError("Interactions must be ordered by user_id.")
     firsts = np.flatnonzero(np.diff(users, prepend=users[0] - np.int64(1)))
     listeners = np.bincount(artists[weights > 0], minlength=len(names))
     order = pc.sort_indices(
         pa.table({"listeners": listeners, "name": names}),
         sort_keys=[("listeners", "descending"), ("name", "ascending")],
     )
-    numbers = np.empty(len(names), np.int32)
-    numbers[order.to_numpy()] = np.arange(len(names), dtype=np.int32)
-    return Listening(users[firsts], names.take(order), np.append(firsts, len(users)), numbers[artists], weights)
+    indices = np.empty(len(names), np.int32)
+    indices[order.to_numpy()] = np.arange(len(names), dtype=np.int32)
+    return Interactions(users[firsts], names.take(order), np.append(firsts, len(users)), indices[artists], weights)

@@ -1,53 +1,96 @@
-"""One training from start to end: hold out, train, evaluate, and embed everybody.
+"""One training from start to end: interactions, holdout, word2vec, evaluation, embeddings.
 
-What is held out for the evaluation stays out of the training, and of the vectors that are evaluated. The published ones
-are means over all that a user listens to. So one training gives both the figures and the vectors.
+Held-out interactions are used neither by word2vec nor in the vectors that are evaluated, but they are part of the
+published means. One training therefore gives both the metrics and the published vectors.
 """
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from music_assets.embedding.evaluation import Figures, by_cosine, by_popularity, evaluate, split
-from music_assets.embedding.interactions import Listening
+import ibis.expr.types as ir
+import pyarrow.parquet as pq
+
+from music_assets.data_root import DataRoot, LockHeldError, acquire_lock
+from music_assets.embedding.evaluation import Metrics, cosine_scorer, evaluate, popularity_scorer, split
+from music_assets.embedding.interactions import Interactions, read_interactions
 from music_assets.embedding.vectors import Embeddings, embed
-from music_assets.embedding.word2vec import Hyperparameters, Progress, Trainer, WordVectors, train
+from music_assets.embedding.word2vec import Hyperparameters, OnProgress, Trainer, TrainingError, WordVectors
+from music_assets.engines.base import Engine
+from music_assets.transforms.interactions import INTERACTIONS
 
 EVALUATED_SHARE = 0.1
-FEWEST_EVALUATED = 100
-MOST_EVALUATED = 1_000
+MIN_EVALUATED = 100
+MAX_EVALUATED = 1_000
 
 
 @dataclass(frozen=True)
-class Training:
-    """What came out: the vectors, and what they foretell beside popularity, on the same held-out artists.
+class TrainingResult:
+    """Embeddings, word vectors, and the metrics of the embeddings and of popularity on the same held-out artists.
 
-    No figures where nobody has five artists, of which one could be held out.
+    The metrics are None if no user has the five artists that it takes to hold one out.
     """
 
     embeddings: Embeddings
     word_vectors: WordVectors
-    figures: Figures | None
-    popularity: Figures | None
+    metrics: Metrics | None
+    popularity: Metrics | None
+
+
+@contextmanager
+def training_folder(root: DataRoot) -> Iterator[Path]:
+    """Lock the scratch folder of trainings and yield it, empty. It is removed at the end.
+
+    Raises TrainingError while another training runs on the data root.
+    """
+    try:
+        lock = acquire_lock(root.training_lock)
+    except LockHeldError:
+        raise TrainingError(
+            "Another training is running on this data root. Wait for it to finish, or cancel it."
+        ) from None
+    try:
+        shutil.rmtree(root.training, ignore_errors=True)
+        root.training.mkdir()
+        yield root.training
+    finally:
+        shutil.rmtree(root.training, ignore_errors=True)
+        lock.release()
+
+
+def load_interactions(rows: ir.Table, engine: Engine, folder: Path) -> Interactions:
+    """Compute weighted interactions, through parquet files so that the rows are never in memory all at the same time.
+
+    Raises TrainingError if there are none.
+    """
+    target = folder / INTERACTIONS.name
+    target.mkdir()
+    files = engine.write(rows, INTERACTIONS, target)
+    try:
+        return read_interactions(batch for file in files for batch in pq.ParquetFile(file).iter_batches())
+    except ValueError as error:
+        raise TrainingError(str(error)) from None
 
 
 def evaluated_users(users: int) -> int:
-    """Return of how many users artists are held out: a tenth, but 100 at least and 1,000 at most."""
-    return min(max(int(users * EVALUATED_SHARE), FEWEST_EVALUATED), MOST_EVALUATED)
+    """Return the number of users to hold artists out of: a tenth, at least 100 and at most 1,000."""
+    return min(max(int(users * EVALUATED_SHARE), MIN_EVALUATED), MAX_EVALUATED)
 
 
 def train_and_evaluate(
-    listening: Listening,
+    interactions: Interactions,
     hyperparameters: Hyperparameters,
-    on_progress: Callable[[Progress], None] | None = None,
+    trainer: Trainer,
+    on_progress: OnProgress | None = None,
     folder: Path | None = None,
-    trainer: Trainer = train,
-) -> Training:
-    """Train on all but what is held out of some users' lists; see `train` for the arguments and errors."""
-    data = split(listening, hyperparameters.seed, evaluated_users(len(listening.user_ids)))
-    word_vectors = trainer(data.kept, hyperparameters, on_progress, folder)
-    figures = popularity = None
+) -> TrainingResult:
+    """Train on all interactions but the held-out ones; see `word2vec.Trainer` for arguments and errors."""
+    data = split(interactions, hyperparameters.seed, evaluated_users(len(interactions.user_ids)))
+    word_vectors = trainer(data.train, hyperparameters, on_progress, folder)
+    metrics = popularity = None
     if len(data.users):
-        figures = evaluate(data, by_cosine(embed(data.kept, word_vectors)))
-        popularity = evaluate(data, by_popularity(data.kept))
-    return Training(embed(listening, word_vectors), word_vectors, figures, popularity)
+        metrics = evaluate(data, cosine_scorer(embed(data.train, word_vectors)))
+        popularity = evaluate(data, popularity_scorer(data.train))
+    return TrainingResult(embed(interactions, word_vectors), word_vectors, metrics, popularity)

@@ -1,9 +1,9 @@
-"""Training with Spark ML's word2vec, for clusters: the contract of `word2vec.train`.
+"""Training with Spark ML's word2vec, for clusters.
 
-Spark's is skip-gram with hierarchical softmax: no noise words and no second matrix. It trains each partition of the
-sentences apart, and after every round over them takes the means of what the partitions learned. It cannot thin out
-frequent words, which decides whether the vectors are any good; so the corpus is written thinned, several times over,
-each time anew, and a round goes over all these copies. pyspark is imported only when a training begins.
+Spark's word2vec is skip-gram with hierarchical softmax: no negative samples and no context vectors. It trains each
+partition separately and averages them after every iteration over the corpus. It does not subsample frequent words,
+which the quality of the vectors depends on. The corpus therefore consists of several copies, each subsampled and
+shuffled differently, and an iteration covers all of them. pyspark is imported only when a training starts.
 """
 
 import re
@@ -19,15 +19,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from music_assets.embedding.corpus import thin, write_corpus
-from music_assets.embedding.interactions import Bools, Listening
+from music_assets.embedding.corpus import subsample, write_corpus
+from music_assets.embedding.interactions import Bools, Interactions
 from music_assets.embedding.word2vec import (
     DIMENSIONS,
     Hyperparameters,
+    OnProgress,
     Progress,
     TrainingError,
     WordVectors,
-    trained_artists,
+    select_artists,
 )
 
 if TYPE_CHECKING:
@@ -35,102 +36,98 @@ if TYPE_CHECKING:
     from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
-OF_GENSIM_ALONE = ("negative", "ns_exponent", "min_alpha", "context_share")
-MOST_PARTITIONS = 4
-"""Partitions where nothing else is asked for: so many, each trained apart, were measured to cost 1 % of the recall."""
-ROUNDS = 5
-"""Rounds over the corpus at most; further passes are further copies in it."""
-LARGEST_COMPONENT = 100.0
-"""What no component of a sound vector exceeds; good trainings stay below 10."""
-NEVER_CUT = 2**31 - 1
-"""Words in a sentence at most. Spark's default would cut sentences after 1,000."""
-SECONDS_BETWEEN_LOOKS = 0.5
+GENSIM_ONLY = ("negative", "ns_exponent", "min_alpha", "context_share")
+MAX_DEFAULT_PARTITIONS = 4
+"""Four partitions, trained separately, cost 1 % of the recall in measurements."""
+MAX_ITERATIONS = 5
+"""Further passes are further copies in the corpus."""
+MAX_COMPONENT = 100.0
+"""Components of usable vectors stay below 10."""
+MAX_SENTENCE_LENGTH = 2**31 - 1
+"""Spark's default would cut sentences after 1,000 words."""
+POLL_SECONDS = 0.5
 
 
 class SparkTrainer:
-    """Trains on a session that it asks for when a training begins."""
+    """A trainer on the Spark session that `session` returns; it is called when a training starts."""
 
     def __init__(self, session: Callable[[], "SparkSession"]) -> None:
         self._session = session
 
     def __call__(
         self,
-        listening: Listening,
+        interactions: Interactions,
         hyperparameters: Hyperparameters,
-        on_progress: Callable[[Progress], None] | None = None,
+        on_progress: OnProgress | None = None,
         folder: Path | None = None,
     ) -> WordVectors:
-        """Train word2vec on the artists with enough distinct listeners; see `word2vec.train`.
+        """Train word2vec on the artists with enough distinct listeners, see `word2vec.Trainer`.
 
-        `folder` must be there under the same path for all of Spark's executors. Of the hyperparameters, `workers` is
-        the number of partitions, where it is empty as many as Spark has cores, but 4 at most; passes are rounded up to
-        full rounds. `on_progress` is called after each round, without a loss, of which Spark tells nothing. Any
-        exception in this thread, such as an interrupt, cancels Spark's jobs.
+        All Spark executors must see `folder` under the same path. `workers` is the number of partitions; passes are
+        rounded up to whole iterations. `on_progress` is called after each iteration, without a loss.
 
-        Raises TrainingError where there is nothing to train on, where a setting is set that Spark's word2vec does not
-        have, where Spark failed, and where it returned vectors that are not finite or far too large.
+        Also raises TrainingError for settings that Spark does not support, and if the training diverged.
         """
-        _refuse_settings_of_gensim(hyperparameters)
-        min_listeners, trained = trained_artists(listening, hyperparameters)
-        words = int(listening.weights[trained[listening.artists]].sum())
+        _refuse_gensim_settings(hyperparameters)
+        min_listeners, trained = select_artists(interactions, hyperparameters)
+        words = int(interactions.weights[trained[interactions.artists]].sum())
         passes = hyperparameters.passes_for(words)
-        copies = -(-passes // ROUNDS)
-        rounds = -(-passes // copies)
-        tell = _teller(copies, rounds, words, on_progress)
+        copies = -(-passes // MAX_ITERATIONS)
+        iterations = -(-passes // copies)
+        report = _reporter(copies, iterations, words, on_progress)
         with tempfile.TemporaryDirectory(prefix="word2vec-", dir=folder) as name:
-            _write_copies(copies, listening, trained, hyperparameters, Path(name))
-            found = _watched(self._session, _Fit(Path(name), hyperparameters, rounds), tell).sort_by("word")
-        tell(rounds)
+            _write_copies(copies, interactions, trained, hyperparameters, Path(name))
+            found = _run(self._session, _Fit(Path(name), hyperparameters, iterations), report).sort_by("word")
+        report(iterations)
         vectors = found["vector"].combine_chunks().flatten().to_numpy().reshape(-1, DIMENSIONS)
-        refuse_exploded(vectors)
-        return WordVectors(found["word"].to_numpy(), vectors, min_listeners, copies * rounds, words)
+        refuse_diverged(vectors)
+        return WordVectors(found["word"].to_numpy(), vectors, min_listeners, copies * iterations, words)
 
 
-def _refuse_settings_of_gensim(hyperparameters: Hyperparameters) -> None:
+def _refuse_gensim_settings(hyperparameters: Hyperparameters) -> None:
     fields = Hyperparameters.model_fields
-    given = [name for name in OF_GENSIM_ALONE if getattr(hyperparameters, name) != fields[name].default]
+    given = [name for name in GENSIM_ONLY if getattr(hyperparameters, name) != fields[name].default]
     if given:
-        raise TrainingError(f"Spark's word2vec knows no {', '.join(given)}. Leave that out of the run's settings.")
+        raise TrainingError(f"Spark's word2vec does not support {', '.join(given)}. Remove it from the run config.")
 
 
 def _write_copies(
-    copies: int, listening: Listening, trained: Bools, hyperparameters: Hyperparameters, folder: Path
+    copies: int, interactions: Interactions, trained: Bools, hyperparameters: Hyperparameters, folder: Path
 ) -> None:
     for copy in range(copies):
         seed = hyperparameters.seed + copy
-        for part in write_corpus(thin(listening, trained, hyperparameters.sample, seed), trained, seed, folder):
+        subsampled = subsample(interactions, trained, hyperparameters.sample, seed)
+        for part in write_corpus(subsampled, trained, seed, folder):
             part.path.rename(folder / f"{copy}-{part.path.name}")
 
 
-def _as_spark_reads(path: Path) -> str:
-    """Return the address of a local folder; unmarked, some characters would stand for patterns."""
-    return "file://" + re.sub(r"([][{}*?\\])", r"\\\1", str(path.absolute()))
+def _spark_path(folder: Path) -> str:
+    """Return the URL of a local folder, escaped because Spark reads a path as a glob pattern."""
+    return "file://" + re.sub(r"([][{}*?\\])", r"\\\1", str(folder.absolute()))
 
 
-def _teller(
-    copies: int, rounds: int, words: int, on_progress: Callable[[Progress], None] | None
-) -> Callable[[int], None]:
-    """Return what is told the rounds done, and passes that on where it is news."""
-    start, told = time.monotonic(), 0
+def _reporter(copies: int, iterations: int, words: int, on_progress: OnProgress | None) -> Callable[[int], None]:
+    """Return a function that takes the number of completed iterations and reports it if it has increased."""
+    start, reported = time.monotonic(), 0
 
-    def tell(done: int) -> None:
-        nonlocal told
-        if on_progress and told < done <= rounds:
-            told = done
-            pace = done * copies * words / (time.monotonic() - start)
-            left = (rounds - done) * copies * words / pace
-            on_progress(Progress(done * copies, rounds * copies, pace, None, left))
+    def report(done: int) -> None:
+        nonlocal reported
+        if on_progress and reported < done <= iterations:
+            reported = done
+            speed = done * copies * words / (time.monotonic() - start)
+            seconds_left = (iterations - done) * copies * words / speed
+            on_progress(Progress(done * copies, iterations * copies, speed, None, seconds_left))
 
-    return tell
+    return report
 
 
 @dataclass(frozen=True)
 class _Fit:
-    """The work of Spark: read the corpus, train, return `word` and `vector`, a row for each artist's number."""
+    """The work of Spark: read the corpus, train, and return `word` and `vector`, one row per artist index."""
 
     corpus: Path
     hyperparameters: Hyperparameters
-    rounds: int
+    iterations: int
 
     def __call__(self, session: "SparkSession", group: str) -> "pa.Table":
         from pyspark.ml.feature import Word2Vec
@@ -141,26 +138,26 @@ class _Fit:
         word2vec = Word2Vec(
             vectorSize=DIMENSIONS,
             minCount=1,
-            numPartitions=self.hyperparameters.workers or min(context.defaultParallelism, MOST_PARTITIONS),
-            maxIter=self.rounds,
+            numPartitions=self.hyperparameters.workers or min(context.defaultParallelism, MAX_DEFAULT_PARTITIONS),
+            maxIter=self.iterations,
             windowSize=self.hyperparameters.window,
             stepSize=self.hyperparameters.alpha,
             seed=self.hyperparameters.seed,
-            maxSentenceLength=NEVER_CUT,
+            maxSentenceLength=MAX_SENTENCE_LENGTH,
             inputCol="words",
             outputCol="vector",
         )
         context.setJobGroup(group, "word2vec")
-        lines = session.read.text(_as_spark_reads(self.corpus))
+        lines = session.read.text(_spark_path(self.corpus))
         vectors = word2vec.fit(lines.select(split("value", " ").alias("words"))).getVectors()
         return vectors.select(col("word").cast("long"), vector_to_array("vector", "float32").alias("vector")).toArrow()
 
 
-def _watched(session: Callable[[], "SparkSession"], fit: _Fit, tell: Callable[[int], None]) -> "pa.Table":
-    """Train, and tell the rounds done; Spark's jobs are cancelled when an exception ends the waiting here.
+def _run(session: Callable[[], "SparkSession"], fit: _Fit, report: Callable[[int], None]) -> "pa.Table":
+    """Fit and report completed iterations; cancel the Spark jobs if an exception ends the wait.
 
-    All talk with Spark is in other threads. pyspark's answer to an interrupt is to cancel jobs from this one, which
-    fails where that is in the midst of a call.
+    Only other threads call Spark: pyspark handles an interrupt by cancelling jobs from this thread, which fails in the
+    middle of a call.
     """
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
@@ -171,37 +168,37 @@ def _watched(session: Callable[[], "SparkSession"], fit: _Fit, tell: Callable[[i
             spark = threads.submit(session).result()
             training = threads.submit(fit, spark, group)
             try:
-                while wait([training], SECONDS_BETWEEN_LOOKS).not_done:
-                    tell(threads.submit(_rounds_done, spark.sparkContext, group).result())
+                while wait([training], POLL_SECONDS).not_done:
+                    report(threads.submit(_iterations_done, spark.sparkContext, group).result())
                 return training.result()
             finally:
-                # Between two rounds there is no job to cancel, and the next one begins all the same.
+                # Repeated, because between two iterations there is no job to cancel, and the next one would start.
                 while not training.done():
                     threads.submit(spark.sparkContext.cancelJobGroup, group).result()
-                    wait([training], SECONDS_BETWEEN_LOOKS)
+                    wait([training], POLL_SECONDS)
         except (Py4JError, PySparkException) as error:
             raise TrainingError(f"Spark's word2vec failed: {_reason(error)}") from error
 
 
-def _rounds_done(context: "SparkContext", group: str) -> int:
-    """Return how many of Spark's jobs have ended, without the first, which counts the words: each round is one."""
+def _iterations_done(context: "SparkContext", group: str) -> int:
+    """Return the number of completed jobs after the first, which counts the words: one job is one iteration."""
     tracker = context.statusTracker()
     jobs = [tracker.getJobInfo(job) for job in tracker.getJobIdsForGroup(group)]
     return sum(job is not None and job.status == "SUCCEEDED" for job in jobs) - 1
 
 
 def _reason(error: Exception) -> str:
-    """Return the line that tells what happened: a Java error's text begins with what was called."""
+    """Return the line with the cause; the first line of a Java error only names the method that was called."""
     lines = [line.removeprefix(": ") for line in str(error).splitlines() if line.strip(": ")]
     return lines[1] if lines[0].startswith("An error occurred while calling") and lines[1:] else lines[0]
 
 
-def refuse_exploded(vectors: npt.NDArray[np.float32]) -> None:
-    """Raise TrainingError where a vector, one a row, is not finite or has a component beyond 100."""
-    sound = np.all(np.abs(vectors) <= LARGEST_COMPONENT, axis=1)
-    if not sound.all():
+def refuse_diverged(vectors: npt.NDArray[np.float32]) -> None:
+    """Raise TrainingError if a vector is not finite or has a component beyond 100."""
+    usable = np.all(np.abs(vectors) <= MAX_COMPONENT, axis=1)
+    if not usable.all():
         raise TrainingError(
-            f"Spark's word2vec ended with useless vectors: those of {np.count_nonzero(~sound):,} of {len(vectors):,} "
-            f"artists are not finite, or have components beyond {LARGEST_COMPONENT:.0f}. "
+            f"The training diverged: the vectors of {np.count_nonzero(~usable):,} of {len(vectors):,} artists are not "
+            f"finite or have components beyond {MAX_COMPONENT:.0f}. "
             "Train again with fewer workers (partitions), fewer passes, or a smaller alpha."
         )

@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from music_assets.embedding.neighbours import Neighbours
+from music_assets.embedding.neighbours import CosineIndex
 from music_assets.service.problems import ProblemError
 from music_assets.service.snapshots import Snapshots
 from music_assets.storage.published_snapshot import Published
@@ -28,7 +28,7 @@ class Space:
 
     keys: list[Any]
     rows: dict[Any, int]
-    index: Neighbours
+    index: CosineIndex
 
     def row(self, key: Any) -> int:
         """Return the row of a key. Raises ProblemError where it has no vector."""
@@ -71,12 +71,12 @@ class Similarity:
         spaces = await self._current()
         users, artists = spaces[USER_EMBEDDING], spaces[ARTIST_EMBEDDING]
         vector = users.index.vector(users.row(user_id))
-        rows, cosines = await asyncio.to_thread(artists.index.nearest, vector, count)
+        rows, cosines = await asyncio.to_thread(artists.index.search, vector, count)
         return Found([artists.keys[row] for row in rows.tolist()], cosines.tolist())
 
     async def _others(self, table: Table, key: Any, count: int) -> Found:
         space = (await self._current())[table]
-        rows, cosines = await asyncio.to_thread(space.index.others, space.row(key), count)
+        rows, cosines = await asyncio.to_thread(space.index.neighbours, space.row(key), count)
         return Found([space.keys[row] for row in rows.tolist()], cosines.tolist())
 
     async def _current(self) -> dict[Table, Space]:
@@ -108,7 +108,7 @@ def _space(path: Path, table: Table) -> Space:
         keys += some_keys
         vectors.append(some_vectors)
     rows = {key: row for row, key in enumerate(keys)}
-    return Space(keys, rows, Neighbours.of(np.concatenate(vectors)))
+    return Space(keys, rows, CosineIndex.build(np.concatenate(vectors)))
 
 
 def _batches(path: Path, table: Table) -> Iterator[tuple[list[Any], np.ndarray]]:

@@ -1,15 +1,30 @@
-"""Sentences: how often each of a user's artists stands in the user's sentence, for word2vec to read."""
+"""Weighted interactions: how much each artist counts for a user. The matrix in memory is in `embedding/`."""
 
 import ibis
 import ibis.expr.types as ir
 
+from music_assets.tables import USER_TOP_ARTISTS, Column, Table
 
-def sentences(top_artists: ir.Table) -> ir.Table:
-    """Return `user_id`, `artist_name` and `weight`, one row for each pair, ordered by user and artist.
+INTERACTIONS = Table(
+    name="interactions",
+    folder="",
+    description="Input of a training: the weight of each artist for each user.",
+    columns=(
+        USER_TOP_ARTISTS.column("user_id"),
+        USER_TOP_ARTISTS.column("artist_name"),
+        Column("weight", "int32", "round(1 + log10(playcount)); 0 without plays.", nullable=False),
+    ),
+    sort_by=("user_id", "artist_name"),
+)
+"""What `weighted_interactions` returns. It is written to scratch files only and never published."""
 
-    `top_artists` holds current rows: `user_id`, `artist_name`, `playcount`; an artist listed twice by a user counts
-    with the sum of the plays. The weight is round(1 + log10(plays)), so that loved artists weigh more without drowning
-    the others; 0 plays, or an unknown number, weigh 0.
+
+def weighted_interactions(top_artists: ir.Table) -> ir.Table:
+    """Return `user_id`, `artist_name` and `weight`, one row per user and artist, ordered by both.
+
+    `top_artists` has current rows with `user_id`, `artist_name` and `playcount`; an artist that a user lists twice
+    counts once, with the sum of the plays. The logarithmic weight favours an artist with many plays without drowning
+    the others. An unknown playcount counts as 0.
     """
     pairs = top_artists.group_by("user_id", "artist_name").aggregate(
         plays=lambda rows: rows["playcount"].fill_null(0).sum().cast("int64")

@@ -43,7 +43,7 @@ GROUPS = {
     "music_db": "published",
 }
 EMBEDDINGS = {table.name for table in EMBEDDING_TABLES}
-MEASURED = ("user_embedding", "foretells_better_than_popularity")
+MEASURED = ("user_embedding", "beats_popularity")
 """The check that is part of the training itself."""
 
 

@@ -62,7 +62,7 @@ def wait_until_it_trains(process: subprocess.Popen[bytes], root: Path) -> psutil
     while time.monotonic() < deadline:
         assert process.poll() is None, "it ended by itself"
         for child in psutil.Process(process.pid).children(recursive=True):
-            if any("training_process" in word for word in child.cmdline()):
+            if any("gensim_process" in word for word in child.cmdline()):
                 return child
         time.sleep(0.05)
     raise TimeoutError("no training began")

@@ -1,4 +1,4 @@
-"""A data root with made-up rows, refreshed and trained through the real jobs."""
+"""Run the real jobs on a data root of generated rows: drop, refresh, train."""
 
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ from music_assets.settings import Settings
 
 
 def run_job(root: Path, job: str, instance: dg.DagsterInstance, **config: Any) -> dg.ExecuteInProcessResult:
-    """Run a job to its end, whatever that is; `config` goes to the training."""
+    """Run a job, which may fail; `config` is the run config of the training."""
     definitions = build_definitions(Settings(data=root, settle_seconds=0))
     ops = {"ops": {"embeddings": {"config": config}}} if config else None
     return definitions.resolve_job_def(job).execute_in_process(ops, instance=instance, raise_on_error=False)
 
 
 def drop(root: Path, users: int, seed: int = 0) -> None:
-    """Drop made-up files."""
+    """Drop generated files."""
     landing = Landing(DataRoot(root))
     landing.prepare()
     made = generate(root / "made", users, seed)
@@ -36,6 +36,6 @@ def refresh(root: Path, instance: dg.DagsterInstance) -> None:
 
 def train(root: Path, instance: dg.DagsterInstance, **config: Any) -> dg.ExecuteInProcessResult:
     """Run train_embeddings, which must succeed."""
-    ended = run_job(root, TRAIN_EMBEDDINGS, instance, **config)
-    assert ended.success
-    return ended
+    result = run_job(root, TRAIN_EMBEDDINGS, instance, **config)
+    assert result.success
+    return result

@@ -1,23 +1,18 @@
-"""The embedding assets: a vector for each artist and each user. One training makes both; only a person starts it."""
+"""The embedding assets: a vector per artist and per user, from one training. Only a user starts it, never a sensor."""
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import ibis.expr.types as ir
-import pyarrow as pa
-import pyarrow.parquet as pq
 
+from music_assets.data_root import DataRoot
 from music_assets.defs.assets import OWNERS
 from music_assets.defs.metadata import markdown_table, picture
-from music_assets.embedding.evaluation import Figures
-from music_assets.embedding.interactions import Listening, read_listening
-from music_assets.embedding.training import Training, train_and_evaluate
-from music_assets.embedding.training_folder import TrainingFolder, TrainingUnderwayError
-from music_assets.embedding.word2vec import Hyperparameters, Progress, Trainer, TrainingError
+from music_assets.embedding.evaluation import Metrics
+from music_assets.embedding.training import TrainingResult, load_interactions, train_and_evaluate, training_folder
+from music_assets.embedding.word2vec import Hyperparameters, OnProgress, Progress, Trainer, TrainingError
 from music_assets.engines.base import Engine
 from music_assets.tables import (
     ARTIST_EMBEDDING,
@@ -25,39 +20,32 @@ from music_assets.tables import (
     EMBEDDING_TABLES,
     USER_EMBEDDING,
     USER_TOP_ARTISTS,
-    Column,
-    Table,
 )
 from music_assets.transforms.current_rows import current_rows
-from music_assets.transforms.interactions import sentences
+from music_assets.transforms.interactions import weighted_interactions
 
-PROGRESS_SECONDS = 2.0
-"""Seconds between two lines of progress in the run's log, at least."""
-CLEARLY_BETTER = 1.25
-"""By how much the recall must exceed that of popularity."""
-
-SENTENCES = Table(
-    name="sentences",
-    folder="",
-    description="What a training reads: which artist weighs how much with which user.",
-    columns=(
-        USER_TOP_ARTISTS.column("user_id"),
-        USER_TOP_ARTISTS.column("artist_name"),
-        Column("weight", "int32", "round(1 + log10(plays)), 0 without plays.", nullable=False),
-    ),
-    sort_by=("user_id", "artist_name"),
+PROGRESS_INTERVAL = 2.0
+"""Minimum seconds between two progress lines in the run's log."""
+BEATS_POPULARITY = dg.AssetCheckSpec(
+    "beats_popularity",
+    asset=dg.AssetKey(USER_EMBEDDING.asset_key),
+    description="The vectors find held-out artists far better than a ranking by popularity does.",
 )
+REQUIRED_RATIO = 1.25
+"""Minimum ratio of the vectors' recall to that of popularity."""
 
 
 class TrainingConfig(dg.Config, Hyperparameters):
-    """The settings of the training, as the launchpad shows them."""
+    """The hyperparameters as run config."""
 
 
 @dg.multi_asset(
     name="embeddings",
     outs={
         table.name: dg.AssetOut(
-            key=dg.AssetKey(table.asset_key), description=table.description, kinds={"python", "parquet", "deltalake"},
+            key=dg.AssetKey(table.asset_key),
+            description=table.description,
+            kinds={"python", "parquet", "deltalake"},
             owners=OWNERS,
         )
         for table in EMBEDDING_TABLES
@@ -66,60 +54,46 @@ class TrainingConfig(dg.Config, Hyperparameters):
         "user_top_artists": dg.AssetIn(dg.AssetKey(USER_TOP_ARTISTS.asset_key)),
         "country_rank_per_artist": dg.AssetIn(dg.AssetKey(COUNTRY_RANK_PER_ARTIST.asset_key)),
     },
-    check_specs=[
-        dg.AssetCheckSpec(
-            "foretells_better_than_popularity",
-            asset=dg.AssetKey(USER_EMBEDDING.asset_key),
-            description="Artists held out of users' lists are found by the vectors, far better than by popularity.",
-        )
-    ],
+    check_specs=[BEATS_POPULARITY],
     group_name="embeddings",
-)  # fmt: skip
+)
 def embeddings(
     context: dg.AssetExecutionContext,
     config: TrainingConfig,
     user_top_artists: ir.Table,
     country_rank_per_artist: ir.Table,
     engine: dg.ResourceParam[Engine],
-    training_folder: dg.ResourceParam[TrainingFolder],
+    data_root: dg.ResourceParam[DataRoot],
     trainer: dg.ResourceParam[Trainer],
 ) -> Iterator[Any]:
     """Train word2vec on the current rows; commit the vectors of the artists, then those of the users."""
     try:
-        with training_folder.occupied() as folder:
-            listening = _read(sentences(current_rows(user_top_artists, USER_TOP_ARTISTS)), engine, folder)
-            context.log.info(f"{len(listening.user_ids):,} users listen to {len(listening.artist_names):,} artists")
-            training = train_and_evaluate(listening, config, _progress_into(context.log.info), folder, trainer)
-            shown = {**_facts(training), **_pictures(training, country_rank_per_artist)}
-            for table, reader in _vectors(training):
-                rows = engine.read(table, [str(_written(reader, folder / f"{table.name}.parquet"))])
-                yield dg.Output(rows, table.name, metadata=shown if table is ARTIST_EMBEDDING else _facts(training))
-            yield _verdict(training)
-    except (TrainingError, TrainingUnderwayError) as error:
-        raise dg.Failure(f"{error} Nothing was changed.", allow_retries=False) from None
+        with training_folder(data_root) as folder:
+            rows = weighted_interactions(current_rows(user_top_artists, USER_TOP_ARTISTS))
+            interactions = load_interactions(rows, engine, folder)
+            context.log.info(f"{len(interactions.user_ids):,} users, {len(interactions.artist_names):,} artists")
+            result = train_and_evaluate(interactions, config, trainer, _progress_logger(context.log.info), folder)
+            facts, vectors = _facts(result), result.embeddings
+            vectors.write_artists(artist_file := folder / "artists.parquet")
+            shown = {**facts, **_pictures(result, country_rank_per_artist)}
+            yield dg.Output(engine.read(ARTIST_EMBEDDING, [str(artist_file)]), ARTIST_EMBEDDING.name, metadata=shown)
+            vectors.write_users(user_file := folder / "users.parquet")
+            yield dg.Output(engine.read(USER_EMBEDDING, [str(user_file)]), USER_EMBEDDING.name, metadata=facts)
+            yield _check_popularity(result)
+    except TrainingError as error:
+        raise dg.Failure(f"{error} No table was changed.", allow_retries=False) from None
 
 
-def _read(rows: ir.Table, engine: Engine, folder: Path) -> Listening:
-    """Read the sentences through parquet files, so that they never stand in memory whole."""
-    target = folder / SENTENCES.name
-    target.mkdir()
-    files = engine.write(rows, SENTENCES, target)
-    try:
-        return read_listening(batch for file in files for batch in pq.ParquetFile(file).iter_batches())
-    except ValueError as error:
-        raise TrainingError(str(error)) from None
-
-
-def _progress_into(tell: Callable[[str], None]) -> Callable[[Progress], None]:
-    last = -PROGRESS_SECONDS
+def _progress_logger(log: Callable[[str], None]) -> OnProgress:
+    last = -PROGRESS_INTERVAL
 
     def on_progress(progress: Progress) -> None:
         nonlocal last
-        if progress.seconds_left and time.monotonic() - last < PROGRESS_SECONDS:
+        if progress.seconds_left and time.monotonic() - last < PROGRESS_INTERVAL:
             return
         last = time.monotonic()
-        loss = "" if progress.loss is None else f"loss {progress.loss:.3f} a word, "
-        tell(
+        loss = "" if progress.loss is None else f"loss per word {progress.loss:.3f}, "
+        log(
             f"{progress.passes_done:.1f} of {progress.passes} passes, {progress.words_per_second:,.0f} words/s, "
             f"{loss}{progress.seconds_left:.0f} s left"
         )
@@ -127,70 +101,53 @@ def _progress_into(tell: Callable[[str], None]) -> Callable[[Progress], None]:
     return on_progress
 
 
-def _vectors(training: Training) -> Iterator[tuple[Table, pa.RecordBatchReader]]:
-    yield ARTIST_EMBEDDING, training.embeddings.artist_table()
-    yield USER_EMBEDDING, training.embeddings.user_table()
-
-
-def _written(reader: pa.RecordBatchReader, path: Path) -> Path:
-    with pq.ParquetWriter(path, reader.schema) as writer:
-        for batch in reader:
-            writer.write_batch(batch)
-    return path
-
-
-def _facts(training: Training) -> dict[str, Any]:
-    learned = training.word_vectors
+def _facts(result: TrainingResult) -> dict[str, Any]:
+    word_vectors = result.word_vectors
     return {
-        "artists trained": len(learned.artists),
-        "fewest listeners of a trained artist": learned.min_listeners,
-        "passes": learned.passes,
-        "words in a pass": learned.words,
+        "trained artists": len(word_vectors.artists),
+        "minimum listeners of a trained artist": word_vectors.min_listeners,
+        "passes": word_vectors.passes,
+        "words per pass": word_vectors.words,
     }
 
 
-def _pictures(training: Training, country_rank_per_artist: ir.Table) -> dict[str, Any]:
-    from music_assets.embedding import plots as display  # draws and indexes, which only a run should pay for
+def _pictures(result: TrainingResult, country_rank_per_artist: ir.Table) -> dict[str, Any]:
+    from music_assets.embedding import plots  # imports matplotlib and faiss, which only this asset needs
 
-    largest = training.embeddings.artist_names[: display.MAPPED_ARTISTS].to_pylist()
+    mapped = result.embeddings.artist_names[: plots.MAPPED_ARTISTS].to_pylist()
     ranked = country_rank_per_artist
-    first = ranked.filter((ranked["rank"] == 1) & ranked["artist_name"].isin(largest)).select("artist_name", "country")
-    homes = first.to_pyarrow()
-    countries = dict(zip(homes["artist_name"].to_pylist(), homes["country"].to_pylist(), strict=True))
-    title = "the artists with most listeners, by the country that loves each most"
+    first = ranked.filter((ranked["rank"] == 1) & ranked["artist_name"].isin(mapped)).select("artist_name", "country")
+    countries = {row["artist_name"]: row["country"] for row in first.to_pyarrow().to_pylist()}
+    title = "the artists with the most listeners, coloured by the country where each is most popular"
     return {
-        "nearest to the artists with most listeners": markdown_table(
-            display.neighbours_of_largest(training.embeddings)
-        ),
-        "map": picture(display.map_of_largest(training.embeddings, countries), title),
+        "neighbours of the largest artists": markdown_table(plots.largest_artists_neighbours(result.embeddings)),
+        "map": picture(plots.artist_map(result.embeddings, countries), title),
     }
 
 
-def _verdict(training: Training) -> dg.AssetCheckResult:
-    ours, popular = training.figures, training.popularity
-    key = dg.AssetKey(USER_EMBEDDING.asset_key)
-    if ours is None or popular is None:
-        return dg.AssetCheckResult(
-            asset_key=key,
-            check_name="foretells_better_than_popularity",
-            passed=False,
-            severity=dg.AssetCheckSeverity.WARN,
-            description="No user has the five artists it takes to hold one out, so nothing was measured.",
+def _check_popularity(result: TrainingResult) -> dg.AssetCheckResult:
+    metrics, popularity = result.metrics, result.popularity
+    if metrics is None or popularity is None:
+        passed = False
+        description = "Not evaluated: no user has the five artists that it takes to hold one out."
+        metadata: dict[str, Any] = {}
+    else:
+        passed = metrics.recall_at_20 >= REQUIRED_RATIO * popularity.recall_at_20 and metrics.recall_at_20 > 0
+        description = (
+            f"Expected a recall@20 of at least {REQUIRED_RATIO} times that of popularity "
+            f"({popularity.recall_at_20:.3f}); found {metrics.recall_at_20:.3f} over {metrics.users} users"
         )
+        metadata = {**_listed(metrics), **_listed(popularity, "popularity "), "users": metrics.users}
     return dg.AssetCheckResult(
-        asset_key=key,
-        check_name="foretells_better_than_popularity",
-        passed=ours.recall_at_20 >= CLEARLY_BETTER * popular.recall_at_20 and ours.recall_at_20 > 0,
+        asset_key=BEATS_POPULARITY.asset_key,
+        check_name=BEATS_POPULARITY.name,
+        passed=passed,
         severity=dg.AssetCheckSeverity.WARN,
-        description=(
-            f"Expected a recall@20 of at least {CLEARLY_BETTER} times that of popularity ({popular.recall_at_20:.3f}); "
-            f"found {ours.recall_at_20:.3f} over {ours.users} users"
-        ),
-        metadata={**_listed("", ours), **_listed("popularity's ", popular), "users": ours.users},
+        description=description,
+        metadata=metadata,
     )
 
 
-def _listed(prefix: str, figures: Figures) -> dict[str, float]:
-    names = {"recall_at_20": "recall@20", "hit_rate_at_10": "HR@10", "ndcg_at_10": "NDCG@10"}
-    values = asdict(figures)
-    return {f"{prefix}{name}": round(values[field], 4) for field, name in names.items()}
+def _listed(metrics: Metrics, prefix: str = "") -> dict[str, float]:
+    values = {"recall@20": metrics.recall_at_20, "HR@10": metrics.hit_rate_at_10, "NDCG@10": metrics.ndcg_at_10}
+    return {f"{prefix}{name}": round(value, 4) for name, value in values.items()}
