@@ -26,7 +26,7 @@ from music_assets.ingest.landing import Landing
 from music_assets.runtime import up as local
 from music_assets.settings import Settings, SettingsError, settings
 from music_assets.storage.published_snapshot import NothingPublishedError, published
-from music_assets.tables import EMBEDDING_TABLES, TABLES, Table
+from music_assets.tables import EMBEDDING_TABLES, PUBLISHED_TABLES, Table
 
 if TYPE_CHECKING:
     from music_assets.service.formats import Result
@@ -164,7 +164,7 @@ def tables() -> None:
     except NothingPublishedError as error:
         raise _fail(str(error)) from None
     listing = RichTable("table", "rows", "columns", "description", title=f"music_db {current.data_version}")
-    for table in TABLES:
+    for table in PUBLISHED_TABLES:
         rows = f"{current.tables[table.full_name].rows:,}" if table.full_name in current.tables else "not published"
         listing.add_row(table.full_name, rows, _listed(table), table.description)
     out.print(listing)

@@ -279,7 +279,23 @@ REJECTED_ROWS = Table(
     ),
 )
 
+
+def _current(raw: Table, description: str) -> Table:
+    columns = [replace(column, delivered=False, made_from=(f"{raw.name}.{column.name}",)) for column in raw.delivered]
+    return Table(f"current_{raw.name}", "", description, tuple(columns), raw.key)
+
+
+CURRENT_USER_DATA = _current(USER_DATA, "Users as they are now: for each user the row of the latest drop.")
+CURRENT_USER_TOP_ARTISTS = _current(
+    USER_TOP_ARTISTS, "The top artists of each user as they are now: for each user and rank the row of the latest drop."
+)
+
 RAW_TABLES = (USER_DATA, USER_TOP_ARTISTS)
 RANKING_TABLES = (ARTIST_RANK_IN_COUNTRY, COUNTRY_RANK_PER_ARTIST)
 EMBEDDING_TABLES = (ARTIST_EMBEDDING, USER_EMBEDDING)
 TABLES = (*RAW_TABLES, *RANKING_TABLES, *EMBEDDING_TABLES, REJECTED_ROWS)
+"""The Delta tables."""
+CURRENT_VIEWS = {CURRENT_USER_DATA: USER_DATA, CURRENT_USER_TOP_ARTISTS: USER_TOP_ARTISTS}
+"""The views that only `music_db` has: the current rows of a raw table, without `source_file` and `ingested_at`."""
+PUBLISHED_TABLES = (*TABLES, *CURRENT_VIEWS)
+"""Everything that `music_db` holds."""

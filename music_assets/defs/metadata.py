@@ -13,7 +13,9 @@ from music_assets.storage.delta import Snapshot
 from music_assets.tables import (
     ARTIST_RANK_IN_COUNTRY,
     COUNTRY_RANK_PER_ARTIST,
+    CURRENT_VIEWS,
     EMBEDDING_TABLES,
+    PUBLISHED_TABLES,
     RANKING_TABLES,
     RAW_TABLES,
     TABLES,
@@ -76,16 +78,17 @@ def column_lineage(table: Table) -> dg.TableColumnLineage:
 def music_db_schema() -> dg.TableSchema:
     """Return the columns of all tables of the published snapshot, each with its table's name before it."""
     return dg.TableSchema(
-        [column for table in TABLES for column in column_schema(table, prefix=f"{table.full_name}.").columns]
+        [column for table in PUBLISHED_TABLES for column in column_schema(table, prefix=f"{table.full_name}.").columns]
     )
 
 
 def music_db_lineage() -> dg.TableColumnLineage:
     """Return for the columns of the published snapshot which column of which asset each is a copy of."""
+    origins = {table: table for table in (*RAW_TABLES, *RANKING_TABLES, *EMBEDDING_TABLES)} | CURRENT_VIEWS
     return dg.TableColumnLineage(
         {
-            f"{table.full_name}.{column.name}": [dg.TableColumnDep(dg.AssetKey(table.asset_key), column.name)]
-            for table in (*RAW_TABLES, *RANKING_TABLES, *EMBEDDING_TABLES)
+            f"{table.full_name}.{column.name}": [dg.TableColumnDep(dg.AssetKey(origin.asset_key), column.name)]
+            for table, origin in origins.items()
             for column in table.columns
         }
     )

@@ -2,7 +2,7 @@
 
 from music_assets.data_root import DataRoot
 from music_assets.storage.published_snapshot import POINTER, Published, published
-from music_assets.tables import TABLES, Table
+from music_assets.tables import PUBLISHED_TABLES, Table
 
 
 class Snapshots:
@@ -34,4 +34,4 @@ class Snapshots:
 
 def tables(snapshot: Published) -> list[Table]:
     """Return the declared tables that the snapshot holds, in the order of their declaration."""
-    return [table for table in TABLES if table.full_name in snapshot.tables]
+    return [table for table in PUBLISHED_TABLES if table.full_name in snapshot.tables]

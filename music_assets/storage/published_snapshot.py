@@ -7,7 +7,6 @@ newest. DuckDB is the file's format here, whichever engine computed the tables.
 import fcntl
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,9 +17,10 @@ from pathlib import Path
 
 import duckdb
 
-from music_assets.data_root import DataRoot, durable_write, exclusive_lock
+from music_assets.data_root import DataRoot, durable_write, exclusive_lock, sync
+from music_assets.storage.current_views import create_current_view
 from music_assets.storage.delta import DeltaStore, Snapshot
-from music_assets.tables import EMBEDDING_TABLES, RANKING_TABLES, TABLES, Table
+from music_assets.tables import CURRENT_VIEWS, EMBEDDING_TABLES, RANKING_TABLES, TABLES, Table
 
 LOG = logging.getLogger(__name__)
 KEPT_VERSIONS = 2
@@ -155,7 +155,7 @@ def publish(root: DataRoot, snapshots: Mapping[Table, Snapshot], memory_limit: s
     data_version = _next_version(folder)
     building = folder / f"{BUILDING}{data_version}.duckdb"
     try:
-        _build(building, snapshots, memory_limit, threads)
+        current = _build(building, snapshots, memory_limit, threads)
     except BaseException:
         _remove(building)
         raise
@@ -172,7 +172,8 @@ def publish(root: DataRoot, snapshots: Mapping[Table, Snapshot], memory_limit: s
                 snapshot.table_id,
             )
             for table, snapshot in snapshots.items()
-        },
+        }
+        | current,
         final.stat().st_size,
     )
     _tell(result, final.with_suffix(".json"))
@@ -237,7 +238,10 @@ def _is_view(table: Table, snapshot: Snapshot) -> bool:
     return not table.sort_by and bool(snapshot.files)
 
 
-def _build(path: Path, snapshots: Mapping[Table, Snapshot], memory_limit: str, threads: int | None) -> None:
+def _build(
+    path: Path, snapshots: Mapping[Table, Snapshot], memory_limit: str, threads: int | None
+) -> dict[str, PublishedTable]:
+    """Write the DuckDB file; return what it holds beyond these tables: the views of current rows."""
     config: dict[str, str | bool | int | float | list[str]] = {"memory_limit": memory_limit}
     if threads:
         config["threads"] = threads
@@ -246,11 +250,17 @@ def _build(path: Path, snapshots: Mapping[Table, Snapshot], memory_limit: str, t
         for table, snapshot in snapshots.items():
             connection.execute(_definition(table, snapshot))
             connection.execute(f"COMMENT ON {_kind(table, snapshot)} {table.full_name} IS {_text(table.description)}")
+        current = {}
+        for view, raw in CURRENT_VIEWS.items():
+            create_current_view(connection, view, raw)
+            connection.execute(f"COMMENT ON VIEW {view.full_name} IS {_text(view.description)}")
+            rows = connection.execute(f"SELECT count(*) FROM {view.full_name}").fetchall()[0][0]
+            current[view.full_name] = PublishedTable(snapshots[raw].version, rows, (), snapshots[raw].table_id)
         connection.execute("CHECKPOINT")
     finally:
         connection.close()
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    sync(path)
+    return current
 
 
 def _definition(table: Table, snapshot: Snapshot) -> str:

@@ -26,8 +26,8 @@ from music_assets.tables import (
     ARTIST_EMBEDDING,
     ARTIST_RANK_IN_COUNTRY,
     COUNTRY_RANK_PER_ARTIST,
+    PUBLISHED_TABLES,
     REJECTED_ROWS,
-    TABLES,
     USER_DATA,
     USER_EMBEDDING,
     USER_TOP_ARTISTS,
@@ -91,15 +91,19 @@ def test_every_table_under_its_full_name(store: DeltaStore, publisher: Publisher
     add_user(store, 1)
     rank(store, {"user_data": 1})
     publisher.publish()
-    kinds = dict(ask(store.root, "SELECT table_name, table_type FROM information_schema.tables"))
-    assert set(kinds) == {table.full_name for table in TABLES}
+    kinds = dict(
+        ask(store.root, "SELECT table_name, table_type FROM information_schema.tables WHERE table_schema = 'main'")
+    )
+    assert set(kinds) == {table.full_name for table in PUBLISHED_TABLES}
     assert kinds["raw_parquet_user_data"] == "VIEW"
     assert kinds["processed_parquet_artist_rank_in_country"] == "BASE TABLE"
-    for table in TABLES:
+    for table in PUBLISHED_TABLES:
         columns = [name for name, *_ in ask(store.root, f"DESCRIBE {table.full_name}")]
         assert columns == [column.name for column in table.columns]
     assert ask(store.root, "FROM processed_parquet_artist_rank_in_country") == [RANKED[1], RANKED[2], RANKED[0]]
     assert ask(store.root, "SELECT user_id, country FROM raw_parquet_user_data") == [(1, "Germany")]
+    assert kinds["current_user_data"] == "VIEW"
+    assert ask(store.root, "FROM current_user_data") == [(1, "Germany", 1)]
     assert ask(store.root, "FROM rejected_rows") == []
 
 
@@ -120,7 +124,8 @@ def test_types_are_the_declared_ones(store: DeltaStore, publisher: Publisher, em
             store.append(table, [file_of(store, table, [row])], [], {})
     publisher.publish()
     types = {
-        table.name: " ".join(kind for _, kind, *_ in ask(store.root, f"DESCRIBE {table.full_name}")) for table in TABLES
+        table.name: " ".join(kind for _, kind, *_ in ask(store.root, f"DESCRIBE {table.full_name}"))
+        for table in PUBLISHED_TABLES
     }
     assert types == {
         "user_data": "INTEGER VARCHAR BIGINT VARCHAR TIMESTAMP",
@@ -130,7 +135,27 @@ def test_types_are_the_declared_ones(store: DeltaStore, publisher: Publisher, em
         "artist_embedding": "VARCHAR" + 50 * " DOUBLE",
         "user_embedding": "INTEGER" + 50 * " DOUBLE",
         "rejected_rows": "VARCHAR VARCHAR BIGINT VARCHAR VARCHAR VARCHAR TIMESTAMP",
+        "current_user_data": "INTEGER VARCHAR BIGINT",
+        "current_user_top_artists": "INTEGER INTEGER VARCHAR BIGINT VARCHAR",
     }
+
+
+def test_current_views_read_the_published_version(store: DeltaStore, publisher: Publisher) -> None:
+    """The second delivery of user 1 replaces the first in the view; the third is not published yet."""
+    add_user(store, 1)
+    add_user(store, 2)
+    row = (1, "Chad", 5, "again.csv", datetime(2021, 1, 1))
+    version = store.append(USER_DATA, [file_of(store, USER_DATA, [row])], ["again"], {})
+    result = publisher.publish()
+    store.append(USER_DATA, [file_of(store, USER_DATA, [(1, "Mali", *row[2:4], datetime(2022, 1, 1))])], ["third"], {})
+    assert ask(store.root, "FROM current_user_data ORDER BY user_id") == [(1, "Chad", 5), (2, "Germany", 1)]
+    shown = result.tables["current_user_data"]
+    assert (shown.version, shown.rows, shown.files) == (version, 2, ())
+    with duckdb.connect() as other:
+        other.execute(f"ATTACH '{result.path}' AS music_db (READ_ONLY)")
+        assert other.execute("SELECT country FROM music_db.current_user_data WHERE user_id = 1").fetchall() == [
+            ("Chad",)
+        ]
 
 
 def test_published_tells_what_is_in_it(store: DeltaStore, publisher: Publisher) -> None:

@@ -7,7 +7,7 @@ import dagster as dg
 from music_assets.defs.assets import OWNERS
 from music_assets.defs.metadata import markdown_table, music_db_lineage, music_db_schema
 from music_assets.storage.published_snapshot import Publisher
-from music_assets.tables import EMBEDDING_TABLES, RANKING_TABLES, RAW_TABLES
+from music_assets.tables import EMBEDDING_TABLES, RANKING_TABLES, RAW_TABLES, TABLES
 
 
 @dg.asset(
@@ -24,7 +24,7 @@ def music_db(publisher: dg.ResourceParam[Publisher]) -> dg.MaterializeResult:
     tables = [{"table": name, "version": table.version, "rows": table.rows} for name, table in published.tables.items()]
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": sum(table.rows for table in published.tables.values()),
+            "dagster/row_count": sum(published.tables[table.full_name].rows for table in TABLES),
             "dagster/column_schema": music_db_schema(),
             "dagster/column_lineage": music_db_lineage(),
             "dagster/table_name": "music_db",

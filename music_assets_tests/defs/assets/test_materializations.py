@@ -9,7 +9,7 @@ import pytest
 from music_assets.data_root import DataRoot
 from music_assets.engines.base import Engine
 from music_assets.storage.published_snapshot import published
-from music_assets.tables import RANKING_TABLES, RAW_TABLES, TABLES, USER_DATA, USER_TOP_ARTISTS
+from music_assets.tables import PUBLISHED_TABLES, RANKING_TABLES, RAW_TABLES, TABLES, USER_DATA, USER_TOP_ARTISTS
 from music_assets_tests.support.project import TOP_ARTISTS, USERS, Project
 
 ROWS = {
@@ -80,7 +80,7 @@ def test_each_ranked_column_tells_from_which_existing_columns_it_comes(shown, ta
 def test_the_published_snapshot_tells_every_column_of_every_table(shown) -> None:
     metadata = shown["music_db"]
     names = [column.name for column in metadata["dagster/column_schema"].columns]
-    assert names == [f"{table.full_name}.{column.name}" for table in TABLES for column in table.columns]
+    assert names == [f"{table.full_name}.{column.name}" for table in PUBLISHED_TABLES for column in table.columns]
     lineage = metadata["dagster/column_lineage"].deps_by_column
     origin = lineage["processed_parquet_artist_rank_in_country.rank"][0]
     assert (origin.asset_key.to_user_string(), origin.column_name) == ("artist_rank_in_country", "rank")
