@@ -21,7 +21,7 @@ from rich.text import Text
 
 from music_assets.data_root import DataRoot
 from music_assets.engines.java import JavaMissingError, check_java
-from music_assets.ingest.exact_reader import BadFileError
+from music_assets.ingest.csv_header import BadFileError
 from music_assets.ingest.landing import Landing
 from music_assets.runtime import up as local
 from music_assets.settings import Settings, SettingsError, settings

@@ -67,9 +67,6 @@ class Settings(BaseSettings):
     spark_shuffle_partitions: int | None = Field(
         None, ge=1, description="Partitions of a shuffle of Spark. Empty: as many as the size of the data asks for."
     )
-    spark_driver_csv_mb: int = Field(
-        2048, ge=0, description="CSV files of up to so many MB Spark's driver parses itself: it is done sooner."
-    )
     spark_conf: Annotated[dict[SparkKey, str], NoDecode, BeforeValidator(_from_json)] = Field(
         {}, description='Any further settings of Spark, as JSON: `{"spark.executor.cores": "2"}`.'
     )

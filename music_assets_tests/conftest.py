@@ -132,22 +132,25 @@ def spark_engine(tmp_path_factory: pytest.TempPathFactory) -> "SparkEngine":
         "spark.sql.warehouse.dir": str(folder / "warehouse"),
     }
     pyspark = LazyPySparkResource(spark_config=spark_config("local[2]", "1g", "1g", quick))
-    reader = DuckDBEngine(folder / "reading", threads=1)
-    return SparkEngine(pyspark, folder / "scratch", reader, driver_bytes=0, shuffle_partitions=2)
+    return SparkEngine(pyspark, shuffle_partitions=2)
 
 
-@pytest.fixture(scope="session", params=ENGINES)
-def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    """Each engine in turn, started once."""
-    if request.param == "spark":
-        return request.getfixturevalue("spark_engine")
+@pytest.fixture(scope="session")
+def duckdb_engine(tmp_path_factory: pytest.TempPathFactory) -> DuckDBEngine:
+    """DuckDB on one thread, started once."""
     return DuckDBEngine(tmp_path_factory.mktemp("scratch"), threads=1)
 
 
+@pytest.fixture(scope="session", params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Each engine in turn, started once."""
+    return request.getfixturevalue(f"{request.param}_engine")
+
+
 @pytest.fixture
-def harness(tmp_path: Path, engine: Engine) -> IngestHarness:
+def harness(tmp_path: Path, duckdb_engine: DuckDBEngine) -> IngestHarness:
     """An empty data root."""
-    return IngestHarness(tmp_path / "data", engine)
+    return IngestHarness(tmp_path / "data", duckdb_engine)
 
 
 @pytest.fixture(scope="session")

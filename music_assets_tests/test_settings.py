@@ -60,7 +60,6 @@ def test_every_setting_has_a_default() -> None:
         ("spark_driver_memory", "lots"),
         ("spark_executor_memory", "1.5g"),
         ("spark_shuffle_partitions", "0"),
-        ("spark_driver_csv_mb", "-1"),
         ("sensor_interval", "4"),
         ("sensor_interval", "1.5"),
         ("settle_seconds", "-1"),

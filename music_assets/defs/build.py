@@ -20,6 +20,7 @@ from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.engines.java import check_java
 from music_assets.ingest.batches import Ingest
 from music_assets.ingest.landing import Landing
+from music_assets.ingest.parser import Parser
 from music_assets.settings import Settings
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.published_snapshot import Publisher
@@ -34,8 +35,9 @@ def build_definitions(
 ) -> dg.Definitions:
     """Assemble what Dagster loads, with `engine`, `checks` and single `resources` replaced where they are given."""
     root = DataRoot(settings.data)
-    computing = {"engine": engine, "reader": engine} if engine else _computing(settings)
+    computing = _computing(settings) | ({"engine": engine} if engine else {})
     engine, reader = computing["engine"], computing["reader"]
+    parser = Parser(reader, root.scratch, settings.threads)
     store = DeltaStore(root)
     landing = Landing(root, settings.settle_seconds)
     webhook = str(settings.alert_webhook) if settings.alert_webhook else None
@@ -58,7 +60,7 @@ def build_definitions(
             "store": store,
             "trainer": train,
             **computing,
-            "ingest": Ingest(landing, store, engine, settings.retention_hours),
+            "ingest": Ingest(landing, store, parser, settings.retention_hours),
             "data_root": root,
             "publisher": Publisher(store, settings.memory_limit, settings.threads),
             "thresholds": Thresholds(settings.reject_warn_share, settings.reject_fail_share),
@@ -89,7 +91,5 @@ def _computing(settings: Settings) -> dict[str, Any]:
         settings.spark_master, settings.spark_driver_memory, settings.spark_executor_memory, settings.spark_conf
     )
     pyspark = LazyPySparkResource(spark_config=config)
-    engine = SparkEngine(
-        pyspark, scratch, duckdb, settings.spark_driver_csv_mb << 20, settings.spark_shuffle_partitions
-    )
+    engine = SparkEngine(pyspark, settings.spark_shuffle_partitions)
     return {"engine": engine, "reader": duckdb, "pyspark": pyspark, "trainer": SparkTrainer(lambda: engine.session)}

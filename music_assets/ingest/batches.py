@@ -21,11 +21,11 @@ from itertools import chain, compress
 from pathlib import Path
 from typing import TypeVar
 
-from music_assets.engines.base import CsvFile, Engine, ParsedFile
-from music_assets.ingest.exact_reader import TOO_LONG, BadFileError, check_compression, read_header
+from music_assets.ingest.csv_header import BadFileError, CsvFile, check_compression, is_compressed, read_header
+from music_assets.ingest.csv_records import TOO_LONG
+from music_assets.ingest.daemon_thread import resolve, run_in_thread
 from music_assets.ingest.landing import DroppedFile, Landing, identity_of
-from music_assets.ingest.small_files import BYTES_TOGETHER, FEWEST_TOGETHER, is_small, parse_together
-from music_assets.ingest.threads import begin, settle
+from music_assets.ingest.parser import ParsedFile, Parser
 from music_assets.storage.delta import FILES, ConcurrentCommitError, DeltaStore
 from music_assets.storage.integrity import lost_history
 from music_assets.storage.published_snapshot import DamagedPointerError, publish_lock, shown_files
@@ -38,6 +38,11 @@ REJECTED = "rejected"
 FILES_AT_ONCE = 1_000
 BYTES_AT_ONCE = 1 << 30
 """What one transaction takes at most; a file may be larger."""
+SMALL_BYTES = 1 << 20
+FEWEST_TOGETHER = 20
+"""Fewer are parsed one by one, which takes seconds at most."""
+BYTES_TOGETHER = 1 << 24
+"""Of CSV, whose rows stand in memory as text."""
 
 
 class LostHistoryError(Exception):
@@ -117,7 +122,7 @@ class Identities:
         """Begin with these, one after the other."""
         new = {file: Future[str]() for file in files if file not in self._ahead}
         self._ahead |= new
-        begin(partial(_work_out, new))
+        run_in_thread(partial(_work_out, new))
 
     def of(self, file: DroppedFile) -> str:
         """Return the identity, as soon as it is known. Raises OSError where the file cannot be read."""
@@ -127,16 +132,16 @@ class Identities:
 
 def _work_out(identities: Mapping[DroppedFile, Future[str]]) -> None:
     for file, identity in identities.items():
-        settle(identity, partial(identity_of, file.path))
+        resolve(identity, partial(identity_of, file.path))
 
 
 class Ingest:
     """Takes the complete files of a data root into its raw tables."""
 
-    def __init__(self, landing: Landing, store: DeltaStore, engine: Engine, retention_hours: float = 168.0) -> None:
+    def __init__(self, landing: Landing, store: DeltaStore, parser: Parser, retention_hours: float = 168.0) -> None:
         self.landing = landing
         self.store = store
-        self.engine = engine
+        self.parser = parser
         self.retention_hours = retention_hours
         self.identities = Identities()
 
@@ -210,7 +215,7 @@ class Ingest:
                 self._reject(file, reason, report, log)
             elif file is original and identity in landed:
                 report.add(landed[identity].taken, log, one_of_many=len(batch) >= FEWEST_TOGETHER)
-                report.reasons.update(landed[identity].result.reasons)
+                report.reasons.update(landed[identity].result.reject_reasons)
                 _delete(file, log)
             elif file is not original and (identity in held or identity in landed):
                 same = f"as {landed[identity].taken.name}" if identity in landed else "as a file taken before"
@@ -258,7 +263,7 @@ class Ingest:
             if header.unknown:
                 log.warning(f"{file.name}: unknown columns ignored: {', '.join(header.unknown)}")
             ingested_at = _later_than(ingested_at)
-            readable.append(_Readable(file, identity, CsvFile(file.path, table, header, file.name, ingested_at)))
+            readable.append(_Readable(file, identity, CsvFile(file.path, header, file.name, ingested_at)))
         return readable
 
     def _parse(
@@ -289,9 +294,9 @@ class Ingest:
         self, files: Sequence[CsvFile], folder: Path, reject_folder: Path
     ) -> Sequence[ParsedFile | BadFileError]:
         if len(files) > 1:
-            return parse_together(self.engine, files, folder, reject_folder)
+            return self.parser.parse_together(files, folder, reject_folder)
         try:
-            return [self.engine.parse(files[0], folder, reject_folder)]
+            return [self.parser.parse(files[0], folder, reject_folder)]
         except BadFileError as error:
             return [error]
 
@@ -307,7 +312,7 @@ class Ingest:
     def _keep_long_lines(self, parsed: Sequence[_Parsed], log: logging.Logger) -> None:
         """Copy files aside of which `rejected_rows` will not hold all: the CSV is deleted once it is taken."""
         for done in parsed:
-            if count := done.result.reasons.get(TOO_LONG, 0):
+            if count := done.result.reject_reasons.get(TOO_LONG, 0):
                 reason = f"{count} x {TOO_LONG}: only its start is in {REJECTED_ROWS.name}; all other rows are taken"
                 copy = self.landing.keep_copy(done.file.dropped, reason)
                 log.warning(f"{done.file.dropped.name}: {reason}. A copy of the file is kept: {copy}")
@@ -331,7 +336,7 @@ class Ingest:
 
 def _groups(files: Sequence[_Readable], known_rejects: Container[str]) -> list[list[_Readable]]:
     """Put small files together, if they are many: those whose rejects are in already apart from the others."""
-    small = [is_small(file.dropped.path, file.dropped.size) for file in files]
+    small = [file.dropped.size <= SMALL_BYTES and not is_compressed(file.dropped.path) for file in files]
     if sum(small) < FEWEST_TOGETHER:
         return [[file] for file in files]
     groups = [[file] for file, together in zip(files, small, strict=True) if not together]

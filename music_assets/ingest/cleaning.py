@@ -1,6 +1,6 @@
-"""Cleaning: from the text of delivered rows to typed rows, each with the reason why it cannot be taken, if any.
+"""Cleaning: converts rows of text to typed rows, and finds the first defect of each row.
 
-The rules stand in `tables.py`; this module applies them, column by column, the first defect of a row counting.
+The rules for each column are declared in `tables.py`; this module applies them.
 """
 
 from datetime import datetime
@@ -8,33 +8,32 @@ from datetime import datetime
 import ibis
 import ibis.expr.types as ir
 
-from music_assets.tables import Column, Table
+from music_assets.tables import REJECTED_ROWS, Column, Table
 
 INTEGER = r"^[ \t\r\n]*[+-]?[0-9]+[ \t\r\n]*\z"
-"""`\\z` and not `$`, before which Java lets a line separator of Unicode pass."""
 VISIBLE = r"[^ \t\r\n]"
 FIRST_VISIBLE = "!"
 NOT_AN_INTEGER = "not an integer"
 BLANKS = " \t\n\r\v\f"
-"""What `strip` takes off, on each engine."""
-TEXT = "{}_text"
-"""The name of a delivered column while it is text."""
+"""Characters that DuckDB's `strip` removes."""
 
 
 def clean(raw: ir.Table, table: Table, source_file: str | None = None, ingested_at: datetime | None = None) -> ir.Table:
-    """Return the rows typed, followed by `column_name` and `reason` of the first defect (both NULL: the row is good).
+    """Return typed rows, then `column_name` and `reason` of each row's first defect, or NULL if it has none.
 
-    `raw` has the table's delivered columns as text, empty or NULL where nothing was delivered; also `source_file` and
-    `ingested_at`, if the rows of several files stand in it. Further columns are kept behind them.
+    `raw` has the delivered columns of the table as text. NULL and empty text mean the same. Where it holds the rows of
+    several files, it has columns `source_file` and `ingested_at` as well. Its further columns are returned unchanged.
     """
-    added = {
+    stamps = {
         "source_file": ibis.literal(source_file) if source_file is not None else raw["source_file"],
         "ingested_at": ibis.literal(ingested_at, "timestamp(6)") if ingested_at is not None else raw["ingested_at"],
     }
-    extra = [name for name in raw.columns if name not in table.schema]
-    delivered = {column: TEXT.format(column.name) for column in table.delivered}
-    # Step by step, so that an engine need not clean a text again wherever its value is used.
-    texts = raw.select(*extra, **added, **{text: _text(raw[column.name], column) for column, text in delivered.items()})
+    further = [name for name in raw.columns if name not in table.schema]
+    delivered = {column: f"{column.name}_text" for column in table.delivered}
+    # In steps, so that the engine cleans a text only once, however often its value is used.
+    texts = raw.select(
+        *further, **stamps, **{text: _text(raw[column.name], column) for column, text in delivered.items()}
+    )
     typed = texts.mutate(**{column.name: _value(texts[text], column) for column, text in delivered.items()})
     defects = [
         (condition, column.name, reason)
@@ -43,27 +42,38 @@ def clean(raw: ir.Table, table: Table, source_file: str | None = None, ingested_
     ]
     return typed.select(
         *(column.name for column in delivered),
-        *added,
-        *extra,
+        *stamps,
+        *further,
         column_name=ibis.cases(*((condition, name) for condition, name, _ in defects)),
         reason=ibis.cases(*((condition, reason) for condition, _, reason in defects)),
     )
 
 
-def is_flawed(rows: ir.Table, table: Table) -> ir.BooleanValue:
-    """Tell whether a row, typed by someone else, holds a value that `clean` would have rejected."""
-    flawed = ibis.literal(False)
+def split_rejects(cleaned: ir.Table, table: Table) -> tuple[ir.Table, ir.Table]:
+    """Split cleaned rows of the exact reader into good rows and rejected ones, with the columns of their tables."""
+    verdict = cleaned.mutate(
+        column_name=ibis.ifelse(cleaned["broken"].isnull(), cleaned["column_name"], ibis.null("string")),
+        reason=cleaned["broken"].coalesce(cleaned["reason"]),
+    )
+    good = verdict.filter(verdict["reason"].isnull()).select(list(table.schema))
+    rejected = verdict.filter(verdict["reason"].notnull()).mutate(table_name=ibis.literal(table.name))
+    return good, rejected.select(list(REJECTED_ROWS.schema))
+
+
+def has_defect(rows: ir.Table, table: Table) -> ir.BooleanValue:
+    """Return for each row of the fast reader whether `clean` would have found a defect in it."""
+    defect = ibis.literal(False)
     for column in table.delivered:
         value = rows[column.name]
         if not column.nullable:
-            flawed |= ~_visible(value) if column.type == "string" else value.isnull()
+            defect |= ~_is_visible(value) if column.type == "string" else value.isnull()
         if column.type != "string":
-            flawed |= _outside(value, column).fill_null(False)
-    return flawed
+            defect |= _is_out_of_range(value, column).fill_null(False)
+    return defect
 
 
 def _text(delivered: ir.StringValue, column: Column) -> ir.StringValue:
-    """Return the delivered text with what means unknown as NULL."""
+    """Return the delivered text, with NULL for unknown values."""
     if not column.unknown_words:
         return delivered.nullif("")
     trimmed = delivered.strip().nullif("")
@@ -75,28 +85,27 @@ def _value(text: ir.StringValue, column: Column) -> ir.Value:
 
 
 def _defects(text: ir.StringValue, value: ir.Value, column: Column) -> list[tuple[ir.BooleanValue, ir.StringValue]]:
-    """Return when a column is bad, and what is wrong with it then.
+    """Return the conditions under which a value of the column is bad, each with its reason.
 
-    Every row pays for the condition. So a pattern is matched only where a comparison cannot tell, and nothing is
-    trimmed: on all texts of a file either costs about as much as reading it.
+    A regular expression over every text of a file costs about as much as reading the file. So patterns are matched only
+    where a comparison does not suffice, and nothing is trimmed.
     """
     if column.type == "string":
-        return [] if column.nullable else [(~_visible(text), column.missing_reason)]
-    number = ibis.ifelse(value.cast("string") == text, True, text.re_search(INTEGER))
-    wrong = ~number | value.isnull() | _outside(value, column)
+        return [] if column.nullable else [(~_is_visible(text), column.missing_reason)]
+    is_number = ibis.ifelse(value.cast("string") == text, True, text.re_search(INTEGER))
+    wrong = ~is_number | value.isnull() | _is_out_of_range(value, column)
     bad = text.notnull() & wrong if column.nullable else text.isnull() | wrong
-    missing = ~_visible(text)
     too_large = column.range_reason if column.maximum is not None else "out of range"
     reason = ibis.cases(
-        (missing, NOT_AN_INTEGER if column.nullable else column.missing_reason),
-        (~number, NOT_AN_INTEGER),
+        (~_is_visible(text), NOT_AN_INTEGER if column.nullable else column.missing_reason),
+        (~is_number, NOT_AN_INTEGER),
         (value.isnull(), too_large),
         else_=column.range_reason,
     )
     return [(bad, reason)]
 
 
-def _outside(value: ir.Value, column: Column) -> ir.BooleanValue:
+def _is_out_of_range(value: ir.Value, column: Column) -> ir.BooleanValue:
     outside = ibis.literal(False)
     if column.minimum is not None:
         outside |= value < column.minimum
@@ -105,6 +114,6 @@ def _outside(value: ir.Value, column: Column) -> ir.BooleanValue:
     return outside
 
 
-def _visible(text: ir.StringValue) -> ir.BooleanValue:
-    """Tell whether there is more than blanks in the text; what begins with a visible character sorts after them."""
+def _is_visible(text: ir.StringValue) -> ir.BooleanValue:
+    """Return whether the text has more than blanks. Every text that begins with a visible character is >= "!"."""
     return ibis.ifelse(text >= FIRST_VISIBLE, True, text.re_search(VISIBLE)).fill_null(False)

@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 
 from music_assets.data_root import DataRoot, LockHeldError, acquire_lock, durable_write
-from music_assets.ingest.exact_reader import BadFileError, names_in_header
+from music_assets.ingest.csv_header import BadFileError, column_names
 from music_assets.tables import RAW_TABLES, Table
 
 SUFFIXES = (".csv", ".csv.gz")
@@ -198,7 +198,7 @@ def table_of(file: Path) -> Table:
     """
     if not file.name.lower().endswith(SUFFIXES):
         raise BadFileError(f"its name ends neither in {' nor in '.join(SUFFIXES)}")
-    found = {name.lower() for name in names_in_header(file)}
+    found = {name.lower() for name in column_names(file)}
     fitting = [table for table in RAW_TABLES if {column.name for column in table.delivered} <= found]
     if len(fitting) == 1:
         return fitting[0]

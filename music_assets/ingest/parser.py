@@ -1,65 +1,171 @@
-"""What the engines share in parsing a CSV file: good rows are parted from rejected ones, and both are counted."""
+"""The CSV parser: from CSV files to parquet files of good rows and of rejected rows, which are not committed yet."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Final
 
 import ibis
 import ibis.expr.types as ir
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from music_assets.engines.base import CsvFile, Engine, ParsedFile
-from music_assets.tables import REJECTED_ROWS, Table
-from music_assets.transforms.current_rows import repeated_keys
-
-COMPRESSION: Final = "zstd"
-COMPRESSION_LEVEL = 1
-"""Writes a third faster than the default of 3, into files a seventh larger."""
-ROWS_IN_GROUP = 245_760
-"""Twice as large, row groups cost a tenth more CPU time and 80 MB more a thread: their dictionaries outgrow the caches.
-Half as large, files grow a third. They are two of DuckDB's own (122,880 rows): of any other size, publishing would
-write the rows of `music_db` twice.
-"""
+from music_assets.data_root import Scratch
+from music_assets.engines.base import Engine
+from music_assets.ingest.cleaning import clean, has_defect, split_rejects
+from music_assets.ingest.csv_header import BadFileError, CsvFile
+from music_assets.ingest.exact_reader import read_text, text_table, write_text
+from music_assets.ingest.fast_reader import PossibleDefectError, convert
+from music_assets.tables import INGESTED_AT, REJECTED_ROWS, SOURCE_FILE, Table
+from music_assets.transforms.current_rows import repeated_users
 
 
-def good_and_rejected(cleaned: ir.Table, table: Table) -> tuple[ir.Table, ir.Table]:
-    """Part cleaned rows into those that can be taken and those that cannot, with the columns of their tables.
+@dataclass(frozen=True)
+class ParsedFile:
+    """The parquet files with the rows of a CSV file, which may contain rows of other CSV files as well, and counts.
 
-    `cleaned` is what `clean` returns of rows that were read exactly: `line`, `raw_line` and `broken` stand behind.
+    `duplicates` is the number of rows whose key an earlier row of the same CSV file has.
     """
-    verdict = cleaned.mutate(
-        column_name=ibis.ifelse(cleaned["broken"].isnull(), cleaned["column_name"], ibis.null("string")),
-        reason=cleaned["broken"].coalesce(cleaned["reason"]),
-    )
-    good = verdict.filter(verdict["reason"].isnull()).select(list(table.schema))
-    rejected = verdict.filter(verdict["reason"].notnull()).mutate(table_name=ibis.literal(table.name))
-    return good, rejected.select(list(REJECTED_ROWS.schema))
+
+    files: tuple[Path, ...]
+    rows: int
+    duplicates: int = 0
+    reject_files: tuple[Path, ...] = ()
+    reject_reasons: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def rejects(self) -> int:
+        """The number of rejected rows."""
+        return sum(self.reject_reasons.values())
 
 
-def account(reader: Engine, csv_file: CsvFile, files: Sequence[Path], reject_files: Sequence[Path] = ()) -> ParsedFile:
-    """Count what an engine wrote."""
-    reasons = _reasons(reader, reject_files) if reject_files else {}
-    repeats = repeated_keys(reader.read(csv_file.table, [str(file) for file in files]), csv_file.table)
-    return ParsedFile(
-        files=tuple(files),
-        rows=sum(pq.read_metadata(file).num_rows for file in files),
-        duplicates=repeats.agg(surplus=(repeats["rows"] - 1).sum().fill_null(0)).to_pyarrow()["surplus"][0].as_py(),
-        reject_files=tuple(reject_files),
-        rejects=sum(reasons.values()),
-        reasons=reasons,
-    )
+class Parser:
+    """Parses CSV files on this machine, whichever engine computes: with Polars, or exactly and with `engine`.
 
+    `engine` must be embedded in this process. `scratch` is the parent of the parser's scratch folder, and `threads` the
+    number of threads of Polars.
+    """
 
-def without_empty(files: Sequence[Path]) -> list[Path]:
-    """Remove the parquet files that hold no row; return the others."""
-    rows = {file: pq.read_metadata(file).num_rows for file in files}
-    for file in files:
-        if not rows[file]:
+    def __init__(self, engine: Engine, scratch: Path, threads: int | None = None) -> None:
+        self.engine = engine
+        self.scratch = Scratch(scratch)
+        self.threads = threads
+
+    def parse(self, csv_file: CsvFile, folder: Path, reject_folder: Path) -> ParsedFile:
+        """Write the good rows of a file into `folder`, and the rejected ones, if any, into `reject_folder`.
+
+        Raises BadFileError if the file cannot be read to its end.
+        """
+        try:
+            files, reject_files = self._parse_fast(csv_file, folder)
+        except PossibleDefectError:
+            files, reject_files = self._parse_exactly(csv_file, folder, reject_folder)
+        return self._summarize([csv_file], files, reject_files)[0]
+
+    def parse_together(
+        self, csv_files: Sequence[CsvFile], folder: Path, reject_folder: Path
+    ) -> list[ParsedFile | BadFileError]:
+        """Parse small files of one table into shared parquet files; return the result of each.
+
+        Parsing a file alone takes far longer than its rows would. The rows of all files are in memory as text.
+        """
+        texts: dict[CsvFile, pa.Table] = {}
+        bad: dict[CsvFile, BadFileError] = {}
+        for csv_file in csv_files:
+            try:
+                texts[csv_file] = pa.concat_tables(read_text(csv_file))
+            except BadFileError as error:
+                bad[csv_file] = error
+        if not texts:
+            return list(bad.values())
+        raw = pa.concat_tables(_stamped(text, csv_file) for csv_file, text in texts.items())
+        table = csv_files[0].table
+        written = self._write(clean(ibis.memtable(raw), table), table, folder, reject_folder)
+        parsed = dict(zip(texts, self._summarize(list(texts), *written), strict=True))
+        return [bad.get(csv_file) or parsed[csv_file] for csv_file in csv_files]
+
+    def _parse_fast(self, csv_file: CsvFile, folder: Path) -> tuple[list[Path], list[Path]]:
+        target = folder / "rows.parquet"
+        convert(csv_file, target, self.threads)
+        rows = self.engine.read(csv_file.table, [str(target)])
+        if rows.filter(has_defect(rows, csv_file.table)).count().to_pyarrow().as_py():
+            raise PossibleDefectError("a value is missing or out of range")
+        return [target], []
+
+    def _parse_exactly(self, csv_file: CsvFile, folder: Path, reject_folder: Path) -> tuple[list[Path], list[Path]]:
+        text = self.scratch.folder / f"{folder.name}.parquet"
+        try:
+            write_text(csv_file, text)
+            raw = self.engine.read(text_table(csv_file.table), [str(text)])
+            cleaned = clean(raw, csv_file.table, csv_file.source_file, csv_file.ingested_at)
+            return self._write(cleaned, csv_file.table, folder, reject_folder)
+        finally:
+            text.unlink(missing_ok=True)
+
+    def _write(
+        self, cleaned: ir.Table, table: Table, folder: Path, reject_folder: Path
+    ) -> tuple[list[Path], list[Path]]:
+        """Write good and rejected rows; return the files of each."""
+        good, rejected = split_rejects(cleaned, table)
+        files = self.engine.write(good, table, folder)
+        reject_files = self.engine.write(rejected, REJECTED_ROWS, reject_folder)
+        if _count_rows(reject_files):
+            return files, reject_files
+        for file in reject_files:
             file.unlink()
-    return [file for file in files if rows[file]]
+        return files, []
+
+    def _summarize(
+        self, csv_files: Sequence[CsvFile], files: Sequence[Path], reject_files: Sequence[Path]
+    ) -> list[ParsedFile]:
+        """Count the rows of each CSV file in parquet files. A row's `ingested_at` identifies its CSV file."""
+        table = csv_files[0].table
+        rows = self.engine.read(table, [str(file) for file in files])
+        if len(csv_files) == 1:
+            counts = {csv_files[0].ingested_at: _count_rows(files)}
+        else:
+            counts = _by_file(rows.group_by(INGESTED_AT.name).agg(number=rows.count()))
+        duplicates = self._duplicates(rows, table)
+        reasons = self._reject_reasons(reject_files)
+        return [
+            ParsedFile(
+                files=tuple(files),
+                rows=counts.get(csv_file.ingested_at, 0),
+                duplicates=duplicates.get(csv_file.ingested_at, 0),
+                reject_files=tuple(reject_files),
+                reject_reasons=reasons.get(csv_file.ingested_at, Counter()),
+            )
+            for csv_file in csv_files
+        ]
+
+    def _duplicates(self, rows: ir.Table, table: Table) -> dict[datetime, int]:
+        # Few users have a key twice, and finding them is far cheaper than counting all keys.
+        candidates = rows.semi_join(repeated_users(rows, table), "user_id")
+        keys = candidates.group_by([INGESTED_AT.name, *table.key]).agg(rows=candidates.count())
+        return _by_file(keys.group_by(INGESTED_AT.name).agg(number=(keys["rows"] - 1).sum()))
+
+    def _reject_reasons(self, reject_files: Sequence[Path]) -> dict[datetime, Counter[str]]:
+        if not reject_files:
+            return {}
+        rejected = self.engine.read(REJECTED_ROWS, [str(file) for file in reject_files])
+        counted = rejected.group_by([INGESTED_AT.name, "reason"]).agg(number=rejected.count())
+        reasons: dict[datetime, Counter[str]] = {}
+        for row in counted.to_pyarrow().to_pylist():
+            reasons.setdefault(row[INGESTED_AT.name], Counter())[row["reason"]] = row["number"]
+        return reasons
 
 
-def _reasons(reader: Engine, reject_files: Sequence[Path]) -> dict[str, int]:
-    rejected = reader.read(REJECTED_ROWS, [str(file) for file in reject_files])
-    counted = rejected.group_by("reason").agg(rows=rejected.count()).to_pyarrow().to_pydict()
-    return dict(zip(counted["reason"], counted["rows"], strict=True))
+def _stamped(text: pa.Table, csv_file: CsvFile) -> pa.Table:
+    """Add `source_file` and `ingested_at` to the rows of a file."""
+    source_file = pa.repeat(pa.scalar(csv_file.source_file, pa.string()), len(text))
+    ingested_at = pa.repeat(pa.scalar(csv_file.ingested_at, pa.timestamp("us")), len(text))
+    return text.append_column(SOURCE_FILE.name, source_file).append_column(INGESTED_AT.name, ingested_at)
+
+
+def _count_rows(files: Sequence[Path]) -> int:
+    return sum(pq.read_metadata(file).num_rows for file in files)
+
+
+def _by_file(counted: ir.Table) -> dict[datetime, int]:
+    return {row[INGESTED_AT.name]: row["number"] for row in counted.to_pyarrow().to_pylist()}

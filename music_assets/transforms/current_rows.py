@@ -38,13 +38,6 @@ def current_rows(history: ir.Table, table: Table, repeated: ir.Table | None = No
     return once.union(latest)
 
 
-def repeated_keys(history: ir.Table, table: Table) -> ir.Table:
-    """Return each key of the table that more than one row has, and its number of `rows`."""
-    again = history.semi_join(repeated_users(history, table), "user_id")
-    counted = again.group_by(list(table.key)).agg(rows=again.count())
-    return counted.filter(counted["rows"] > 1)
-
-
 def repeated_users(history: ir.Table, table: Table) -> ir.Table:
     """Return the `user_id` of each user that has a key of the table more than once.
 

@@ -124,7 +124,7 @@ def test_duckdb_reads_what_spark_has_written(tmp_path: Path) -> None:
     need_java()
     resources = build_definitions(Settings(data=tmp_path, engine="spark")).resources
     assert resources["engine"].name == "spark"
-    assert resources["engine"].reader is resources["reader"] is resources["io_manager"].reader
+    assert resources["reader"] is resources["io_manager"].reader
     assert resources["reader"].name == "duckdb"
 
 
@@ -133,6 +133,6 @@ def test_parts_can_be_replaced(tmp_path: Path) -> None:
     variant = build_definitions(
         Settings(data=tmp_path), engine=engine, checks=CHECKS[1:2], resources={"thresholds": thresholds}
     )
-    assert variant.resources["engine"] is variant.resources["reader"] is engine
+    assert variant.resources["engine"] is variant.resources["io_manager"].engine is engine
     assert variant.resources["thresholds"] is thresholds
     assert {key.name for key in variant.resolve_asset_graph().asset_check_keys} == {CHECKS[1].name, MEASURED[1]}

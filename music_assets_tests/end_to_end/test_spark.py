@@ -32,7 +32,6 @@ def on_spark(master: str = "local[2]") -> dict[str, str]:
         "MUSIC_ASSETS_ENGINE": "spark",
         "MUSIC_ASSETS_SPARK_MASTER": master,
         "MUSIC_ASSETS_SPARK_CONF": json.dumps(conf),
-        "MUSIC_ASSETS_SPARK_DRIVER_CSV_MB": "0",  # Executors parse even the little that a test can wait for.
         "SPARK_LOCAL_IP": "127.0.0.1",
     }
 

@@ -51,16 +51,17 @@ def test_a_failed_job_leaves_no_file(tmp_path: Path, spark_engine: "SparkEngine"
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_what_a_killed_driver_left_is_vacuumed(tmp_path: Path, spark_engine: "SparkEngine") -> None:  # noqa: F821
-    harness = IngestHarness(tmp_path, spark_engine)
-    harness.drop(USER_DATA, "a.csv", "user_id,country,total_scrobbles\n1,Chad,\n")
-    harness.take(USER_DATA)
-    attempt = harness.store.new_folder(USER_DATA) / "_temporary" / "0" / "_temporary" / "attempt_0"
+def test_vacuum_removes_what_a_killed_driver_left(tmp_path: Path, spark_engine: "SparkEngine") -> None:  # noqa: F821
+    store = IngestHarness(tmp_path, spark_engine).store
+    rows = ibis.memtable([("Chad", "Air", 1.0, 1)], columns=["country", "artist_name", "total_playcount", "rank"])
+    folder = store.new_folder(ARTIST_RANK_IN_COUNTRY)
+    store.replace(ARTIST_RANK_IN_COUNTRY, spark_engine.write(rows, ARTIST_RANK_IN_COUNTRY, folder))
+    attempt = store.new_folder(ARTIST_RANK_IN_COUNTRY) / "_temporary" / "0" / "_temporary" / "attempt_0"
     attempt.mkdir(parents=True)
     (attempt / "part-00000.zstd.parquet").write_bytes(b"PAR1")
-    harness.store.vacuum(USER_DATA, 0)
-    (left,) = harness.store.folder(USER_DATA).glob("part-*")
-    assert [str(path) for path in left.iterdir()] == list(harness.store.snapshot(USER_DATA).files)
+    store.vacuum(ARTIST_RANK_IN_COUNTRY, 0)
+    (left,) = store.folder(ARTIST_RANK_IN_COUNTRY).glob("part-*")
+    assert [str(path) for path in left.iterdir()] == list(store.snapshot(ARTIST_RANK_IN_COUNTRY).files)
 
 
 @pytest.mark.parametrize(("megabytes", "partitions"), [(1, 2), (100, 7), (1_000_000, 10_000)])
@@ -77,24 +78,10 @@ def test_shuffles_have_partitions_by_the_size_of_the_data(
         sink.truncate(megabytes << 20)
     before = spark_engine.session.conf.get("spark.sql.shuffle.partitions")
     try:
-        SparkEngine(spark_engine.pyspark, tmp_path / "scratch", spark_engine.reader, 0).read(USER_DATA, [str(file)])
+        SparkEngine(spark_engine.pyspark).read(USER_DATA, [str(file)])
         assert spark_engine.session.conf.get("spark.sql.shuffle.partitions") == str(partitions)
     finally:
         spark_engine.session.conf.set("spark.sql.shuffle.partitions", before)
-
-
-def test_files_that_the_driver_parses_are_not_handed_out(tmp_path: Path, spark_engine: "SparkEngine") -> None:  # noqa: F821
-    from music_assets.engines.spark import SparkEngine
-
-    root = IngestHarness(tmp_path, SparkEngine(spark_engine.pyspark, tmp_path / "scratch", spark_engine.reader, 60))
-    tracker = spark_engine.session.sparkContext.statusTracker()
-    before = set(tracker.getJobIdsForGroup())
-    root.drop(USER_DATA, "small.csv", "user_id,country,total_scrobbles\n1,Chad,5\n2,Peru,x\n")
-    assert [(file.rows, file.rejects) for file in root.take(USER_DATA).files] == [(1, 1)]
-    assert set(tracker.getJobIdsForGroup()) == before
-    root.drop(USER_DATA, "larger.csv", "user_id,country,total_scrobbles\n" + "3,Chad,5\n" * 4)
-    assert [(file.rows, file.duplicates) for file in root.take(USER_DATA).files] == [(4, 3)]
-    assert set(tracker.getJobIdsForGroup()) > before
 
 
 def test_settings_of_ones_own_win_but_for_what_the_tables_depend_on() -> None:

@@ -25,7 +25,7 @@ HALFWAY = "halfway"
 class Call:
     """A call of a function (`module:name` or `module:Class.name`), and on which side of it the process dies.
 
-    Of the first two arguments, one must be a table, a file or a path whose name holds `only`.
+    Of the first three arguments, one must be a table, a file or a path whose name holds `only`.
     """
 
     function: str
@@ -34,7 +34,7 @@ class Call:
 
     def concerns(self, arguments: tuple[Any, ...]) -> bool:
         """Tell whether a call with these arguments counts."""
-        return any(self.only in str(getattr(argument, "name", "")) for argument in arguments[:2]) or not self.only
+        return any(self.only in str(getattr(argument, "name", "")) for argument in arguments[:3]) or not self.only
 
 
 class Point(Enum):
@@ -45,9 +45,9 @@ class Point(Enum):
     HEADER_READ = Call("music_assets.ingest.batches:read_header", AFTER)
     REASON_UNWRITTEN = Call("pathlib:Path.write_text", BEFORE, "reason.txt")
     FILE_IN_REJECTED = Call("music_assets.ingest.landing:Landing.quarantine", AFTER)
-    PARQUET_HALF_WRITTEN = Call("music_assets.engines.duckdb:DuckDBEngine._copy", HALFWAY)
-    FILE_READ_EXACTLY = Call("music_assets.engines.duckdb:read_exactly", AFTER)
-    FILE_PARSED = Call("music_assets.engines.duckdb:DuckDBEngine.parse", AFTER)
+    PARQUET_HALF_WRITTEN = Call("ibis.backends.duckdb:Backend.to_parquet", HALFWAY)
+    FILE_READ_EXACTLY = Call("music_assets.ingest.parser:write_text", AFTER)
+    FILE_PARSED = Call("music_assets.ingest.parser:Parser.parse", AFTER)
     BEFORE_COMMIT_OF_REJECTS = Call("music_assets.storage.delta:DeltaStore.append", BEFORE, "rejected_rows")
     BEFORE_SYNC = Call("os:fsync", BEFORE)
     TABLE_CREATED = Call("deltalake:DeltaTable.create", AFTER)
@@ -59,7 +59,7 @@ class Point(Enum):
     AFTER_REMOVAL_OF_CSV = Call("pathlib:Path.unlink", AFTER, ".csv")
     BEFORE_VACUUM = Call("deltalake:DeltaTable.vacuum", BEFORE)
     AFTER_VACUUM = Call("deltalake:DeltaTable.vacuum", AFTER)
-    RANKING_WRITTEN = Call("music_assets.engines.duckdb:DuckDBEngine.write", AFTER)
+    RANKING_WRITTEN = Call("music_assets.engines.duckdb:DuckDBEngine.write", AFTER, "rank")
     BEFORE_COMMIT_OF_RANKING = Call("music_assets.storage.delta:DeltaStore.replace", BEFORE)
     AFTER_COMMIT_OF_RANKING = Call("music_assets.storage.delta:DeltaStore.replace", AFTER)
     BEFORE_PUBLISHING = Call("music_assets.storage.published_snapshot:Publisher.publish", BEFORE)

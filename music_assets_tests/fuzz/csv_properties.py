@@ -6,11 +6,13 @@ Python's own csv module is the oracle, where the rules are the same.
 import csv
 import io
 import re
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from music_assets.ingest.exact_reader import BadFileError, read_exactly, read_header
+from music_assets.ingest.csv_header import BadFileError, CsvFile, read_header
+from music_assets.ingest.exact_reader import write_text
 from music_assets.tables import USER_DATA
 
 HEADER = b"user_id,country,total_scrobbles\n"
@@ -44,7 +46,7 @@ def check(path: Path, content: bytes) -> int:
     path.write_bytes(content)
     try:
         header = read_header(path, USER_DATA)
-        read_exactly(path, header, path.with_suffix(".parquet"))
+        write_text(CsvFile(path, header, path.name, datetime.min), path.with_suffix(".parquet"))
     except BadFileError as error:
         assert str(error)
         return 0

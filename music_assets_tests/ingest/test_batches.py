@@ -12,9 +12,10 @@ import pytest
 from deltalake import DeltaTable
 
 from music_assets.data_root import DataRoot
-from music_assets.engines.base import CsvFile, Engine, ParsedFile
 from music_assets.ingest.batches import FILES, Ingest
+from music_assets.ingest.csv_header import CsvFile
 from music_assets.ingest.landing import IngestRunningError, Landing, identity_of
+from music_assets.ingest.parser import ParsedFile, Parser
 from music_assets.storage.delta import ConcurrentCommitError, DeltaStore
 from music_assets.tables import RAW_TABLES, REJECTED_ROWS, USER_DATA, USER_TOP_ARTISTS, Table
 from music_assets_tests.support.ingest_harness import LOG, IngestHarness
@@ -45,25 +46,22 @@ class DyingStore(DeltaStore):
         return version
 
 
-class MeddledEngine:
-    """A real engine; while it has parsed a file and nothing is committed yet, something else happens to the file."""
+class ParserWithSideEffect(Parser):
+    """A parser after which something happens to each file, before anything is committed."""
 
-    def __init__(self, engine: Engine, meddle: Callable[[Path], object]) -> None:
-        self.engine = engine
-        self.name = engine.name
-        self.read = engine.read
-        self.write = engine.write
-        self.meddle = meddle
+    def __init__(self, parser: Parser, side_effect: Callable[[Path], object]) -> None:
+        super().__init__(parser.engine, parser.scratch.parent, parser.threads)
+        self.side_effect = side_effect
 
     def parse(self, csv_file: CsvFile, folder: Path, reject_folder: Path) -> ParsedFile:
         try:
-            return self.engine.parse(csv_file, folder, reject_folder)
+            return super().parse(csv_file, folder, reject_folder)
         finally:
-            self.meddle(csv_file.path)
+            self.side_effect(csv_file.path)
 
 
-def take_meddled(harness: IngestHarness, meddle: Callable[[Path], object]) -> list[tuple[str, str]]:
-    ingest = Ingest(harness.landing, harness.store, MeddledEngine(harness.engine, meddle))
+def take_with_side_effect(harness: IngestHarness, side_effect: Callable[[Path], object]) -> list[tuple[str, str]]:
+    ingest = Ingest(harness.landing, harness.store, ParserWithSideEffect(harness.parser, side_effect))
     return [(file.name, file.outcome) for file in ingest.take(USER_DATA, LOG).files]
 
 
@@ -140,9 +138,9 @@ def test_crash_leaves_the_file_or_its_rows(harness: IngestHarness, dies_after: s
     store = harness.store
     if dies_after != "parsing":
         store = DyingStore(DataRoot(harness.root), REJECTED_ROWS if dies_after == "commit of rejects" else USER_DATA)
-    engine = MeddledEngine(harness.engine, die) if dies_after == "parsing" else harness.engine
+    parser = ParserWithSideEffect(harness.parser, die) if dies_after == "parsing" else harness.parser
     with pytest.raises(DiedError):
-        Ingest(harness.landing, store, engine).take(USER_DATA, LOG)
+        Ingest(harness.landing, store, parser).take(USER_DATA, LOG)
     assert harness.waiting() == ["a.csv", "b.csv"]
     assert len(harness.delivered(USER_DATA)) == (3 if dies_after == "commit of rows" else 0)
 
@@ -157,8 +155,8 @@ def test_what_died_before_its_commit_is_vacuumed(harness: IngestHarness) -> None
     """Parquet of a run that died stood in raw tables for good: only rankings were vacuumed."""
     harness.drop(USER_DATA, "a.csv", MIXED)
     with pytest.raises(DiedError):
-        Ingest(harness.landing, DyingStore(DataRoot(harness.root), REJECTED_ROWS), harness.engine).take(USER_DATA, LOG)
-    Ingest(harness.landing, harness.store, harness.engine, retention_hours=0).take(USER_DATA, LOG)
+        Ingest(harness.landing, DyingStore(DataRoot(harness.root), REJECTED_ROWS), harness.parser).take(USER_DATA, LOG)
+    Ingest(harness.landing, harness.store, harness.parser, retention_hours=0).take(USER_DATA, LOG)
     for table in (USER_DATA, REJECTED_ROWS):
         left = {str(path) for path in harness.store.folder(table).rglob("*.parquet")}
         assert left == set(harness.store.snapshot(table).files)
@@ -170,7 +168,7 @@ def test_what_died_before_its_commit_is_vacuumed(harness: IngestHarness) -> None
 
 def test_file_that_changes_while_it_is_read_waits(harness: IngestHarness) -> None:
     path = harness.drop(USER_DATA, "a.csv", MIXED)
-    assert take_meddled(harness, lambda read: read.write_text(MIXED + "9,Chad,1\n")) == []
+    assert take_with_side_effect(harness, lambda read: read.write_text(MIXED + "9,Chad,1\n")) == []
     assert (harness.delivered(USER_DATA), harness.rejected()) == ([], [])
     assert path.read_text() == MIXED + "9,Chad,1\n"
     assert outcomes(harness) == [("a.csv", "landed")]
@@ -186,7 +184,7 @@ def test_copy_of_a_file_that_changes_is_not_removed(harness: IngestHarness) -> N
         if read.name == "a.csv":
             read.write_text(HEADER + "9,Chad,1\n")
 
-    assert take_meddled(harness, change) == []
+    assert take_with_side_effect(harness, change) == []
     assert sorted(outcomes(harness)) == [("a.csv", "landed"), ("b.csv", "landed")]
     assert harness.delivered(USER_DATA) == [*LANDED, (9, "Chad", 1)]
 
@@ -218,7 +216,7 @@ def test_file_that_vanishes_is_passed_over(harness: IngestHarness) -> None:
     def remove_other(read: Path) -> None:
         read.with_name("b.csv").unlink(missing_ok=True)
 
-    assert take_meddled(harness, remove_other) == [("a.csv", "landed")]
+    assert take_with_side_effect(harness, remove_other) == [("a.csv", "landed")]
 
 
 # ---- Raced ----------------------------------------------------------------------------------------------------------
@@ -248,7 +246,7 @@ def test_commit_of_the_same_file_in_between(harness: IngestHarness) -> None:
         harness.store.append(USER_DATA, [folder / "r"], [identity_of(read)], {})
 
     with pytest.raises(ConcurrentCommitError, match="raw_parquet_user_data"):
-        take_meddled(harness, commit)
+        take_with_side_effect(harness, commit)
     assert path.exists()
     assert outcomes(harness) == [("a.csv", "duplicate")]
     assert harness.delivered(USER_DATA) == [(1, "Germany", 5)]

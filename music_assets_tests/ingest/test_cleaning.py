@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from music_assets.engines.base import Engine
+from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.ingest.cleaning import clean
 from music_assets.tables import USER_DATA, USER_TOP_ARTISTS, Table
 from music_assets_tests.support.ingest_harness import table_on
@@ -18,12 +18,12 @@ Cleaned = Callable[..., list[dict]]
 
 
 @pytest.fixture
-def cleaned(engine: Engine, tmp_path: Path) -> Cleaned:
+def cleaned(duckdb_engine: DuckDBEngine, tmp_path: Path) -> Cleaned:
     """Clean rows of text for a table."""
 
     def run(table: Table, *rows: tuple[str | None, ...]) -> list[dict]:
         schema = {column.name: "string" for column in table.delivered} | {"line": "int64"}
-        raw = table_on(engine, tmp_path, schema, [(*row, line) for line, row in enumerate(rows)])
+        raw = table_on(duckdb_engine, tmp_path, schema, [(*row, line) for line, row in enumerate(rows)])
         return sorted(clean(raw, table, "it's.csv", MOMENT).to_pyarrow().to_pylist(), key=lambda row: row["line"])
 
     return run

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from music_assets.data_root import DataRoot
-from music_assets.engines.base import Engine
+from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.ingest.landing import Landing
 from music_assets.tables import REJECTED_ROWS, USER_DATA, USER_TOP_ARTISTS, Table
 from music_assets_tests.support.ingest_harness import IngestHarness, examples
@@ -224,7 +224,7 @@ BAD_FILES = {
     "empty.csv": "empty",
     "blank.csv": "empty",
     "missing_column.csv": "column playcount missing",
-    "twice_a_column.csv": "column rank stands more than once",
+    "twice_a_column.csv": "column rank appears more than once",
     "no_header.csv": "column user_id, rank, artist_name, playcount, mbid missing",
     "open_quote_in_header.csv": "broken quoting",
     "text_behind_quote_in_header.csv": "broken quoting",
@@ -332,13 +332,13 @@ LINES = st.tuples(
 ).map(lambda fields: b"%b,1,%b,%b,%b" % fields)
 
 
-def test_both_readings_agree(tmp_path_factory: pytest.TempPathFactory, engine: Engine) -> None:
+def test_both_readings_agree(tmp_path_factory: pytest.TempPathFactory, duckdb_engine: DuckDBEngine) -> None:
     """What is flawless alone lands the same beside a bad row, which makes the engine read the whole file exactly."""
 
-    @examples(engine, 6)
+    @examples(duckdb_engine, 6)
     @given(lines=st.lists(LINES, min_size=1, max_size=40), end=st.sampled_from([b"\n", b"\r\n"]))
     def agree(lines: list[bytes], end: bytes) -> None:
-        harness = IngestHarness(tmp_path_factory.mktemp("data"), engine)
+        harness = IngestHarness(tmp_path_factory.mktemp("data"), duckdb_engine)
         for name, content in (("alone", lines), ("beside", [*lines, b"9,9"])):
             harness.drop(USER_TOP_ARTISTS, f"{name}.csv", end.join([HEADER.strip(), *content, b""]))
         report = harness.take(USER_TOP_ARTISTS)

@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from music_assets.engines.base import CsvFile, ParsedFile
 from music_assets.engines.duckdb import DuckDBEngine
-from music_assets.ingest.exact_reader import BadFileError, read_header
-from music_assets.ingest.fast_reader import DoubtError, parse_flawless
-from music_assets.ingest.small_files import parse_together
+from music_assets.ingest.csv_header import BadFileError, CsvFile, read_header
+from music_assets.ingest.fast_reader import PossibleDefectError, convert
+from music_assets.ingest.parser import ParsedFile, Parser
 from music_assets.tables import USER_DATA, USER_TOP_ARTISTS, Table
 
 HEADERS = {
@@ -48,7 +47,7 @@ def files(draw: st.DrawFn) -> tuple[Table, bytes]:
 
 def csv_file(path: Path, table: Table, content: bytes) -> CsvFile:
     path.write_bytes(content)
-    return CsvFile(path, table, read_header(path, table), path.name, datetime(2026, 1, 2, 3, 4, 5, 678))
+    return CsvFile(path, read_header(path, table), path.name, datetime(2026, 1, 2, 3, 4, 5, 678))
 
 
 def landed(parsed: ParsedFile | BadFileError) -> tuple[list[dict], list[dict]]:
@@ -61,8 +60,10 @@ def landed(parsed: ParsedFile | BadFileError) -> tuple[list[dict], list[dict]]:
     return good, rejected
 
 
-def test_it_agrees_with_the_exact_reading(tmp_path_factory: pytest.TempPathFactory) -> None:
-    engine = DuckDBEngine(tmp_path_factory.mktemp("scratch"))
+def test_it_agrees_with_the_exact_reading(
+    tmp_path_factory: pytest.TempPathFactory, duckdb_engine: DuckDBEngine
+) -> None:
+    parser = Parser(duckdb_engine, tmp_path_factory.mktemp("scratch"))
 
     @settings(max_examples=120, deadline=None)
     @given(file=files())
@@ -72,8 +73,8 @@ def test_it_agrees_with_the_exact_reading(tmp_path_factory: pytest.TempPathFacto
         folders = [folder / name for name in ("fast", "fast_rejects", "exact", "exact_rejects")]
         for each in folders:
             each.mkdir()
-        fast = engine.parse(subject, folders[0], folders[1])
-        (exact,) = parse_together(engine, [subject], folders[2], folders[3])
+        fast = parser.parse(subject, folders[0], folders[1])
+        (exact,) = parser.parse_together([subject], folders[2], folders[3])
         assert landed(fast) == landed(exact)
 
     agree()
@@ -101,7 +102,7 @@ FLAWLESS = {
 def test_it_does_not_doubt_in_vain(tmp_path: Path, name: str, suffix: str) -> None:
     content = gzip.compress(FLAWLESS[name]) if suffix == ".csv.gz" else FLAWLESS[name]
     subject = csv_file(tmp_path / f"rows{suffix}", USER_TOP_ARTISTS, content)
-    parse_flawless(subject, tmp_path / "rows.parquet")
+    convert(subject, tmp_path / "rows.parquet")
     written = pq.read_table(tmp_path / "rows.parquet").to_pylist()
     assert len(written) == {"no rows": 0, "more than is read at once": 300_000}.get(name, 2)
     assert {row["source_file"] for row in written} <= {subject.source_file}
@@ -132,5 +133,5 @@ def test_it_does_not_doubt_in_vain(tmp_path: Path, name: str, suffix: str) -> No
 )
 def test_it_doubts(tmp_path: Path, rows: tuple[str, bytes]) -> None:
     subject = csv_file(tmp_path / "rows.csv", USER_TOP_ARTISTS, TITLE + rows[1])
-    with pytest.raises(DoubtError):
-        parse_flawless(subject, tmp_path / "rows.parquet")
+    with pytest.raises(PossibleDefectError):
+        convert(subject, tmp_path / "rows.parquet")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from music_assets.data_root import DataRoot
-from music_assets.ingest.exact_reader import BadFileError
+from music_assets.ingest.csv_header import BadFileError
 from music_assets.ingest.landing import Landing, look_at
 from music_assets.tables import USER_DATA, USER_TOP_ARTISTS
 

@@ -1,10 +1,13 @@
 """Lines, and numbers of rejects, that no memory should depend on."""
 
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from music_assets.ingest.exact_reader import CHARACTERS_IN_BLOCK, LONGEST_RECORD, read_at_once, read_header
+from music_assets.ingest.csv_header import CsvFile, read_header
+from music_assets.ingest.csv_records import MAXIMUM_ROW_LENGTH
+from music_assets.ingest.exact_reader import BLOCK_CHARACTERS, read_text
 from music_assets.tables import USER_DATA
 from music_assets_tests.support.ingest_harness import IngestHarness
 
@@ -16,7 +19,8 @@ def read(folder: Path, content: str) -> list[tuple[int, str | None, str]]:
     """Write a file, and return the line, the reason and the raw text of each row."""
     path = folder / "a.csv"
     path.write_bytes(content.encode())
-    rows = read_at_once(path, read_header(path, USER_DATA)).to_pylist()
+    parts = read_text(CsvFile(path, read_header(path, USER_DATA), path.name, datetime.min))
+    rows = [row for part in parts for row in part.to_pylist()]
     return sorted((row["line"], row["broken"], row["raw_line"]) for row in rows)
 
 
@@ -35,7 +39,7 @@ def test_line_of_50_mb_is_one_rejected_row(harness: IngestHarness) -> None:
 
 def test_file_with_a_long_line_is_kept(harness: IngestHarness) -> None:
     """`rejected_rows` holds but the start of the line, and the dropped file is removed."""
-    content = f"{HEADER}1,Germany,1\n2,{'a' * LONGEST_RECORD},\n"
+    content = f"{HEADER}1,Germany,1\n2,{'a' * MAXIMUM_ROW_LENGTH},\n"
     dropped = harness.drop(USER_DATA, "a.csv", content)
     harness.drop(USER_DATA, "b.csv", f"{HEADER}x,Mali,3\n")
     harness.take(USER_DATA)
@@ -48,7 +52,7 @@ def test_file_with_a_long_line_is_kept(harness: IngestHarness) -> None:
 @pytest.mark.parametrize("more", [0, 1])
 def test_where_too_long_begins(harness: IngestHarness, more: int) -> None:
     """Wherever an engine would draw the line by itself."""
-    country = "a" * (LONGEST_RECORD - 3 + more)
+    country = "a" * (MAXIMUM_ROW_LENGTH - 3 + more)
     harness.drop(USER_DATA, "a.csv", f"{HEADER}1,{country},\n")
     (file,) = harness.take(USER_DATA).files
     assert (file.rows, file.rejects) == (1 - more, more)
@@ -58,7 +62,7 @@ def test_where_too_long_begins(harness: IngestHarness, more: int) -> None:
 @pytest.mark.parametrize("end", ["\n", "\r\n", ""], ids=["LF", "CRLF", "no end"])
 @pytest.mark.parametrize("letter", ["a", "é", "\U0001d518"])
 def test_length_is_told_in_characters_without_the_end(tmp_path: Path, letter: str, end: str) -> None:
-    longest = "1," + letter * (LONGEST_RECORD - 3) + ","
+    longest = "1," + letter * (MAXIMUM_ROW_LENGTH - 3) + ","
     assert read(tmp_path, HEADER + longest + end) == [(2, None, longest)]
     shown = "1," + letter * 998 + " … (2,000,001 characters)"
     assert read(tmp_path, HEADER + longest[:-1] + letter + "," + end) == [(2, TOO_LONG, shown)]
@@ -66,7 +70,7 @@ def test_length_is_told_in_characters_without_the_end(tmp_path: Path, letter: st
 
 def test_long_line_inside_quotes(tmp_path: Path) -> None:
     """A field that goes on in a line of which only the start is kept cannot be taken."""
-    long = "a" * (CHARACTERS_IN_BLOCK + LONGEST_RECORD)
+    long = "a" * (BLOCK_CHARACTERS + MAXIMUM_ROW_LENGTH)
     rows = read(tmp_path, f'{HEADER}1,"Ger\n{long}",1\n2,Mali,2\n3,"{long}",3\n')
     assert [(line, reason) for line, reason, _ in rows] == [
         (2, "broken quoting"),
@@ -81,7 +85,7 @@ def test_long_line_inside_quotes(tmp_path: Path) -> None:
 def test_lines_are_counted_across_blocks(tmp_path: Path, end: str, shift: int) -> None:
     """A line end, CR and LF, may stand on both sides of where reading pauses."""
     head = HEADER.replace("\n", end) + f"1,,{end}"
-    filling = "2," + "a" * (CHARACTERS_IN_BLOCK - len(head) - 3 - shift) + ","
+    filling = "2," + "a" * (BLOCK_CHARACTERS - len(head) - 3 - shift) + ","
     rows = read(tmp_path, f"{head}{filling}{end}3,,{end}{end}5,,{end}")
     assert [(line, reason) for line, reason, _ in rows] == [(2, None), (3, TOO_LONG), (4, None), (6, None)]
     assert rows[1][2].endswith(f" … ({len(filling):,} characters)")

@@ -1,13 +1,14 @@
 """Many small files in one drop: parsed together, and yet each for itself."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from music_assets.engines.base import Engine
 from music_assets.ingest.batches import FILES, Ingest
+from music_assets.ingest.parser import Parser
 from music_assets.tables import REJECTED_ROWS, USER_DATA, Table
 from music_assets_tests.support.ingest_harness import LOG, IngestHarness
 
@@ -15,20 +16,16 @@ HEADER = "user_id,country,total_scrobbles\n"
 FILES_DROPPED = 300
 
 
-class MeddledEngine:
-    """A real engine; while it has parsed files and nothing is committed yet, something else happens, once."""
+class ParserWithSideEffect(Parser):
+    """A parser after which something happens, before anything is committed."""
 
-    def __init__(self, engine: Engine, meddle: Any) -> None:
-        self.engine = engine
-        self.name = engine.name
-        self.parse = engine.parse
-        self.read = engine.read
-        self.write = engine.write
-        self.meddle = meddle
+    def __init__(self, parser: Parser, side_effect: Callable[[], object]) -> None:
+        super().__init__(parser.engine, parser.scratch.parent, parser.threads)
+        self.side_effect = side_effect
 
-    def parse_texts(self, *arguments: Any) -> Any:
-        parsed = self.engine.parse_texts(*arguments)
-        self.meddle()
+    def parse_together(self, *arguments: Any) -> Any:
+        parsed = super().parse_together(*arguments)
+        self.side_effect()
         return parsed
 
 
@@ -138,8 +135,8 @@ def test_dropped_again_they_count_once(harness: IngestHarness) -> None:
 def test_file_that_changes_while_they_are_read_waits(harness: IngestHarness) -> None:
     """The others are taken, and of the one that changed no row."""
     files = drop_many(harness, 50)
-    engine = MeddledEngine(harness.engine, lambda: files[7].write_text(HEADER + "7,Mali,7\n"))
-    Ingest(harness.landing, harness.store, engine).take(USER_DATA, LOG)
+    parser = ParserWithSideEffect(harness.parser, lambda: files[7].write_text(HEADER + "7,Mali,7\n"))
+    Ingest(harness.landing, harness.store, parser).take(USER_DATA, LOG)
     assert harness.waiting() == ["00007.csv"]
     assert sorted(taken(harness)) == [file.name for file in files if file != files[7]]
     assert len(harness.delivered(USER_DATA)) == 98

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from music_assets.data_root import DataRoot
+from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.ingest.batches import LostHistoryError
-from music_assets.ingest.exact_reader import BadFileError, check_compression
+from music_assets.ingest.csv_header import BadFileError, check_compression
 from music_assets.service.snapshots import Snapshots
 from music_assets.storage.published_snapshot import NothingPublishedError, published
-from music_assets.tables import REJECTED_ROWS, USER_DATA
+from music_assets.tables import REJECTED_ROWS, USER_DATA, Table
 from music_assets_tests.support.damaged import RAW, SNAPSHOT, empty, garble, log_entry, pointer, snapshot
 from music_assets_tests.support.ingest_harness import LOG, IngestHarness
 from music_assets_tests.support.project import Project
@@ -101,10 +102,10 @@ def test_nothing_is_taken_or_removed_over_a_damaged_log(root: Path, cause: str) 
 
 
 @pytest.mark.parametrize("table", [USER_DATA, REJECTED_ROWS], ids=lambda table: table.name)
-def test_a_log_that_is_gone_is_no_new_table(root: Path, engine: object, table: object) -> None:
+def test_a_log_that_is_gone_is_no_new_table(root: Path, duckdb_engine: DuckDBEngine, table: Table) -> None:
     """A new table was begun in the folder of the old one, whose files were vacuumed at once."""
-    shutil.rmtree(root / table.folder / "_delta_log")  # type: ignore[attr-defined]
-    harness = IngestHarness(root, engine)  # type: ignore[arg-type]
+    shutil.rmtree(root / table.folder / "_delta_log")
+    harness = IngestHarness(root, duckdb_engine)
     harness.drop(USER_DATA, "more.csv", MORE)
     with pytest.raises(LostHistoryError, match=r"_delta_log tells of 0 rows, where \d were published.*doctor"):
         harness.ingest.take(USER_DATA, LOG)
@@ -133,7 +134,7 @@ def test_a_gzip_bomb_is_moved_aside(harness: IngestHarness) -> None:
     taken = {file.name: file.outcome for file in harness.take(USER_DATA).files}
     assert taken == {"bomb.csv.gz": "rejected", "good.csv": "landed"}
     reason = (harness.root / "rejected/bomb.csv.gz.reason.txt").read_text()
-    assert "expands to more than 200 times its size. If it is meant to, drop it uncompressed" in reason
+    assert "expands to more than 200 times its size. If it should, drop it uncompressed" in reason
 
 
 def test_a_small_file_may_expand_a_lot(tmp_path: Path) -> None:

@@ -19,8 +19,10 @@ from hypothesis import HealthCheck, settings
 from music_assets.data_root import DataRoot
 from music_assets.defs.assets import rankings
 from music_assets.engines.base import Engine
+from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.ingest.batches import Ingest, IngestReport
 from music_assets.ingest.landing import Landing
+from music_assets.ingest.parser import Parser
 from music_assets.storage.delta import DeltaStore
 from music_assets.tables import (
     ARTIST_RANK_IN_COUNTRY,
@@ -61,10 +63,12 @@ class IngestHarness:
     def __init__(self, root: Path, engine: Engine) -> None:
         self.root = root
         self.engine = engine
+        self.reader = engine if engine.name == "duckdb" else DuckDBEngine(DataRoot(root).scratch, threads=1)
         self.landing = Landing(DataRoot(root), settle_seconds=0, pause_between_looks=0)
         self.landing.prepare()
         self.store = DeltaStore(DataRoot(root))
-        self.ingest = Ingest(self.landing, self.store, engine)
+        self.parser = Parser(self.reader, DataRoot(root).scratch, threads=1)
+        self.ingest = Ingest(self.landing, self.store, self.parser)
         self.dropped = 0
 
     def drop(self, table: Table, name: str, content: str | bytes) -> Path:
@@ -106,7 +110,7 @@ class IngestHarness:
         artists = rankings.artist_rank_in_country(
             store=self.store,
             engine=self.engine,
-            reader=self.engine,
+            reader=self.reader,
             user_data=read[USER_DATA],
             user_top_artists=read[USER_TOP_ARTISTS],
         )

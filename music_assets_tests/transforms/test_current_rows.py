@@ -10,7 +10,7 @@ import pytest
 
 from music_assets.engines.base import Engine
 from music_assets.tables import USER_DATA, USER_TOP_ARTISTS, Table
-from music_assets.transforms.current_rows import current_rows, repeated_keys
+from music_assets.transforms.current_rows import current_rows
 from music_assets_tests.support.ingest_harness import table_on
 
 MONDAY, TUESDAY = datetime(2024, 1, 1), datetime(2024, 1, 2)
@@ -94,14 +94,6 @@ def test_equal_rows_count_once(current: Current) -> None:
 
 def test_nothing_delivered(current: Current) -> None:
     assert current(USER_TOP_ARTISTS, []) == []
-
-
-def test_repeated_keys(table_of: TableOf) -> None:
-    rows = [
-        (user, rank, "a", 1, None, "f", MONDAY) for user, rank in [(1, 1), (1, 2), (1, 1), (2, 50), (2, 50), (2, 50)]
-    ]
-    found = repeated_keys(table_of(USER_TOP_ARTISTS, rows), USER_TOP_ARTISTS).to_pyarrow().to_pylist()
-    assert sorted(tuple(row.values()) for row in found) == [(1, 1, 2), (2, 50, 3)]
 
 
 def test_key_that_does_not_fit_into_bits_is_refused(table_of: TableOf) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -126,6 +127,11 @@ def test_rankings_of_dropped_files(engine: Engine) -> None:
             )
 
     rank()
+
+
+@pytest.fixture
+def harness(tmp_path: Path, engine: Engine) -> IngestHarness:
+    return IngestHarness(tmp_path / "data", engine)
 
 
 def test_ranks_by_hand(harness: IngestHarness) -> None:

@@ -41,7 +41,7 @@ class Totals:
             engine.read(table, snapshot.files)
             for table, snapshot in zip((USER_DATA, USER_TOP_ARTISTS), snapshots, strict=True)
         )
-        totals = totals_now(users, top_artists, self.earlier, engine.keep, largest_share=largest_share)
+        totals = totals_now(users, top_artists, self.earlier, engine.cache, largest_share=largest_share)
         folder = store.new_folder(ARTIST_RANK_IN_COUNTRY)
         store.replace(
             ARTIST_RANK_IN_COUNTRY, engine.write(artist_rank_in_country(totals), ARTIST_RANK_IN_COUNTRY, folder)

@@ -40,7 +40,7 @@ def artist_rank_in_country(
         return repeated_users(reader.read(table, store.snapshot(table).files), table)
 
     earlier = earlier_totals(store, engine)
-    return rankings.artist_rank_in_country(totals_now(user_data, user_top_artists, earlier, engine.keep, repeated))
+    return rankings.artist_rank_in_country(totals_now(user_data, user_top_artists, earlier, engine.cache, repeated))
 
 
 @dg.asset(
