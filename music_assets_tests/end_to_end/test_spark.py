@@ -14,7 +14,14 @@ from music_assets.data_root import DataRoot
 from music_assets.ingest.landing import Landing
 from music_assets.sample_data.generator import generate
 from music_assets.storage.published_snapshot import connect
-from music_assets.tables import RANKING_TABLES, RAW_TABLES, REJECTED_ROWS, USER_DATA, USER_TOP_ARTISTS
+from music_assets.tables import (
+    ARTIST_RANK_IN_COUNTRY,
+    RANKING_TABLES,
+    RAW_TABLES,
+    REJECTED_ROWS,
+    USER_DATA,
+    USER_TOP_ARTISTS,
+)
 from music_assets_tests.conftest import need_java
 from music_assets_tests.end_to_end.conftest import BIN, REPOSITORY, Shell, plain_environment
 from music_assets_tests.support.project import TOP_ARTISTS, USERS
@@ -112,7 +119,7 @@ def test_the_job_survives_a_worker_that_is_killed(cluster: Cluster, tmp_path: Pa
     root = tmp_path / "spark"
     drop_generated(root, users=4000)
     job = start_job(root, **on_spark(cluster.master))
-    folder = root / USER_TOP_ARTISTS.folder
+    folder = root / ARTIST_RANK_IN_COUNTRY.folder
     begun = time.monotonic()
     while not any(folder.glob("part-*/_temporary/0/_temporary/*/*.parquet")):
         assert job.poll() is None, "the job ended before an executor was seen at work"
