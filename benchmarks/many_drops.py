@@ -121,7 +121,7 @@ def storage(root: Path) -> tuple[int, int, float]:
     """Return the parquet files of history in the newest versions, those on the disk, and the KB of all logs."""
     store = DeltaStore(DataRoot(root))
     history = (*RAW_TABLES, REJECTED_ROWS)
-    in_tables = sum(len(store.snapshot(table).files) for table in history)
+    in_tables = sum(len(store.table_version(table).files) for table in history)
     on_disk = sum(1 for table in history for _ in store.folder(table).glob("part-*/*.parquet"))
     logs = sum(file.stat().st_size for table in TABLES for file in store.folder(table).glob("_delta_log/*"))
     return in_tables, on_disk, logs / 1024

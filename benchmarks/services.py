@@ -20,7 +20,7 @@ from benchmarks.results import OURS
 from benchmarks.running import Entrant
 from music_assets.data_root import DataRoot
 from music_assets.settings import PREFIX
-from music_assets.storage.published_snapshot import published
+from music_assets.storage.published_snapshot import newest_snapshot
 
 PATIENCE = 120
 """Seconds after which a service that does not answer is taken to hang."""
@@ -140,7 +140,7 @@ class NaiveService:
                 FROM processed_parquet_country_rank_per_artist""",
         }
         folder.mkdir(parents=True, exist_ok=True)
-        with duckdb.connect(str(published(DataRoot(root)).path), read_only=True) as connection:
+        with duckdb.connect(str(newest_snapshot(DataRoot(root)).path), read_only=True) as connection:
             connection.execute(f"SET temp_directory = '{folder}/spill'")
             for name, sql in tables.items():
                 connection.execute(f"COPY ({sql}) TO '{folder}/{name}.parquet'")
@@ -169,7 +169,7 @@ class Datasette:
     def prepare(self, root: Path, folder: Path) -> None:
         """Fill and index the SQLite file."""
         folder.mkdir(parents=True, exist_ok=True)
-        arguments = [sys.executable, str(PEERS / "datasette_sqlite.py"), str(published(DataRoot(root)).path)]
+        arguments = [sys.executable, str(PEERS / "datasette_sqlite.py"), str(newest_snapshot(DataRoot(root)).path)]
         run(Command([*arguments, str(folder / "music.db")], {}), folder / "build.log")
 
     def command(self, root: Path, folder: Path, port: int) -> Command:

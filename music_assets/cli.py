@@ -25,7 +25,7 @@ from music_assets.ingest.csv_header import BadFileError
 from music_assets.ingest.landing import Landing
 from music_assets.runtime import up as local
 from music_assets.settings import Settings, SettingsError, settings
-from music_assets.storage.published_snapshot import NothingPublishedError, published
+from music_assets.storage.published_snapshot import NothingPublishedError, newest_snapshot
 from music_assets.tables import EMBEDDING_TABLES, PUBLISHED_TABLES, Table
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def query(
 def tables() -> None:
     """List the tables of the published music_db with their rows and columns."""
     try:
-        current = published(_root())
+        current = newest_snapshot(_root())
     except NothingPublishedError as error:
         raise _fail(str(error)) from None
     listing = RichTable("table", "rows", "columns", "description", title=f"music_db {current.data_version}")

@@ -17,7 +17,7 @@ from music_assets.defs.metadata import markdown_table
 from music_assets.engines.base import Engine
 from music_assets.ingest.batches import FILES
 from music_assets.storage.delta import DeltaStore
-from music_assets.storage.published_snapshot import INPUTS, NothingPublishedError, PublishedTable, published
+from music_assets.storage.published_snapshot import INPUTS, NothingPublishedError, PublishedTable, newest_snapshot
 from music_assets.tables import (
     ARTIST_RANK_IN_COUNTRY,
     COUNTRY_RANK_PER_ARTIST,
@@ -58,13 +58,13 @@ class Subject:
     @cached_property
     def rows(self) -> ir.Table:
         """The rows of the newest snapshot."""
-        return self.reader.read(self.table, self.store.snapshot(self.table).files)
+        return self.reader.read(self.table, self.store.table_version(self.table).files)
 
     @cached_property
     def published(self) -> PublishedTable | None:
         """The table as it was published last."""
         try:
-            return published(self.store.root).tables.get(self.table.full_name)
+            return newest_snapshot(self.store.root).tables.get(self.table.full_name)
         except NothingPublishedError:
             return None
 
@@ -75,7 +75,7 @@ class Subject:
     def unpublished_files(self) -> list[dict[str, Any]]:
         """Return the files taken into the table since it was published last."""
         since = self.published.version if self.published else -1
-        return [file for files in self.store.metadata(self.table, FILES, since=since) for file in files]
+        return [file for files in self.store.commit_metadata(self.table, FILES, since=since) for file in files]
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def reject_share(subject: Subject) -> dg.AssetCheckResult:
 
 def row_count(subject: Subject) -> dg.AssetCheckResult:
     """Compare the number of rows with what was published last: history must not shrink, rankings only a little."""
-    rows = subject.store.snapshot(subject.table).rows
+    rows = subject.store.table_version(subject.table).rows
     earlier = subject.published.rows if subject.published else 0
     least = earlier if subject.table.is_raw else earlier * LEAST_ROW_SHARE
     return _result(
@@ -219,9 +219,9 @@ def dimensions_finite(subject: Subject) -> dg.AssetCheckResult:
 def nobody_left_out(subject: Subject) -> dg.AssetCheckResult:
     """Check that each user, or each artist, in the rows that were trained on has a vector."""
     (key,) = subject.table.key
-    trainings = subject.store.metadata(subject.table, INPUTS)
+    trainings = subject.store.commit_metadata(subject.table, INPUTS)
     version = trainings[0].get(USER_TOP_ARTISTS.name) if trainings else None
-    history = subject.reader.read(USER_TOP_ARTISTS, subject.store.snapshot(USER_TOP_ARTISTS, version).files)
+    history = subject.reader.read(USER_TOP_ARTISTS, subject.store.table_version(USER_TOP_ARTISTS, version).files)
     listed = current_rows(history, USER_TOP_ARTISTS).select(key).distinct()
     return _no_violations(listed.anti_join(subject.rows, key), f"a vector for each {key} of user_top_artists")
 

@@ -10,7 +10,7 @@ import ibis.expr.types as ir
 
 from music_assets.defs.metadata import table_metadata
 from music_assets.engines.base import Engine
-from music_assets.storage.delta import ConcurrentCommitError, DeltaStore, Snapshot
+from music_assets.storage.delta import ConcurrentCommitError, DeltaStore, TableVersion
 from music_assets.storage.lineage import COVERED, coverage
 from music_assets.storage.published_snapshot import INPUTS
 from music_assets.tables import Table
@@ -37,12 +37,12 @@ class DeltaIOManager(dg.IOManager):
         self.tables = {dg.AssetKey(table.asset_key): table for table in tables}
         self.descriptions = descriptions
         self.retention_hours = retention_hours
-        self._read: dict[tuple[str, str], dict[str, Snapshot]] = {}
+        self._read: dict[tuple[str, str], dict[str, TableVersion]] = {}
 
     def load_input(self, context: dg.InputContext) -> ir.Table:
         """Return the rows of the newest snapshot of the table."""
         table = self.tables[context.asset_key]
-        snapshot = self.store.snapshot(table)
+        snapshot = self.store.table_version(table)
         self._read.setdefault(_step(context), {})[table.name] = snapshot
         return self.engine.read(table, snapshot.files)
 
@@ -68,7 +68,7 @@ class DeltaIOManager(dg.IOManager):
             shutil.rmtree(folder, ignore_errors=True)
             raise dg.Failure(f"{error}. Nothing was changed; run again if no other run is at work.") from None
         self.store.vacuum(table, self.retention_hours)
-        snapshot = self.store.snapshot(table)
+        snapshot = self.store.table_version(table)
         # A step that writes two tables writes two that belong together: the second names the first.
         self._read[_step(context)] = {**read, table.name: snapshot}
         metadata = table_metadata(table, snapshot, time.monotonic() - begun)
@@ -82,9 +82,11 @@ class DeltaIOManager(dg.IOManager):
         Raises ConcurrentCommitError where it was computed from newer ones. They count only while they are there: a
         person may have begun an input anew.
         """
-        version = self.store.snapshot(table).version
-        known = self.store.metadata(table, INPUTS, since=version - 1) if version >= 0 else []
-        newest = {each.name: self.store.snapshot(each).version for each in self.tables.values() if each.name in inputs}
+        version = self.store.table_version(table).version
+        known = self.store.commit_metadata(table, INPUTS, since=version - 1) if version >= 0 else []
+        newest = {
+            each.name: self.store.table_version(each).version for each in self.tables.values() if each.name in inputs
+        }
         for name, used in (known[0] if known else {}).items():
             if inputs.get(name, used) < used <= newest[name]:
                 raise ConcurrentCommitError(f"{table.full_name}: another run has computed it from newer {name}")

@@ -9,7 +9,7 @@ import dagster as dg
 import ibis.expr.types as ir
 
 from music_assets.ingest.batches import IngestReport
-from music_assets.storage.delta import Snapshot
+from music_assets.storage.delta import TableVersion
 from music_assets.tables import (
     ARTIST_RANK_IN_COUNTRY,
     COUNTRY_RANK_PER_ARTIST,
@@ -32,7 +32,7 @@ BAR_LENGTH = 40
 SHOWN_FILES = 200
 
 
-def table_metadata(table: Table, snapshot: Snapshot, seconds: float) -> dict[str, Any]:
+def table_metadata(table: Table, snapshot: TableVersion, seconds: float) -> dict[str, Any]:
     """Return what every materialization of a table shows."""
     return {
         "dagster/row_count": snapshot.rows,

@@ -16,7 +16,7 @@ import dagster as dg
 from music_assets.defs.jobs import REFRESH_RANKINGS
 from music_assets.ingest.landing import DroppedFile, Landing
 from music_assets.storage.delta import DeltaStore
-from music_assets.storage.published_snapshot import NothingPublishedError, published
+from music_assets.storage.published_snapshot import NothingPublishedError, newest_snapshot
 from music_assets.tables import RAW_TABLES, Table
 
 DROP_SENSOR = "csv_drop_sensor"
@@ -160,7 +160,7 @@ def csv_drop_sensor(
         work = Work(landing.complete(), _unpublished(store))
         return decide(
             work,
-            [table for table in RAW_TABLES if store.snapshot(table).rows],
+            [table for table in RAW_TABLES if store.table_version(table).rows],
             _unfinished_run(context.instance),
             _ended_runs(context.instance, work.digest),
             policy,
@@ -173,10 +173,10 @@ def csv_drop_sensor(
 
 def _unpublished(store: DeltaStore) -> dict[Table, int]:
     try:
-        shown = published(store.root).tables
+        shown = newest_snapshot(store.root).tables
     except NothingPublishedError:
         shown = {}
-    versions = {table: store.snapshot(table).version for table in RAW_TABLES}
+    versions = {table: store.table_version(table).version for table in RAW_TABLES}
     return {
         table: version
         for table, version in versions.items()

@@ -27,8 +27,8 @@ from music_assets.ingest.daemon_thread import resolve, run_in_thread
 from music_assets.ingest.landing import DroppedFile, Landing, identity_of
 from music_assets.ingest.parser import ParsedFile, Parser
 from music_assets.storage.delta import FILES, ConcurrentCommitError, DeltaStore
-from music_assets.storage.integrity import lost_history
-from music_assets.storage.published_snapshot import DamagedPointerError, publish_lock, shown_files
+from music_assets.storage.integrity import truncated_log
+from music_assets.storage.published_snapshot import DamagedPointerError, publish_lock, referenced_files
 from music_assets.tables import RAW_TABLES, REJECTED_ROWS, Table
 
 File = TypeVar("File")
@@ -163,9 +163,9 @@ class Ingest:
         """Put small parquet files together where they are many; delete those that nothing refers to any more."""
         try:
             if self.store.compact(table):
-                log.info(f"{table.full_name}: compacted to {len(self.store.snapshot(table).files)} parquet files")
+                log.info(f"{table.full_name}: compacted to {len(self.store.table_version(table).files)} parquet files")
             with publish_lock(self.store.root):
-                self.store.vacuum(table, self.retention_hours, shown_files(self.store.root))
+                self.store.vacuum(table, self.retention_hours, referenced_files(self.store.root))
         except ConcurrentCommitError as error:
             log.info(f"Not compacted this time: {error}")
         except DamagedPointerError as error:
@@ -174,7 +174,7 @@ class Ingest:
     def _check_history(self, table: Table) -> None:
         """Raise LostHistoryError before what a damaged log does not tell of any more is vacuumed."""
         for each in (table, REJECTED_ROWS):
-            if lost := lost_history(self.store, each):
+            if lost := truncated_log(self.store, each):
                 raise LostHistoryError(f"{lost}. Nothing was taken. `music-assets doctor` tells how to go on.")
 
     def _take(self, table: Table, log: logging.Logger) -> IngestReport:
@@ -196,13 +196,13 @@ class Ingest:
         """Take some files in one transaction, each content once."""
         bad: dict[DroppedFile, str] = {}
         identities = self._identities(batch, bad)
-        held = self.store.held(table, identities.values())
+        held = self.store.committed_ids(table, identities.values())
         first: dict[str, DroppedFile] = {}
         for file, identity in identities.items():
             if identity not in held and file not in bad:
                 first.setdefault(identity, file)
         readable = self._readable(table, first, bad, log)
-        known_rejects = self.store.held(REJECTED_ROWS, [file.rejects_identity for file in readable])
+        known_rejects = self.store.committed_ids(REJECTED_ROWS, [file.rejects_identity for file in readable])
         groups = [self._parse(table, files, bad, log) for files in _groups(readable, known_rejects)]
         parsed = [done for group in groups for done in self._unchanged(table, group, bad, log)]
         self._keep_long_lines(parsed, log)
@@ -252,7 +252,7 @@ class Ingest:
     ) -> list[_Readable]:
         """Give each file, here by its identity, a later time than the one before; note bad ones with the reason."""
         readable = []
-        ingested_at = self.store.snapshot(table).latest_ingest
+        ingested_at = self.store.table_version(table).latest_ingest
         for identity, file in files.items():
             try:
                 check_compression(file.path)
@@ -319,7 +319,7 @@ class Ingest:
 
     def _commit(self, table: Table, parsed: Sequence[_Parsed], known_rejects: Container[str]) -> None:
         """Commit the rejects, then the rows. Both carry the identities, so that a repetition commits neither twice."""
-        if parsed or self.store.snapshot(table).version < 0:
+        if parsed or self.store.table_version(table).version < 0:
             self._commit_rejects([done for done in parsed if done.file.rejects_identity not in known_rejects])
             self.store.append(
                 table,
@@ -330,7 +330,7 @@ class Ingest:
 
     def _commit_rejects(self, parsed: Sequence[_Parsed]) -> None:
         files = _distinct(path for done in parsed for path in done.result.reject_files)
-        if files or self.store.snapshot(REJECTED_ROWS).version < 0:
+        if files or self.store.table_version(REJECTED_ROWS).version < 0:
             self.store.append(REJECTED_ROWS, files, [done.file.rejects_identity for done in parsed], {})
 
 

@@ -29,13 +29,13 @@ from music_assets.ingest.landing import REASON_SUFFIX, DroppedFile, Landing, pri
 from music_assets.runtime.up import home_folder
 from music_assets.settings import SECRETS, Settings
 from music_assets.storage.delta import DeltaStore
-from music_assets.storage.integrity import Damage, content, damages
+from music_assets.storage.integrity import DamagedFile, damaged_files, stray_files
 from music_assets.storage.published_snapshot import (
     DamagedPointerError,
     NothingPublishedError,
-    Published,
-    pointers,
-    published,
+    PublishedSnapshot,
+    newest_snapshot,
+    pointer_files,
     read_pointer,
 )
 from music_assets.tables import EMBEDDING_TABLES, RANKING_TABLES, RAW_TABLES, REJECTED_ROWS, TABLES, Table
@@ -180,9 +180,11 @@ def _room_needed(settings: Settings) -> int:
     """Return bytes: what waits is written once more, and what is computed anew stands twice for a while."""
     store, landing = DeltaStore(DataRoot(settings.data)), Landing(DataRoot(settings.data))
     waiting = sum(file.size for table in RAW_TABLES for file in _listed(landing, table))
-    computed = sum(store.snapshot(table).size_bytes for table in TABLES if table.sort_by and not damages(store, table))
+    computed = sum(
+        store.table_version(table).size_bytes for table in TABLES if table.sort_by and not damaged_files(store, table)
+    )
     try:
-        shown = published(DataRoot(settings.data)).size_bytes
+        shown = newest_snapshot(DataRoot(settings.data)).size_bytes
     except NothingPublishedError:
         shown = 0
     return max(LEAST_FREE, 2 * waiting + computed + shown)
@@ -222,13 +224,13 @@ def _rejected(settings: Settings) -> Iterator[Finding]:
 def _tables(settings: Settings) -> Iterator[Finding]:
     store = DeltaStore(DataRoot(settings.data))
     for table in TABLES:
-        found = damages(store, table)
+        found = damaged_files(store, table)
         yield from (_damaged(store, table, damage) for damage in found)
         if not found:
             yield from _whole(store, table, settings)
 
 
-def _damaged(store: DeltaStore, table: Table, damage: Damage) -> Finding:
+def _damaged(store: DeltaStore, table: Table, damage: DamagedFile) -> Finding:
     if table in RANKING_TABLES:
         return _problem(table.full_name, str(damage), REBUILD)
     if table in EMBEDDING_TABLES:
@@ -236,7 +238,7 @@ def _damaged(store: DeltaStore, table: Table, damage: Damage) -> Finding:
     return _problem(table.full_name, str(damage), how_to_mend(store, table, damage))
 
 
-def how_to_mend(store: DeltaStore, table: Table, damage: Damage) -> str:
+def how_to_mend(store: DeltaStore, table: Table, damage: DamagedFile) -> str:
     """Return what is lost with a damaged file of a table that is not computed, and how to go on."""
     restore = f"Restore {damage.path} from a backup."
     if table is REJECTED_ROWS:
@@ -249,7 +251,7 @@ def how_to_mend(store: DeltaStore, table: Table, damage: Damage) -> str:
 
 
 def _whole(store: DeltaStore, table: Table, settings: Settings) -> Iterator[Finding]:
-    snapshot = store.snapshot(table)
+    snapshot = store.table_version(table)
     if snapshot.version < 0:
         yield _note(table.full_name, "no rows yet")
         return
@@ -257,7 +259,7 @@ def _whole(store: DeltaStore, table: Table, settings: Settings) -> Iterator[Find
     yield _ok(
         table.full_name, f"version {snapshot.version}, {snapshot.rows:,} rows, {files} of {_size(snapshot.size_bytes)}"
     )
-    lying = content(store, table)
+    lying = stray_files(store, table)
     if lying.unreferenced:
         unused = f"{_counted(lying.unreferenced, 'file')} of {_size(_sum(lying.unreferenced))} out of use"
         yield _ok(table.full_name, f"{unused}, vacuumed after {settings.retention_hours:g} hours")
@@ -286,10 +288,10 @@ def _checked(store: DeltaStore, table: Table, settings: Settings) -> Iterator[Fi
 def _music_db(settings: Settings) -> Iterator[Finding]:
     served = False
     told = set()
-    for pointer in pointers(DataRoot(settings.data)):
+    for pointer in pointer_files(DataRoot(settings.data)):
         try:
             snapshot = read_pointer(pointer)
-            damage = "" if snapshot.whole else f"{snapshot.path} is missing or cut off"
+            damage = "" if snapshot.is_intact else f"{snapshot.path} is missing or cut off"
         except DamagedPointerError as error:
             damage = str(error)
         if damage in told:
@@ -306,7 +308,7 @@ def _music_db(settings: Settings) -> Iterator[Finding]:
         yield _note("music_db", "nothing is published", "Drop the two CSV files, or run `music-assets rebuild`.")
 
 
-def _served(settings: Settings, snapshot: Published) -> Iterator[Finding]:
+def _served(settings: Settings, snapshot: PublishedSnapshot) -> Iterator[Finding]:
     try:
         connection = duckdb.connect(str(snapshot.path), read_only=True)
     except duckdb.Error as error:
@@ -326,8 +328,8 @@ def _served(settings: Settings, snapshot: Published) -> Iterator[Finding]:
     store = DeltaStore(DataRoot(settings.data))
     for table in RAW_TABLES:
         earlier = snapshot.tables.get(table.full_name)
-        if earlier and not damages(store, table):
-            newer = store.snapshot(table).rows - earlier.rows
+        if earlier and not damaged_files(store, table):
+            newer = store.table_version(table).rows - earlier.rows
             if newer > 0:
                 advice = "The sensor starts a refresh by itself, or says why it does not."
                 yield _note("music_db", f"{newer:,} rows of {table.full_name} are not published yet", advice)

@@ -17,8 +17,8 @@ from music_assets.maintenance.doctor import how_to_mend
 from music_assets.runtime.up import dagster_home
 from music_assets.settings import Settings
 from music_assets.storage.delta import DeltaStore
-from music_assets.storage.integrity import damages
-from music_assets.storage.published_snapshot import published
+from music_assets.storage.integrity import damaged_files
+from music_assets.storage.published_snapshot import newest_snapshot
 from music_assets.tables import EMBEDDING_TABLES, RANKING_TABLES, RAW_TABLES, REJECTED_ROWS, Table
 
 Say = Callable[[str], None]
@@ -42,16 +42,16 @@ def rebuild(settings: Settings, say: Say) -> None:
         for group in (RANKING_TABLES, EMBEDDING_TABLES, (REJECTED_ROWS,)):
             _move_damaged(store, group, say)
         _run(settings, instance, say)
-    say(f"Published {published(root).path}")
+    say(f"Published {newest_snapshot(root).path}")
 
 
 def _check_raw(store: DeltaStore) -> None:
     for table in RAW_TABLES:
-        found = damages(store, table)
+        found = damaged_files(store, table)
         if found:
             told = [f"{damage}. {how_to_mend(store, table, damage)}" for damage in found]
             raise RebuildError(f"{table.full_name}, from which all is computed, is damaged. " + "\n".join(told))
-        if not store.snapshot(table).rows:
+        if not store.table_version(table).rows:
             raise RebuildError(f"{table.full_name} has no rows to compute from. Drop its CSV files first.")
 
 
@@ -64,7 +64,7 @@ def _check_idle(instance: dg.DagsterInstance) -> None:
 
 def _move_damaged(store: DeltaStore, group: tuple[Table, ...], say: Say) -> None:
     """Move tables aside that belong together, where one of them is damaged: they name each other's versions."""
-    found = [damage for table in group for damage in damages(store, table)]
+    found = [damage for table in group for damage in damaged_files(store, table)]
     for damage in found:
         say(f"Damaged: {damage}")
     for table in group if found else ():

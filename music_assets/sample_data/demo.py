@@ -18,7 +18,7 @@ from music_assets.ingest.landing import Landing
 from music_assets.runtime.up import project_folder
 from music_assets.sample_data.generator import generate
 from music_assets.settings import PREFIX
-from music_assets.storage.published_snapshot import connect, published
+from music_assets.storage.published_snapshot import connect, newest_snapshot
 
 COUNTRY = "Germany"
 ARTIST = "Drake"
@@ -98,7 +98,7 @@ def _run_job(root: Path) -> None:
 def _show(root: Path, console: Console) -> None:
     with connect(DataRoot(root)) as connection:
         counts = RichTable("table", "rows", title="music_db", title_justify="left")
-        for name, table in published(DataRoot(root)).tables.items():
+        for name, table in newest_snapshot(DataRoot(root)).tables.items():
             counts.add_row(name, f"{table.rows:,}")
         console.print(counts)
         _print(console, f"The ten most played artists in {COUNTRY}", connection.execute(TOP_ARTISTS, [COUNTRY]))

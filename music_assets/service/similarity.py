@@ -15,7 +15,7 @@ import numpy as np
 from music_assets.embedding.neighbours import CosineIndex
 from music_assets.service.problems import ProblemError
 from music_assets.service.snapshots import Snapshots
-from music_assets.storage.published_snapshot import Published
+from music_assets.storage.published_snapshot import PublishedSnapshot
 from music_assets.tables import ARTIST_EMBEDDING, EMBEDDING_DIMENSIONS, EMBEDDING_TABLES, USER_EMBEDDING, Table
 
 ROWS_AT_ONCE = 50_000
@@ -92,12 +92,12 @@ class Similarity:
         return self._spaces
 
 
-def _versions(snapshot: Published) -> tuple[int, ...]:
+def _versions(snapshot: PublishedSnapshot) -> tuple[int, ...]:
     tables = (snapshot.tables.get(table.full_name) for table in EMBEDDING_TABLES)
     return tuple(-1 if table is None else table.version for table in tables)
 
 
-def _read(snapshot: Published) -> dict[Table, Space]:
+def _read(snapshot: PublishedSnapshot) -> dict[Table, Space]:
     return {table: _space(snapshot.path, table) for table in EMBEDDING_TABLES if table.full_name in snapshot.tables}
 
 

@@ -1,7 +1,7 @@
 """Which snapshot is the newest: asked before every query, answered from memory as long as the pointer stands still."""
 
 from music_assets.data_root import DataRoot
-from music_assets.storage.published_snapshot import POINTER, Published, published
+from music_assets.storage.published_snapshot import POINTER, PublishedSnapshot, newest_snapshot
 from music_assets.tables import PUBLISHED_TABLES, Table
 
 
@@ -12,16 +12,16 @@ class Snapshots:
         self._root = root
         self._pointer = root.snapshots / POINTER
         self._seen: tuple[int, int] | None = None
-        self._newest: Published | None = None
+        self._newest: PublishedSnapshot | None = None
 
-    def newest(self) -> Published:
+    def newest(self) -> PublishedSnapshot:
         """Return the newest snapshot that is whole.
 
         Raises NothingPublishedError where there is none.
         """
         seen = self._look()
-        if self._newest is None or seen != self._seen or not self._newest.whole:
-            self._newest, self._seen = published(self._root), seen
+        if self._newest is None or seen != self._seen or not self._newest.is_intact:
+            self._newest, self._seen = newest_snapshot(self._root), seen
         return self._newest
 
     def _look(self) -> tuple[int, int] | None:
@@ -32,6 +32,6 @@ class Snapshots:
         return status.st_ino, status.st_mtime_ns
 
 
-def tables(snapshot: Published) -> list[Table]:
+def tables(snapshot: PublishedSnapshot) -> list[Table]:
     """Return the declared tables that the snapshot holds, in the order of their declaration."""
     return [table for table in PUBLISHED_TABLES if table.full_name in snapshot.tables]

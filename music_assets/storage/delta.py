@@ -47,7 +47,7 @@ class DamagedLogError(Exception):
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class TableVersion:
     """One version of a table: the parquet files that make it up. Version -1 with no files: there is no table yet."""
 
     version: int
@@ -69,14 +69,14 @@ class DeltaStore:
         """Return the folder of the table."""
         return self.root.table_folder(table)
 
-    def snapshot(self, table: Table, version: int | None = None) -> Snapshot:
+    def table_version(self, table: Table, version: int | None = None) -> TableVersion:
         """Return that version of the table, or the newest."""
         delta = self._open(table, version)
         if delta is None:
-            return Snapshot(-1, (), 0, 0)
+            return TableVersion(-1, (), 0, 0)
         adds = delta.get_add_actions(flatten=True)
         column = {name: adds.column(name).to_pylist() for name in adds.schema.names}
-        return Snapshot(
+        return TableVersion(
             version=delta.version(),
             files=tuple(str(self.folder(table) / path) for path in column["path"]),
             rows=sum(column["num_records"]),
@@ -91,17 +91,10 @@ class DeltaStore:
         folder.mkdir(parents=True)
         return folder
 
-    def holds(self, table: Table, identity: str) -> bool:
-        """Tell whether a commit of the table carried this identity."""
-        return bool(self.held(table, [identity]))
-
-    def held(self, table: Table, identities: Iterable[str]) -> set[str]:
-        """Return which of these identities commits of the table carried.
-
-        Raises DamagedLogError where that cannot be told.
-        """
+    def committed_ids(self, table: Table, ids: Iterable[str]) -> set[str]:
+        """Return which of these ids commits of the table carry. Raises DamagedLogError."""
         delta = self._open(table)
-        return set() if delta is None else _held(self.folder(table), delta.version(), identities)
+        return set() if delta is None else _committed_ids(self.folder(table), delta.version(), ids)
 
     def append(
         self, table: Table, files: Sequence[Path], identities: Iterable[str], metadata: Mapping[str, Any]
@@ -148,7 +141,7 @@ class DeltaStore:
         self._commit(table, "append", files, (), {}, based_on=delta, removes=removes)
         return True
 
-    def metadata(self, table: Table, key: str, since: int = -1, upto: int | None = None) -> list[Any]:
+    def commit_metadata(self, table: Table, key: str, since: int = -1, upto: int | None = None) -> list[Any]:
         """Return what the commits after version `since`, up to `upto` or the newest, carried under this key.
 
         The newest stands first.
@@ -164,14 +157,14 @@ class DeltaStore:
             if key in commit and (upto is None or commit["version"] <= upto)
         ]
 
-    def latest_metadata(self, table: Table, key: str, upto: int | None = None) -> Any | None:
+    def latest_commit_metadata(self, table: Table, key: str, upto: int | None = None) -> Any | None:
         """Return what the newest commit with this key, of those up to `upto`, carried under it; None: there is none.
 
         Looks at few commits where a recent one has it, however many there are.
         """
-        newest = self.snapshot(table).version if upto is None else upto
+        newest = self.table_version(table).version if upto is None else upto
         for since in (max(newest - FEW_COMMITS, -1), -1):
-            if found := self.metadata(table, key, since, upto):
+            if found := self.commit_metadata(table, key, since, upto):
                 return found[0]
         return None
 
@@ -252,12 +245,12 @@ class DeltaStore:
         if replaces:
             return [Transaction(app_id=REPLACED, version=version + 1)]
         names = list(identities)
-        if _held(self.folder(table), version, names):
+        if _committed_ids(self.folder(table), version, names):
             raise ConcurrentCommitError(f"{table.full_name}: the same files were committed in between")
         return [Transaction(app_id=name, version=1) for name in names]
 
 
-def _held(folder: Path, version: int, identities: Iterable[str]) -> set[str]:
+def _committed_ids(folder: Path, version: int, identities: Iterable[str]) -> set[str]:
     """Return which of these identities stand in the table's log up to that version.
 
     `DeltaTable.transaction_version` goes through every identity there is to find one. This goes through them once for

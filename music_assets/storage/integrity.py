@@ -14,14 +14,14 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
 from music_assets.storage.delta import FILES, DeltaStore
-from music_assets.storage.published_snapshot import NothingPublishedError, published
+from music_assets.storage.published_snapshot import NothingPublishedError, newest_snapshot
 from music_assets.tables import Table
 
 LOG = "_delta_log"
 
 
 @dataclass(frozen=True)
-class Damage:
+class DamagedFile:
     """A damaged file of a table, what is wrong with it, and the CSV files whose rows it held, where the log knows."""
 
     path: Path
@@ -33,69 +33,69 @@ class Damage:
 
 
 @dataclass(frozen=True)
-class Content:
+class StrayFiles:
     """What lies in a table's folder beside its log: files that the newest version does not refer to."""
 
     unreferenced: tuple[Path, ...] = ()
     foreign: tuple[Path, ...] = ()
 
 
-def damages(store: DeltaStore, table: Table) -> list[Damage]:
+def damaged_files(store: DeltaStore, table: Table) -> list[DamagedFile]:
     """Return what is damaged in the table; nothing where all is well, or where there is no table yet."""
     folder = store.folder(table)
     in_log = list(_log_damage(folder / LOG)) if (folder / LOG).is_dir() else []
     if in_log:
         return in_log
     try:
-        lost = lost_history(store, table)
+        lost = truncated_log(store, table)
         return [lost] if lost else list(_file_damage(folder))
     except Exception as error:  # Whatever the library has against a log that reads well file by file.
-        return [Damage(folder / LOG, f"cannot be read: {str(error).splitlines()[0]}")]
+        return [DamagedFile(folder / LOG, f"cannot be read: {str(error).splitlines()[0]}")]
 
 
-def lost_history(store: DeltaStore, table: Table) -> Damage | None:
+def truncated_log(store: DeltaStore, table: Table) -> DamagedFile | None:
     """Return the log of a table of history that holds fewer rows than were published of it: it was cut off.
 
     A table whose folder is gone was removed on purpose, and so was one that was made anew.
     """
     try:
-        shown = published(store.root).tables.get(table.full_name)
+        shown = newest_snapshot(store.root).tables.get(table.full_name)
     except NothingPublishedError:
         return None
     if shown is None or table.sort_by:  # what is computed anew may come out smaller
         return None
-    found = store.snapshot(table)
+    found = store.table_version(table)
     same_table = found.table_id == shown.table_id if found.version >= 0 else store.folder(table).exists()
     if not same_table or found.rows >= shown.rows:
         return None
-    return Damage(store.folder(table) / LOG, f"tells of {found.rows} rows, where {shown.rows} were published")
+    return DamagedFile(store.folder(table) / LOG, f"tells of {found.rows} rows, where {shown.rows} were published")
 
 
-def content(store: DeltaStore, table: Table) -> Content:
+def stray_files(store: DeltaStore, table: Table) -> StrayFiles:
     """Return what lies in the folder of a table whose log can be read, and is not part of its newest version."""
     folder = store.folder(table)
-    referenced = {Path(file) for file in store.snapshot(table).files}
+    referenced = {Path(file) for file in store.table_version(table).files}
     others = [
         path
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path not in referenced and path.relative_to(folder).parts[0] != LOG
     ]
     ours = [path for path in others if path.parent != folder and path.relative_to(folder).parts[0].startswith("part-")]
-    return Content(tuple(ours), tuple(path for path in others if path not in ours))
+    return StrayFiles(tuple(ours), tuple(path for path in others if path not in ours))
 
 
-def _log_damage(log: Path) -> Iterator[Damage]:
+def _log_damage(log: Path) -> Iterator[DamagedFile]:
     """Yield the entries of a log that are missing or cannot be read, from its last checkpoint on."""
     entries = {int(path.stem): path for path in log.glob("*.json") if path.stem.isdigit()}
     checkpoints = {int(path.name.split(".")[0]): path for path in log.glob("*.checkpoint*.parquet")}
     checkpoint = max(checkpoints, default=-1)
     if checkpoint >= 0 and (problem := _footer_problem(checkpoints[checkpoint])):
-        yield Damage(checkpoints[checkpoint], problem)
+        yield DamagedFile(checkpoints[checkpoint], problem)
     for version in range(checkpoint + 1, max(entries, default=-1) + 1):
         if version not in entries:
-            yield Damage(log / f"{version:020}.json", "is missing")
+            yield DamagedFile(log / f"{version:020}.json", "is missing")
         elif _actions(entries[version]) is None:
-            yield Damage(entries[version], "is empty or cut off")
+            yield DamagedFile(entries[version], "is empty or cut off")
 
 
 def _actions(entry: Path) -> list[dict[str, Any]] | None:
@@ -107,7 +107,7 @@ def _actions(entry: Path) -> list[dict[str, Any]] | None:
     return actions if actions and all(isinstance(action, dict) for action in actions) else None
 
 
-def _file_damage(folder: Path) -> Iterator[Damage]:
+def _file_damage(folder: Path) -> Iterator[DamagedFile]:
     """Yield the parquet files of the newest version that are missing, or are not as they were when committed."""
     if not DeltaTable.is_deltatable(str(folder)):
         return
@@ -116,7 +116,7 @@ def _file_damage(folder: Path) -> Iterator[Damage]:
         path = folder / add["path"]
         problem = _file_problem(path, add["size_bytes"], add["num_records"])
         if problem:
-            yield Damage(path, problem, _csv_files(folder / LOG, add["path"]))
+            yield DamagedFile(path, problem, _csv_files(folder / LOG, add["path"]))
 
 
 def _file_problem(path: Path, size: int, rows: int) -> str:

@@ -5,8 +5,8 @@ from datetime import datetime
 from typing import Any
 
 from music_assets.engines.base import Engine
-from music_assets.storage.delta import DeltaStore, Snapshot
-from music_assets.storage.integrity import damages
+from music_assets.storage.delta import DeltaStore, TableVersion
+from music_assets.storage.integrity import damaged_files
 from music_assets.storage.published_snapshot import INPUTS
 from music_assets.tables import ARTIST_RANK_IN_COUNTRY, USER_DATA, USER_TOP_ARTISTS
 from music_assets.transforms.totals import Covered, Earlier
@@ -16,7 +16,7 @@ COVERED = "covered"
 to mean something else: then none is built upon that was computed by the old meaning."""
 
 
-def coverage(snapshots: Mapping[str, Snapshot]) -> dict[str, Any]:
+def coverage(snapshots: Mapping[str, TableVersion]) -> dict[str, Any]:
     """Return what rows computed from these snapshots, given by table name, cover of history, for a commit to carry."""
     return {
         name: {"version": snapshot.version, "rows": snapshot.rows, "until": snapshot.latest_ingest.isoformat()}
@@ -27,11 +27,11 @@ def coverage(snapshots: Mapping[str, Snapshot]) -> dict[str, Any]:
 
 def earlier_totals(store: DeltaStore, engine: Engine) -> Earlier | None:
     """Return the totals in the ranking as it stands; None where it is damaged, or not known what it covers."""
-    if damages(store, ARTIST_RANK_IN_COUNTRY):
+    if damaged_files(store, ARTIST_RANK_IN_COUNTRY):
         return None
-    snapshot = store.snapshot(ARTIST_RANK_IN_COUNTRY)
-    inputs = store.latest_metadata(ARTIST_RANK_IN_COUNTRY, INPUTS, upto=snapshot.version)
-    found = store.latest_metadata(ARTIST_RANK_IN_COUNTRY, COVERED, upto=snapshot.version)
+    snapshot = store.table_version(ARTIST_RANK_IN_COUNTRY)
+    inputs = store.latest_commit_metadata(ARTIST_RANK_IN_COUNTRY, INPUTS, upto=snapshot.version)
+    found = store.latest_commit_metadata(ARTIST_RANK_IN_COUNTRY, COVERED, upto=snapshot.version)
     if found is None or found.keys() != {USER_DATA.name, USER_TOP_ARTISTS.name}:
         return None
     # A version of this program that does not know the key may have computed the ranking anew since.

@@ -19,7 +19,7 @@ import duckdb
 
 from music_assets.data_root import DataRoot, durable_write, exclusive_lock, sync
 from music_assets.storage.current_views import create_current_view
-from music_assets.storage.delta import DeltaStore, Snapshot
+from music_assets.storage.delta import DeltaStore, TableVersion
 from music_assets.tables import CURRENT_VIEWS, EMBEDDING_TABLES, RANKING_TABLES, TABLES, Table
 
 LOG = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class PublishedTable:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedSnapshot:
     """A published snapshot: its file, its version (a UTC time, so later ones sort after), and what is in it."""
 
     path: Path
@@ -56,7 +56,7 @@ class Published:
     size_bytes: int
 
     @property
-    def whole(self) -> bool:
+    def is_intact(self) -> bool:
         """Whether the file is there, and as long as it was when it was published."""
         try:
             return self.path.stat().st_size == self.size_bytes
@@ -64,20 +64,20 @@ class Published:
             return False
 
 
-def published(root: DataRoot) -> Published:
+def newest_snapshot(root: DataRoot) -> PublishedSnapshot:
     """Return the newest published snapshot below the data root that is whole.
 
     It is the one that the pointer names. Where the pointer, or what it names, is damaged, it is the newest of the
     others, and the log says so. Raises NothingPublishedError where there is none.
     """
     damage: list[str] = []
-    for pointer in pointers(root):
+    for pointer in pointer_files(root):
         try:
             snapshot = read_pointer(pointer)
         except DamagedPointerError as error:
             damage.append(str(error))
             continue
-        if not snapshot.whole:
+        if not snapshot.is_intact:
             damage.append(f"{snapshot.path} is missing or cut off")
             continue
         if damage:
@@ -97,14 +97,14 @@ class DamagedPointerError(Exception):
     """A file that should tell of a snapshot does not. The message names it."""
 
 
-def pointers(root: DataRoot) -> list[Path]:
+def pointer_files(root: DataRoot) -> list[Path]:
     """Return the files that tell of a snapshot: the pointer where there is one, then what each snapshot came with."""
     folder = root.snapshots
     own = sorted(folder.glob("music_db-*.json"), reverse=True)
     return [folder / POINTER, *own] if (folder / POINTER).exists() else own
 
 
-def read_pointer(path: Path) -> Published:
+def read_pointer(path: Path) -> PublishedSnapshot:
     """Return the snapshot of which the file tells. Raises DamagedPointerError."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -112,7 +112,7 @@ def read_pointer(path: Path) -> Published:
             name: PublishedTable(entry["version"], entry["rows"], tuple(entry["files"]), entry["table_id"])
             for name, entry in content["tables"].items()
         }
-        return Published(path.parent / content["file"], content["data_version"], tables, content["size_bytes"])
+        return PublishedSnapshot(path.parent / content["file"], content["data_version"], tables, content["size_bytes"])
     except OSError as error:
         raise DamagedPointerError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
@@ -126,26 +126,28 @@ def publish_lock(root: DataRoot) -> Iterator[None]:
         yield
 
 
-def shown_files(root: DataRoot) -> set[str]:
+def referenced_files(root: DataRoot) -> set[str]:
     """Return the parquet files that the kept snapshots show: they must outlive any retention.
 
     Raises DamagedPointerError.
     """
-    shown = [read_pointer(pointer).tables.values() for pointer in pointers(root)]
+    shown = [read_pointer(pointer).tables.values() for pointer in pointer_files(root)]
     return {file for tables in shown for table in tables for file in table.files}
 
 
 @contextmanager
 def connect(root: DataRoot) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open the newest snapshot read-only, for a query or a few."""
-    connection = duckdb.connect(str(published(root).path), read_only=True)
+    connection = duckdb.connect(str(newest_snapshot(root).path), read_only=True)
     try:
         yield connection
     finally:
         connection.close()
 
 
-def publish(root: DataRoot, snapshots: Mapping[Table, Snapshot], memory_limit: str, threads: int | None) -> Published:
+def publish(
+    root: DataRoot, snapshots: Mapping[Table, TableVersion], memory_limit: str, threads: int | None
+) -> PublishedSnapshot:
     """Build a snapshot of these versions of the tables, make it the newest, and remove old ones that nobody reads.
 
     Raw tables and rejects become views over their parquet files; the others are copied in, in their sort order.
@@ -161,7 +163,7 @@ def publish(root: DataRoot, snapshots: Mapping[Table, Snapshot], memory_limit: s
         raise
     final = folder / NAME.format(data_version)
     building.rename(final)
-    result = Published(
+    result = PublishedSnapshot(
         final,
         data_version,
         {
@@ -190,7 +192,7 @@ class Publisher:
     memory_limit: str
     threads: int | None = None
 
-    def publish(self) -> Published:
+    def publish(self) -> PublishedSnapshot:
         """Publish the newest tables, each computed table beside the very versions it was computed from.
 
         One process at a time publishes below a data root; the next one waits, then sees what this one was given.
@@ -200,17 +202,17 @@ class Publisher:
             _remove_unfinished(root.snapshots)
             return publish(root, self._consistent(), self.memory_limit, self.threads)
 
-    def _consistent(self) -> dict[Table, Snapshot]:
+    def _consistent(self) -> dict[Table, TableVersion]:
         """Choose versions that fit: going from the last computed table to the first, each names its inputs.
 
         Both embeddings come from one training. Beside the other tables they may be old, which holds none of those back.
         """
         versions: dict[str, int] = {}
         for table in reversed((*RANKING_TABLES, *EMBEDDING_TABLES)):
-            inputs = self.store.latest_metadata(table, INPUTS, versions.get(table.name)) or {}
+            inputs = self.store.latest_commit_metadata(table, INPUTS, versions.get(table.name)) or {}
             kept = {each.name for each in EMBEDDING_TABLES} if table in EMBEDDING_TABLES else inputs.keys()
             versions |= {name: version for name, version in inputs.items() if name in kept}
-        return {table: self.store.snapshot(table, versions.get(table.name)) for table in TABLES}
+        return {table: self.store.table_version(table, versions.get(table.name)) for table in TABLES}
 
 
 def _next_version(folder: Path) -> str:
@@ -234,12 +236,12 @@ def _remove_unfinished(folder: Path) -> None:
             path.unlink()
 
 
-def _is_view(table: Table, snapshot: Snapshot) -> bool:
+def _is_view(table: Table, snapshot: TableVersion) -> bool:
     return not table.sort_by and bool(snapshot.files)
 
 
 def _build(
-    path: Path, snapshots: Mapping[Table, Snapshot], memory_limit: str, threads: int | None
+    path: Path, snapshots: Mapping[Table, TableVersion], memory_limit: str, threads: int | None
 ) -> dict[str, PublishedTable]:
     """Write the DuckDB file; return what it holds beyond these tables: the views of current rows."""
     config: dict[str, str | bool | int | float | list[str]] = {"memory_limit": memory_limit}
@@ -263,7 +265,7 @@ def _build(
     return current
 
 
-def _definition(table: Table, snapshot: Snapshot) -> str:
+def _definition(table: Table, snapshot: TableVersion) -> str:
     if not snapshot.files:
         columns = ", ".join(f'"{column.name}" {_DUCKDB_TYPES[column.type]}' for column in table.columns)
         return f"CREATE TABLE {table.full_name} ({columns})"
@@ -283,7 +285,7 @@ _DUCKDB_TYPES = {
 }
 
 
-def _kind(table: Table, snapshot: Snapshot) -> str:
+def _kind(table: Table, snapshot: TableVersion) -> str:
     return "VIEW" if _is_view(table, snapshot) else "TABLE"
 
 
@@ -291,7 +293,7 @@ def _text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def _tell(result: Published, pointer: Path) -> None:
+def _tell(result: PublishedSnapshot, pointer: Path) -> None:
     """Write the file that tells of a snapshot, in one step for readers."""
     content = {
         "file": result.path.name,

@@ -15,7 +15,7 @@ from music_assets.defs.sensors import WORK_TAG
 from music_assets.engines.base import Engine
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.ingest.batches import FILES
-from music_assets.storage.published_snapshot import connect, published
+from music_assets.storage.published_snapshot import connect, newest_snapshot
 from music_assets.tables import (
     ARTIST_EMBEDDING,
     ARTIST_RANK_IN_COUNTRY,
@@ -172,7 +172,7 @@ def test_checks_of_embeddings(project: Project, engine: Engine, table: Table) ->
     """Rows delivered after the training have no vector yet, and need none."""
     key, values = KEYED[table]
     project.put(USER_TOP_ARTISTS, GOOD[USER_TOP_ARTISTS])
-    trained_on = {"inputs": {USER_TOP_ARTISTS.name: project.store.snapshot(USER_TOP_ARTISTS).version}}
+    trained_on = {"inputs": {USER_TOP_ARTISTS.name: project.store.table_version(USER_TOP_ARTISTS).version}}
     project.put(USER_TOP_ARTISTS, [top(9, 1, "Faust")])
     good = [vector(key, value) for value in values]
     for broken, rows in {
@@ -278,7 +278,7 @@ def test_a_failing_blocking_check_leaves_the_published_tables_as_they_were(proje
     project.drop_both()
     assert project.refresh().success
     before = fingerprint(project.root)
-    ranked_before = project.store.snapshot(ARTIST_RANK_IN_COUNTRY).version
+    ranked_before = project.store.table_version(ARTIST_RANK_IN_COUNTRY).version
 
     good = "".join(f"{number},Malta,3\n" for number in range(10, 17))
     dropped = project.drop(USER_DATA, "user_id,country,total_scrobbles\n" + good + "a,Malta,1\nb,Malta,1\nc,Malta,1\n")
@@ -288,7 +288,7 @@ def test_a_failing_blocking_check_leaves_the_published_tables_as_they_were(proje
     assert not run.success
     assert results(run)["user_data", "reject_share"] is False
     assert fingerprint(project.root) == before
-    assert project.store.snapshot(ARTIST_RANK_IN_COUNTRY).version == ranked_before
+    assert project.store.table_version(ARTIST_RANK_IN_COUNTRY).version == ranked_before
     assert not {"artist_rank_in_country", "country_rank_per_artist", "music_db"} & {
         event.asset_key.path[-1] for event in run.get_asset_materialization_events()
     }
@@ -321,4 +321,4 @@ def test_a_run_publishes_what_was_worked_out_by_hand(project: Project) -> None:
     with connect(DataRoot(project.root)) as connection:
         found = connection.execute("FROM processed_parquet_artist_rank_in_country ORDER BY country, rank").fetchall()
     assert found == RANKED_ARTISTS
-    assert published(DataRoot(project.root)).tables["raw_parquet_user_data"].rows == 4
+    assert newest_snapshot(DataRoot(project.root)).tables["raw_parquet_user_data"].rows == 4

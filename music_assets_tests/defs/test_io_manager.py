@@ -57,10 +57,10 @@ def test_assets_read_what_the_ones_before_committed(harness: IngestHarness, inst
         ("Germany", "Zaz", 3.0, 0.75, 1),
     ]
 
-    versions = {table.name: harness.store.snapshot(table).version for table in TABLES}
+    versions = {table.name: harness.store.table_version(table).version for table in TABLES}
     inputs = {name: versions[name] for name in ("user_data", "user_top_artists")}
-    assert harness.store.metadata(ARTIST_RANK_IN_COUNTRY, INPUTS) == [inputs]
-    assert harness.store.metadata(COUNTRY_RANK_PER_ARTIST, INPUTS) == [
+    assert harness.store.commit_metadata(ARTIST_RANK_IN_COUNTRY, INPUTS) == [inputs]
+    assert harness.store.commit_metadata(COUNTRY_RANK_PER_ARTIST, INPUTS) == [
         {"artist_rank_in_country": versions["artist_rank_in_country"]}
     ]
     (shown,) = result.asset_materializations_for_node("artist_rank_in_country")
@@ -78,12 +78,12 @@ def test_result_that_cannot_be_computed_changes_nothing(harness: IngestHarness, 
     harness.drop(USER_DATA, "u.csv", USERS + "1,Chad,5\n")
     harness.drop(USER_TOP_ARTISTS, "a.csv", ARTISTS + "1,1,Moby,5,\n")
     materialize(harness, instance)
-    before = harness.store.snapshot(ARTIST_RANK_IN_COUNTRY)
+    before = harness.store.table_version(ARTIST_RANK_IN_COUNTRY)
     folders = sorted(harness.store.folder(ARTIST_RANK_IN_COUNTRY).glob("part-*"))
 
     @dg.asset(key=dg.AssetKey(ARTIST_RANK_IN_COUNTRY.asset_key))
     def not_castable():
-        table = harness.engine.read(USER_DATA, harness.store.snapshot(USER_DATA).files)
+        table = harness.engine.read(USER_DATA, harness.store.table_version(USER_DATA).files)
         return table.select("country", artist_name="country", total_playcount="country", rank="country")
 
     io_manager = DeltaIOManager(harness.store, harness.engine, harness.engine, TABLES, {}, retention_hours=168)
@@ -91,7 +91,7 @@ def test_result_that_cannot_be_computed_changes_nothing(harness: IngestHarness, 
         [not_castable], instance=instance, resources={"io_manager": io_manager}, raise_on_error=False
     )
     assert not result.success
-    assert harness.store.snapshot(ARTIST_RANK_IN_COUNTRY) == before
+    assert harness.store.table_version(ARTIST_RANK_IN_COUNTRY) == before
     assert sorted(harness.store.folder(ARTIST_RANK_IN_COUNTRY).glob("part-*")) == folders
 
 
@@ -104,7 +104,7 @@ def mark(harness: IngestHarness, metadata: dict) -> None:
 
 
 def carried(harness: IngestHarness) -> dict:
-    return {key: harness.store.metadata(ARTIST_RANK_IN_COUNTRY, key)[0] for key in (INPUTS, COVERED)}
+    return {key: harness.store.commit_metadata(ARTIST_RANK_IN_COUNTRY, key)[0] for key in (INPUTS, COVERED)}
 
 
 def test_a_small_drop_builds_upon_a_ranking_only_where_its_commit_tells_what_it_covers(
@@ -124,7 +124,7 @@ def test_a_small_drop_builds_upon_a_ranking_only_where_its_commit_tells_what_it_
     drop("third.csv", 8)
     assert harness.rows(ARTIST_RANK_IN_COUNTRY) == [("Chad", "Moby", 8.0, 1)]
 
-    (file,) = harness.store.snapshot(ARTIST_RANK_IN_COUNTRY).files
+    (file,) = harness.store.table_version(ARTIST_RANK_IN_COUNTRY).files
     Path(file).write_bytes(Path(file).read_bytes()[:-5])
     drop("fourth.csv", 9)
     assert harness.rows(ARTIST_RANK_IN_COUNTRY) == [("Chad", "Moby", 9.0, 1)]

@@ -15,7 +15,7 @@ import pytest
 
 from music_assets.data_root import DataRoot
 from music_assets.storage.delta import DeltaStore
-from music_assets.storage.published_snapshot import Publisher, connect, published
+from music_assets.storage.published_snapshot import Publisher, connect, newest_snapshot
 from music_assets.tables import EMBEDDING_TABLES
 from music_assets_tests.support.training import drop, refresh, train
 
@@ -72,7 +72,7 @@ def check_whole(root: Path) -> None:
     """Check that both tables, and what a publishing now would show, are whole and of one training."""
     store = DeltaStore(DataRoot(root))
     shown = Publisher(store, "200MB").publish().tables
-    commits = store.metadata(EMBEDDING_TABLES[1], "inputs")
+    commits = store.commit_metadata(EMBEDDING_TABLES[1], "inputs")
     assert shown[EMBEDDING_TABLES[0].full_name].version == commits[0][EMBEDDING_TABLES[0].name]
     with connect(DataRoot(root)) as connection:
         counts = connection.execute(
@@ -105,8 +105,8 @@ def test_trainings_killed_at_random_moments_leave_whole_tables(root: Path) -> No
 def test_a_cancelled_training_stops_within_seconds_and_changes_nothing(
     root: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    before = published(DataRoot(root))
-    versions = [DeltaStore(DataRoot(root)).snapshot(table).version for table in EMBEDDING_TABLES]
+    before = newest_snapshot(DataRoot(root))
+    versions = [DeltaStore(DataRoot(root)).table_version(table).version for table in EMBEDDING_TABLES]
     config = tmp_path / "run.yaml"
     config.write_text(ENDLESS)
     command = ("-m", "dagster", "job", "execute", "-m", "music_assets.definitions", "-j", "train_embeddings")
@@ -117,5 +117,5 @@ def test_a_cancelled_training_stops_within_seconds_and_changes_nothing(
         process.wait(SECONDS_TO_CANCEL)
     assert not training.is_running()
     assert not (root / ".scratch" / "training").exists()
-    assert published(DataRoot(root)) == before
-    assert [DeltaStore(DataRoot(root)).snapshot(table).version for table in EMBEDDING_TABLES] == versions
+    assert newest_snapshot(DataRoot(root)) == before
+    assert [DeltaStore(DataRoot(root)).table_version(table).version for table in EMBEDDING_TABLES] == versions

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from music_assets.data_root import DataRoot
-from music_assets.storage.published_snapshot import published
+from music_assets.storage.published_snapshot import newest_snapshot
 from music_assets_tests.support.training import drop, refresh
 
 REPOSITORY = Path(__file__).parents[2]
@@ -77,7 +77,7 @@ def test_two_requests_start_one_training_whose_vectors_then_answer(http: httpx.C
     wait_for(lambda: http.get("/readyz").status_code == 200)
     assert http.get("/artists/Drake/similar").status_code == 409
     wait_for(lambda: http.get("/embedding-runs/no-such-run").status_code == 404)
-    before = published(DataRoot(root)).data_version
+    before = newest_snapshot(DataRoot(root)).data_version
 
     with ThreadPoolExecutor(2) as callers:
         answers = [answer.json() for answer in callers.map(lambda number: wait_for(lambda: post(number)), range(2))]
@@ -93,7 +93,7 @@ def test_two_requests_start_one_training_whose_vectors_then_answer(http: httpx.C
     run = wait_for(lambda: _ended(http.get(answers[0]["address"]).json()))
     assert run["state"] == "succeeded"
     assert run["started_at"] < run["ended_at"]
-    assert published(DataRoot(root)).data_version > before
+    assert newest_snapshot(DataRoot(root)).data_version > before
     assert len(http.get("/artists/Drake/similar?k=3").json()["rows"]) == 3
 
 

@@ -15,7 +15,7 @@ import requests
 
 from music_assets.data_root import DataRoot
 from music_assets.sample_data.generator import generate
-from music_assets.storage.published_snapshot import connect, published
+from music_assets.storage.published_snapshot import connect, newest_snapshot
 from music_assets_tests.end_to_end.conftest import BIN, PATIENCE, Shell, plain_environment
 
 RUNS = """{ runsOrError(filter: {pipelineName: "refresh_rankings"}) { ... on Runs { results { runId status } } } }"""
@@ -180,7 +180,7 @@ def test_a_drop_leads_to_published_tables_with_no_further_act(station: Station, 
     assert there[0][0] == sum(int(line.rsplit(",", 2)[1]) for line in of_the_user)
     assert there[0][1] == pytest.approx(1.0)
     assert station.ask(COUNTS)[0][:2] == (301, 15_000)
-    assert published(DataRoot(station.root)).tables["raw_parquet_user_data"].rows == 301
+    assert newest_snapshot(DataRoot(station.root)).tables["raw_parquet_user_data"].rows == 301
 
     _stops_at_once(station)
 

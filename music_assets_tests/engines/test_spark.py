@@ -61,7 +61,7 @@ def test_vacuum_removes_what_a_killed_driver_left(tmp_path: Path, spark_engine: 
     (attempt / "part-00000.zstd.parquet").write_bytes(b"PAR1")
     store.vacuum(ARTIST_RANK_IN_COUNTRY, 0)
     (left,) = store.folder(ARTIST_RANK_IN_COUNTRY).glob("part-*")
-    assert [str(path) for path in left.iterdir()] == list(store.snapshot(ARTIST_RANK_IN_COUNTRY).files)
+    assert [str(path) for path in left.iterdir()] == list(store.table_version(ARTIST_RANK_IN_COUNTRY).files)
 
 
 @pytest.mark.parametrize(("megabytes", "partitions"), [(1, 2), (100, 7), (1_000_000, 10_000)])

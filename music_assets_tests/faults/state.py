@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from music_assets.data_root import DataRoot
 from music_assets.ingest.landing import identity_of
 from music_assets.storage.delta import DeltaStore
-from music_assets.storage.published_snapshot import NothingPublishedError, connect, published
+from music_assets.storage.published_snapshot import NothingPublishedError, connect, newest_snapshot
 from music_assets.tables import RAW_TABLES, REJECTED_ROWS, TABLES, Table
 from music_assets_tests.faults.drops import DroppedCsv
 
@@ -60,14 +60,14 @@ def state_of(root: Path) -> State:
 def rows_of(store: DeltaStore, table: Table) -> Rows:
     """Return the rows of the newest snapshot, read with plain pyarrow, without the time they were taken at."""
     names = [column.name for column in table.columns if column.name != "ingested_at"]
-    files = store.snapshot(table).files
+    files = store.table_version(table).files
     return Counter(tuple(row[name] for name in names) for file in files for row in pq.read_table(file).to_pylist())
 
 
 def published_rows(root: Path) -> dict[str, Rows] | None:
     """Return the rows of each table as published, without the time they were taken at; None: nothing is published."""
     try:
-        published(DataRoot(root))
+        newest_snapshot(DataRoot(root))
     except NothingPublishedError:
         return None
     with connect(DataRoot(root)) as connection:
@@ -89,7 +89,7 @@ def check_nothing_lost(root: Path, dropped: Iterable[DroppedCsv], expected: Stat
     for file in dropped:
         path = root / "user_data" / file.table.name / file.name
         waits = path.exists() and path.read_bytes() == file.content
-        taken = store.holds(file.table, hashlib.sha256(file.content).hexdigest())
+        taken = store.committed_ids(file.table, [hashlib.sha256(file.content).hexdigest()])
         assert waits or taken or file.content in aside, f"{file.name} is lost"
     for table in (*RAW_TABLES, REJECTED_ROWS):
         here, full = _rows_by_file(store, table), expected.tables[table.full_name]
@@ -104,12 +104,12 @@ def check_no_leftovers(root: Path) -> None:
         store.vacuum(table, 0)
         folder = store.folder(table)
         found = {str(path) for path in folder.rglob("*") if path.is_file() and "_delta_log" not in path.parts}
-        kept = set(store.snapshot(table).files)
+        kept = set(store.table_version(table).files)
         assert found == kept, f"left over or lost in {table.full_name}: {found ^ kept}"
         assert all(any(part.iterdir()) for part in folder.glob("part-*")), f"empty folders in {folder}"
         odd = [path.name for path in folder.glob("_delta_log/*") if path.suffix not in (".json", ".parquet")]
         assert odd == [], f"left over in the log of {table.full_name}: {odd}"
-    shown = published(DataRoot(root))
+    shown = newest_snapshot(DataRoot(root))
     versions = {path for path in (root / "music_db").iterdir() if path.suffix == ".duckdb"}
     tell_of_them = {path.with_suffix(".json") for path in versions}
     others = {path.name for path in {*(root / "music_db").iterdir()} - versions - tell_of_them}

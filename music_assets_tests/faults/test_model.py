@@ -89,13 +89,13 @@ class Refresh:
                 self._step(f"folder of {table.name}", lambda table=table: root.take(table))
         finally:
             store.append = append  # type: ignore[method-assign]
-        read = {table: store.snapshot(table) for table in RAW_TABLES}
+        read = {table: store.table_version(table) for table in RAW_TABLES}
         history = {table.name: root.engine.read(table, snapshot.files) for table, snapshot in read.items()}
         by_country = rankings.artist_rank_in_country(store=store, engine=root.engine, reader=root.engine, **history)
         inputs = {table.name: snapshot.version for table, snapshot in read.items()}
         covered = coverage({table.name: snapshot for table, snapshot in read.items()})
         self._rank(ARTIST_RANK_IN_COUNTRY, by_country, {INPUTS: inputs, COVERED: covered})
-        ranked = store.snapshot(ARTIST_RANK_IN_COUNTRY)
+        ranked = store.table_version(ARTIST_RANK_IN_COUNTRY)
         by_artist = rankings.country_rank_per_artist(root.engine.read(ARTIST_RANK_IN_COUNTRY, ranked.files))
         self._rank(COUNTRY_RANK_PER_ARTIST, by_artist, {INPUTS: {ARTIST_RANK_IN_COUNTRY.name: ranked.version}})
         self._step("publishing", Publisher(store, "200MB", 1).publish)
@@ -185,7 +185,7 @@ class Histories(RuleBasedStateMachine):
     def vacuum(self, table: Table) -> None:
         self.harness.store.vacuum(table, 0)
         found = {str(path) for path in self.harness.store.folder(table).glob("part-*/*")}
-        assert found == set(self.harness.store.snapshot(table).files)
+        assert found == set(self.harness.store.table_version(table).files)
 
     @invariant()
     def every_file_waits_or_is_in(self) -> None:

@@ -84,7 +84,7 @@ def test_same_bytes_count_once(harness: IngestHarness, caplog: pytest.LogCapture
         assert outcomes(harness) == [("a.csv", "landed"), ("b.csv", "duplicate")]
     assert "b.csv: duplicate, 0 rows, 0 rejected (the same bytes as a.csv: counted once, removed)" in caplog.messages
 
-    before = [harness.store.snapshot(table) for table in (USER_DATA, REJECTED_ROWS)]
+    before = [harness.store.table_version(table) for table in (USER_DATA, REJECTED_ROWS)]
     harness.drop(USER_DATA, "a.csv", MIXED)
     harness.drop(USER_DATA, "c.csv", MIXED)
     with caplog.at_level(logging.INFO):
@@ -92,7 +92,7 @@ def test_same_bytes_count_once(harness: IngestHarness, caplog: pytest.LogCapture
     assert "c.csv: duplicate, 0 rows, 0 rejected (the same bytes as a file taken before: counted once, removed)" in (
         caplog.messages
     )
-    assert [harness.store.snapshot(table) for table in (USER_DATA, REJECTED_ROWS)] == before
+    assert [harness.store.table_version(table) for table in (USER_DATA, REJECTED_ROWS)] == before
     assert harness.delivered(USER_DATA) == LANDED
     assert harness.rejected() == REJECTED
     assert not harness.waiting()
@@ -109,13 +109,13 @@ def test_identity_outlives_a_checkpoint(harness: IngestHarness) -> None:
 def test_nothing_to_take_makes_empty_tables(harness: IngestHarness) -> None:
     assert harness.take(USER_DATA).files == []
     assert [harness.rows(table) for table in (USER_DATA, REJECTED_ROWS)] == [[], []]
-    assert harness.store.snapshot(USER_DATA).version >= 0
+    assert harness.store.table_version(USER_DATA).version >= 0
 
 
 def test_report_and_commit_tell_of_each_file(harness: IngestHarness) -> None:
     harness.drop(USER_DATA, "a.csv", MIXED + "1,Chad,4\n1,,\n")
     harness.take(USER_DATA)
-    ((file,),) = harness.store.metadata(USER_DATA, FILES)
+    ((file,),) = harness.store.commit_metadata(USER_DATA, FILES)
     assert file == {
         "name": "a.csv",
         "outcome": "landed",
@@ -159,7 +159,7 @@ def test_what_died_before_its_commit_is_vacuumed(harness: IngestHarness) -> None
     Ingest(harness.landing, harness.store, harness.parser, retention_hours=0).take(USER_DATA, LOG)
     for table in (USER_DATA, REJECTED_ROWS):
         left = {str(path) for path in harness.store.folder(table).rglob("*.parquet")}
-        assert left == set(harness.store.snapshot(table).files)
+        assert left == set(harness.store.table_version(table).files)
     assert harness.delivered(USER_DATA) == LANDED
 
 
@@ -262,7 +262,7 @@ def test_a_file_that_is_replaced_after_it_was_hashed_ahead(harness: IngestHarnes
     identity = identity_of(replaced)
     harness.take(USER_TOP_ARTISTS)
     assert harness.delivered(USER_TOP_ARTISTS) == [(1, 1, "Drake", 5, None)]
-    assert harness.store.holds(USER_TOP_ARTISTS, identity)
+    assert harness.store.committed_ids(USER_TOP_ARTISTS, [identity])
 
 
 # ---- Later wins -----------------------------------------------------------------------------------------------------
@@ -283,7 +283,7 @@ def test_later_drop_wins_though_the_clock_went_back(harness: IngestHarness) -> N
     folder = harness.store.new_folder(USER_DATA)
     csv_file = harness.drop(USER_DATA, "early.csv", HEADER + "1,Germany,5\n")
     harness.take(USER_DATA)
-    (rows,) = harness.store.snapshot(USER_DATA).files
+    (rows,) = harness.store.table_version(USER_DATA).files
     earlier = pq.read_table(rows)
     shifted = earlier.set_column(4, "ingested_at", pa.array([future], earlier.schema.field("ingested_at").type))
     pq.write_table(shifted, folder / "rows.parquet")
@@ -299,10 +299,10 @@ def test_later_drop_wins_though_the_clock_went_back(harness: IngestHarness) -> N
 def test_update_leaves_the_history_untouched(harness: IngestHarness) -> None:
     harness.drop(USER_DATA, "a.csv", HEADER + "".join(f"{user},Germany,1\n" for user in range(1000)))
     harness.take(USER_DATA)
-    before = {file: seen(file) for file in harness.store.snapshot(USER_DATA).files}
+    before = {file: seen(file) for file in harness.store.table_version(USER_DATA).files}
     harness.drop(USER_DATA, "b.csv", HEADER + "".join(f"{user},Chad,2\n" for user in range(990, 1010)))
     harness.take(USER_DATA)
-    after = harness.store.snapshot(USER_DATA).files
+    after = harness.store.table_version(USER_DATA).files
     assert set(before) < set(after)
     assert len(after) == len(before) + 1
     assert {file: seen(file) for file in before} == before

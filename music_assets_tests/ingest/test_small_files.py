@@ -39,14 +39,14 @@ def drop_many(harness: IngestHarness, number: int = FILES_DROPPED) -> list[Path]
 
 def taken(harness: IngestHarness) -> dict[str, dict]:
     """What the commits of the table tell of each file."""
-    return {file["name"]: file for files in harness.store.metadata(USER_DATA, FILES) for file in files}
+    return {file["name"]: file for files in harness.store.commit_metadata(USER_DATA, FILES) for file in files}
 
 
 def test_few_parquet_files_and_every_row(harness: IngestHarness) -> None:
     """A file each was written, and read by every query."""
     drop_many(harness)
     report = harness.take(USER_DATA)
-    assert len(harness.store.snapshot(USER_DATA).files) == 1
+    assert len(harness.store.table_version(USER_DATA).files) == 1
     assert [file.name for file in report.files] == [f"{user:05}.csv" for user in range(FILES_DROPPED)]
     assert {(file.outcome, file.rows, file.rejects, file.duplicates) for file in report.files} == {("landed", 2, 0, 0)}
     assert harness.delivered(USER_DATA) == sorted(
@@ -125,10 +125,10 @@ def test_same_as_one_by_one(harness: IngestHarness, tmp_path: Path) -> None:
 def test_dropped_again_they_count_once(harness: IngestHarness) -> None:
     drop_many(harness, 50)
     harness.take(USER_DATA)
-    before = harness.store.snapshot(USER_DATA)
+    before = harness.store.table_version(USER_DATA)
     drop_many(harness, 50)
     assert {file.outcome for file in harness.take(USER_DATA).files} == {"duplicate"}
-    assert harness.store.snapshot(USER_DATA) == before
+    assert harness.store.table_version(USER_DATA) == before
     assert not harness.waiting()
 
 

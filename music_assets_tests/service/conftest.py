@@ -20,7 +20,7 @@ from music_assets.data_root import DataRoot
 from music_assets.service.app import create_app
 from music_assets.settings import Settings
 from music_assets.storage.delta import DeltaStore
-from music_assets.storage.published_snapshot import Published, publish
+from music_assets.storage.published_snapshot import PublishedSnapshot, publish
 from music_assets.tables import (
     ARTIST_RANK_IN_COUNTRY,
     COUNTRY_RANK_PER_ARTIST,
@@ -41,7 +41,7 @@ class World:
     """A data root and, as pandas frames, what was put into it."""
 
     root: Path
-    published: Published
+    published: PublishedSnapshot
     users: pd.DataFrame
     tops: pd.DataFrame
     rankings: pd.DataFrame
@@ -79,10 +79,10 @@ def make_world(root: Path, seed: int = 1) -> World:
     return World(root, publish_again(root), users, tops, rankings)
 
 
-def publish_again(root: Path) -> Published:
+def publish_again(root: Path) -> PublishedSnapshot:
     """Publish the tables as they are."""
     store = DeltaStore(DataRoot(root))
-    return publish(DataRoot(root), {table: store.snapshot(table) for table in TABLES}, "200MB", 1)
+    return publish(DataRoot(root), {table: store.table_version(table) for table in TABLES}, "200MB", 1)
 
 
 def current(users: pd.DataFrame, tops: pd.DataFrame) -> pd.DataFrame:

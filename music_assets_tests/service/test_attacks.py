@@ -15,7 +15,7 @@ import pytest
 
 from music_assets.data_root import DataRoot
 from music_assets.service.sandbox.database import Database
-from music_assets.storage.published_snapshot import published
+from music_assets.storage.published_snapshot import newest_snapshot
 from music_assets_tests.service.conftest import Service, World, make_world, serving
 
 READS = [
@@ -489,7 +489,7 @@ def test_second_layer_holds_without_the_first(tmp_path: Path, world: World, stat
     """The connection itself neither reads other files nor writes any (but for one hole, which the process closes)."""
     secret = world.root / "other.csv"
     secret.write_text("hunter2\n", encoding="utf-8")
-    snapshot = published(DataRoot(world.root))
+    snapshot = newest_snapshot(DataRoot(world.root))
     database = Database(str(world.root), 256, 1)
     files = [file for table in snapshot.tables.values() for file in table.files]
     database.use(str(snapshot.path), files, list(snapshot.tables))

@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 from music_assets.data_root import DataRoot
 from music_assets.ingest.batches import FILES, Ingest
 from music_assets.storage.delta import MOST_SMALL_FILES, ConcurrentCommitError, DeltaStore
-from music_assets.storage.published_snapshot import published
+from music_assets.storage.published_snapshot import newest_snapshot
 from music_assets.tables import REJECTED_ROWS, USER_DATA
 from music_assets_tests.support.ingest_harness import LOG, IngestHarness
 from music_assets_tests.support.project import Project
@@ -36,7 +36,7 @@ def append(store: DeltaStore, user: int, rows: int = 1) -> Path:
 
 
 def users(store: DeltaStore, version: int | None = None) -> list[int]:
-    files = store.snapshot(USER_DATA, version).files
+    files = store.table_version(USER_DATA, version).files
     return [user for file in files for user in pq.read_table(file)["user_id"].to_pylist()]
 
 
@@ -49,26 +49,26 @@ def test_few_files_stay_as_they_are(store: DeltaStore) -> None:
     assert not store.compact(USER_DATA)
     for user in range(MOST_SMALL_FILES):
         append(store, user)
-    before = store.snapshot(USER_DATA)
+    before = store.table_version(USER_DATA)
     assert not store.compact(USER_DATA)
-    assert store.snapshot(USER_DATA) == before
+    assert store.table_version(USER_DATA) == before
 
 
 def test_many_files_become_one(store: DeltaStore) -> None:
     """Rows stand in the order in which they came; what is known of the table stays known."""
     for user in range(DROPS):
         append(store, user)
-    before = store.snapshot(USER_DATA)
+    before = store.table_version(USER_DATA)
     assert store.compact(USER_DATA)
-    after = store.snapshot(USER_DATA)
+    after = store.table_version(USER_DATA)
     assert users(store) == list(range(DROPS))
     assert (len(after.files), after.rows, after.latest_ingest) == (1, DROPS, before.latest_ingest)
     assert after.version == before.version + 1
     assert after.size_bytes == Path(after.files[0]).stat().st_size
-    assert store.held(USER_DATA, [f"identity of {user}" for user in range(DROPS)]) == {
+    assert store.committed_ids(USER_DATA, [f"identity of {user}" for user in range(DROPS)]) == {
         f"identity of {user}" for user in range(DROPS)
     }
-    assert store.metadata(USER_DATA, FILES) == [[{"name": f"{user}.csv"}] for user in reversed(range(DROPS))]
+    assert store.commit_metadata(USER_DATA, FILES) == [[{"name": f"{user}.csv"}] for user in reversed(range(DROPS))]
     assert not store.compact(USER_DATA)
 
 
@@ -86,13 +86,13 @@ def test_types_and_statistics_stay(store: DeltaStore) -> None:
         datetime(2024, 1, 1),
         datetime(2024, 1, 1, microsecond=DROPS - 1),
     )
-    (file,) = store.snapshot(USER_DATA).files
+    (file,) = store.table_version(USER_DATA).files
     assert pq.read_schema(file).field("ingested_at").type == pa.timestamp("us")
 
 
 def test_readers_of_the_version_before_go_on(store: DeltaStore) -> None:
     files = [append(store, user) for user in range(DROPS)]
-    version = store.snapshot(USER_DATA).version
+    version = store.table_version(USER_DATA).version
     store.compact(USER_DATA)
     store.vacuum(USER_DATA, 1)
     assert sorted(users(store, version)) == list(range(DROPS))
@@ -106,7 +106,7 @@ def test_full_files_are_not_written_again(store: DeltaStore) -> None:
     for user in range(DROPS):
         append(store, user)
     store.compact(USER_DATA, full_rows=10)
-    after = {Path(file): pq.read_metadata(file).num_rows for file in store.snapshot(USER_DATA).files}
+    after = {Path(file): pq.read_metadata(file).num_rows for file in store.table_version(USER_DATA).files}
     assert sorted(after.values()) == [DROPS - 10, 10, 10]
     assert full in after
     assert sorted(users(store)) == [*range(DROPS), *range(1000, 1010)]
@@ -116,7 +116,7 @@ def test_unseen_until_it_is_committed(store: DeltaStore, monkeypatch: pytest.Mon
     """A process that dies in between leaves the table as it was, and a file for vacuum."""
     for user in range(DROPS):
         append(store, user)
-    before = store.snapshot(USER_DATA)
+    before = store.table_version(USER_DATA)
 
     def die(*_: Any, **__: Any) -> int:
         raise InterruptedError
@@ -125,7 +125,7 @@ def test_unseen_until_it_is_committed(store: DeltaStore, monkeypatch: pytest.Mon
     with pytest.raises(InterruptedError):
         store.compact(USER_DATA)
     survivor = DeltaStore(store.root)
-    assert survivor.snapshot(USER_DATA) == before
+    assert survivor.table_version(USER_DATA) == before
     assert len(survivor.vacuum(USER_DATA, 0)) == 1
     assert survivor.compact(USER_DATA)
     assert users(survivor) == list(range(DROPS))
@@ -184,7 +184,7 @@ def test_every_row_once_through_drops_compaction_checkpoint_and_vacuum(harness: 
         harness.drop(USER_DATA, f"{number}.csv", content)
         ingest.take(USER_DATA, LOG)
     for table in (USER_DATA, REJECTED_ROWS):
-        assert len(harness.store.snapshot(table).files) <= 3
+        assert len(harness.store.table_version(table).files) <= 3
         DeltaTable(str(harness.store.folder(table))).create_checkpoint()
     for number, content in enumerate(contents):
         harness.drop(USER_DATA, f"again {number}.csv", content)
@@ -198,7 +198,7 @@ def test_every_row_once_through_drops_compaction_checkpoint_and_vacuum(harness: 
     assert latest[1:] in ((1, len(contents) - 1), (len(contents) - 1, 7777))
     for table in (USER_DATA, REJECTED_ROWS):
         on_disk = {str(path) for path in harness.store.folder(table).rglob("part-*/*.parquet")}
-        assert on_disk == set(harness.store.snapshot(table).files)
+        assert on_disk == set(harness.store.table_version(table).files)
 
 
 def test_refresh_after_refresh(tmp_path: Path) -> None:
@@ -211,9 +211,9 @@ def test_refresh_after_refresh(tmp_path: Path) -> None:
         report = project.defs.resources["ingest"].take(USER_DATA, LOG)  # type: ignore[index]
         assert [file.outcome for file in report.files] == ["landed"]
     assert project.refresh().success
-    assert len(project.store.snapshot(USER_DATA).files) <= MOST_SMALL_FILES
+    assert len(project.store.table_version(USER_DATA).files) <= MOST_SMALL_FILES
     assert "No CSV file is waiting" in project.tick().skip_message
-    assert published(DataRoot(project.root)).tables[USER_DATA.full_name].rows == 4 + DROPS
+    assert newest_snapshot(DataRoot(project.root)).tables[USER_DATA.full_name].rows == 4 + DROPS
 
 
 # ---- Vacuum spares what is published --------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ def test_published_files_outlive_any_retention(tmp_path: Path) -> None:
     project = Project(tmp_path / "data", retention_hours=0)
     project.drop_both()
     assert project.refresh().success
-    shown = published(DataRoot(project.root))
+    shown = newest_snapshot(DataRoot(project.root))
     ingest: Ingest = project.defs.resources["ingest"]  # type: ignore[index]
     for user in range(10, 10 + DROPS):
         rows = "".join(f"{user},Chad,{plays}\n" for plays in range(200))
@@ -232,7 +232,7 @@ def test_published_files_outlive_any_retention(tmp_path: Path) -> None:
         ingest.take(USER_DATA, LOG)
 
     kept = set(shown.tables[USER_DATA.full_name].files)
-    current = set(project.store.snapshot(USER_DATA).files)
+    current = set(project.store.table_version(USER_DATA).files)
     assert not kept & current
     assert all(Path(file).exists() for table in shown.tables.values() for file in table.files)
     on_disk = {str(path) for path in project.store.folder(USER_DATA).rglob("part-*/*.parquet")}

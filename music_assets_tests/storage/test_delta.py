@@ -44,28 +44,28 @@ def file_of(store: DeltaStore, table: Table, rows: list[dict]) -> Path:
 
 
 def countries(store: DeltaStore, version: int | None = None) -> list[str]:
-    files = store.snapshot(ARTIST_RANK_IN_COUNTRY, version).files
+    files = store.table_version(ARTIST_RANK_IN_COUNTRY, version).files
     return sorted(row["country"] for file in files for row in pq.read_table(file).to_pylist())
 
 
 def test_no_table_yet(store: DeltaStore) -> None:
     for table in TABLES:
-        snapshot = store.snapshot(table)
+        snapshot = store.table_version(table)
         assert (snapshot.version, snapshot.files, snapshot.rows, snapshot.latest_ingest) == (-1, (), 0, None)
-        assert not store.holds(table, "anything")
-        assert store.metadata(table, "files") == []
+        assert not store.committed_ids(table, ["anything"])
+        assert store.commit_metadata(table, "files") == []
         assert store.vacuum(table, 0) == []
 
 
 def test_files_are_unseen_until_they_are_committed(store: DeltaStore) -> None:
     """A reader keeps the snapshot it asked for, whatever is being written."""
     store.append(ARTIST_RANK_IN_COUNTRY, [written(store, "Chad", 2)], [], {})
-    snapshot = store.snapshot(ARTIST_RANK_IN_COUNTRY)
+    snapshot = store.table_version(ARTIST_RANK_IN_COUNTRY)
     more = written(store, "Germany", 3)
-    assert store.snapshot(ARTIST_RANK_IN_COUNTRY) == snapshot
+    assert store.table_version(ARTIST_RANK_IN_COUNTRY) == snapshot
     store.append(ARTIST_RANK_IN_COUNTRY, [more], [], {})
     assert snapshot.rows == sum(pq.read_metadata(file).num_rows for file in snapshot.files) == 2
-    newer = store.snapshot(ARTIST_RANK_IN_COUNTRY)
+    newer = store.table_version(ARTIST_RANK_IN_COUNTRY)
     assert (newer.rows, newer.version) == (5, snapshot.version + 1)
     assert newer.size_bytes == sum(Path(file).stat().st_size for file in newer.files)
 
@@ -80,11 +80,11 @@ def test_replace_makes_the_files_the_whole_content(store: DeltaStore) -> None:
 
 def test_metadata_of_commits(store: DeltaStore) -> None:
     versions = [store.replace(ARTIST_RANK_IN_COUNTRY, [written(store, "x")], {"n": [n]}) for n in range(4)]
-    assert store.metadata(ARTIST_RANK_IN_COUNTRY, "n") == [[3], [2], [1], [0]]
-    assert store.metadata(ARTIST_RANK_IN_COUNTRY, "n", since=versions[1]) == [[3], [2]]
-    assert store.metadata(ARTIST_RANK_IN_COUNTRY, "n", upto=versions[1]) == [[1], [0]]
-    assert store.metadata(ARTIST_RANK_IN_COUNTRY, "n", since=versions[3]) == []
-    assert store.metadata(ARTIST_RANK_IN_COUNTRY, "other") == []
+    assert store.commit_metadata(ARTIST_RANK_IN_COUNTRY, "n") == [[3], [2], [1], [0]]
+    assert store.commit_metadata(ARTIST_RANK_IN_COUNTRY, "n", since=versions[1]) == [[3], [2]]
+    assert store.commit_metadata(ARTIST_RANK_IN_COUNTRY, "n", upto=versions[1]) == [[1], [0]]
+    assert store.commit_metadata(ARTIST_RANK_IN_COUNTRY, "n", since=versions[3]) == []
+    assert store.commit_metadata(ARTIST_RANK_IN_COUNTRY, "other") == []
 
 
 def test_vacuum_removes_what_nothing_refers_to_after_the_retention(store: DeltaStore) -> None:
@@ -158,12 +158,12 @@ def test_two_writers_at_once(store: DeltaStore, exists: bool, kind: str) -> None
 
 def test_identity_is_committed_once(store: DeltaStore) -> None:
     store.append(ARTIST_RANK_IN_COUNTRY, [written(store, "a")], ["x", "y"], {})
-    assert store.holds(ARTIST_RANK_IN_COUNTRY, "y")
-    assert not store.holds(REJECTED_ROWS, "y")
+    assert store.committed_ids(ARTIST_RANK_IN_COUNTRY, ["y"])
+    assert not store.committed_ids(REJECTED_ROWS, ["y"])
     with pytest.raises(ConcurrentCommitError, match="processed_parquet_artist_rank_in_country: the same files"):
         store.append(ARTIST_RANK_IN_COUNTRY, [written(store, "b")], ["z", "y"], {})
     assert countries(store) == ["a"]
-    assert not store.holds(ARTIST_RANK_IN_COUNTRY, "z")
+    assert not store.committed_ids(ARTIST_RANK_IN_COUNTRY, ["z"])
 
 
 def test_identities_before_and_behind_checkpoints(store: DeltaStore) -> None:
@@ -173,9 +173,9 @@ def test_identities_before_and_behind_checkpoints(store: DeltaStore) -> None:
         if number in (1, 3):
             DeltaTable(str(store.folder(ARTIST_RANK_IN_COUNTRY))).create_checkpoint()
     committed = {f"{place} of {number}" for number in range(5) for place in ("first", "second")}
-    assert store.held(ARTIST_RANK_IN_COUNTRY, committed | {"first of 5", "", '"'}) == committed
-    assert store.held(ARTIST_RANK_IN_COUNTRY, []) == set()
-    assert store.held(REJECTED_ROWS, committed) == set()
+    assert store.committed_ids(ARTIST_RANK_IN_COUNTRY, committed | {"first of 5", "", '"'}) == committed
+    assert store.committed_ids(ARTIST_RANK_IN_COUNTRY, []) == set()
+    assert store.committed_ids(REJECTED_ROWS, committed) == set()
     with pytest.raises(ConcurrentCommitError):
         store.append(ARTIST_RANK_IN_COUNTRY, [written(store, "b")], ["first of 1"], {})
 
@@ -190,7 +190,7 @@ def test_history_opens_with_plain_deltalake_and_only_grows(store: DeltaStore, ta
     assert declared.names == [column.name for column in table.columns]
     with pytest.raises((DeltaError, ConcurrentCommitError), match="append-only"):
         store.replace(table, [])
-    assert store.snapshot(table).rows == 1
+    assert store.table_version(table).rows == 1
 
 
 def test_plain_deltalake_reads_the_rows(store: DeltaStore, tmp_path: Path) -> None:
@@ -203,4 +203,4 @@ def test_table_in_a_folder_with_blanks_and_signs(tmp_path: Path) -> None:
     store = DeltaStore(DataRoot(tmp_path / "my data, 100% & [more]+é'#?*"))
     store.replace(ARTIST_RANK_IN_COUNTRY, [written(store, "Chad")])
     assert countries(store) == ["Chad"]
-    assert store.snapshot(USER_DATA).version == -1
+    assert store.table_version(USER_DATA).version == -1

@@ -12,7 +12,7 @@ from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.ingest.batches import LostHistoryError
 from music_assets.ingest.csv_header import BadFileError, check_compression
 from music_assets.service.snapshots import Snapshots
-from music_assets.storage.published_snapshot import NothingPublishedError, published
+from music_assets.storage.published_snapshot import NothingPublishedError, newest_snapshot
 from music_assets.tables import REJECTED_ROWS, USER_DATA, Table
 from music_assets_tests.support.damaged import RAW, SNAPSHOT, empty, garble, log_entry, pointer, snapshot
 from music_assets_tests.support.ingest_harness import LOG, IngestHarness
@@ -26,12 +26,12 @@ MORE = "user_id,country,total_scrobbles\n6,Malta,1\n"
 
 @pytest.mark.parametrize("cause", SNAPSHOT)
 def test_the_last_good_snapshot_serves(root: Path, cause: str, caplog: pytest.LogCaptureFixture) -> None:
-    newest, older = published(DataRoot(root)).data_version, sorted((root / "music_db").glob("*.duckdb"))[0].stem
+    newest, older = newest_snapshot(DataRoot(root)).data_version, sorted((root / "music_db").glob("*.duckdb"))[0].stem
     inflict, where = SNAPSHOT[cause]
     damaged = inflict(where(root))
     expected = newest if "pointer" in cause else older.removeprefix("music_db-")
     with caplog.at_level(logging.WARNING):
-        assert published(DataRoot(root)).data_version == expected
+        assert newest_snapshot(DataRoot(root)).data_version == expected
     assert str(damaged) in caplog.text and "music-assets rebuild" in caplog.text
 
 
@@ -56,7 +56,7 @@ def test_nothing_whole_is_left(root: Path) -> None:
     with pytest.raises(
         NothingPublishedError, match=r"No published snapshot is whole: .*current\.json.*music-assets reb"
     ):
-        published(DataRoot(root))
+        newest_snapshot(DataRoot(root))
 
 
 def test_a_garbled_pointer_of_every_kind_is_told(root: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_garbled_pointer_of_every_kind_is_told(root: Path) -> None:
         b"[" * 9999,
     ):
         pointer(root).write_bytes(content)
-        assert published(DataRoot(root)).path.is_file()
+        assert newest_snapshot(DataRoot(root)).path.is_file()
 
 
 # ---- Logs of history ------------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def test_a_restored_log_goes_on(root: Path) -> None:
     assert not project.refresh().success
     entry.write_bytes(kept)
     assert project.refresh().success
-    assert project.store.snapshot(USER_DATA).rows == 6
+    assert project.store.table_version(USER_DATA).rows == 6
 
 
 # ---- Bombs ----------------------------------------------------------------------------------------------------------

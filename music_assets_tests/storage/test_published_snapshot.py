@@ -17,10 +17,10 @@ from music_assets.storage.delta import DeltaStore
 from music_assets.storage.published_snapshot import (
     INPUTS,
     NothingPublishedError,
-    Published,
+    PublishedSnapshot,
     Publisher,
     connect,
-    published,
+    newest_snapshot,
 )
 from music_assets.tables import (
     ARTIST_EMBEDDING,
@@ -83,7 +83,7 @@ def snapshots(root: DataRoot) -> list[str]:
 
 def test_nothing_published(tmp_path: Path) -> None:
     with pytest.raises(NothingPublishedError, match=r"Nothing is published below .*run the job refresh_rankings"):
-        published(DataRoot(tmp_path))
+        newest_snapshot(DataRoot(tmp_path))
 
 
 def test_every_table_under_its_full_name(store: DeltaStore, publisher: Publisher) -> None:
@@ -162,9 +162,9 @@ def test_published_tells_what_is_in_it(store: DeltaStore, publisher: Publisher) 
     version = add_user(store, 1)
     ranked = rank(store, {"user_data": version})
     result = publisher.publish()
-    assert published(store.root) == result
+    assert newest_snapshot(store.root) == result
     assert result.tables["raw_parquet_user_data"].version == version
-    assert result.tables["raw_parquet_user_data"].files == store.snapshot(USER_DATA).files
+    assert result.tables["raw_parquet_user_data"].files == store.table_version(USER_DATA).files
     shown = result.tables["processed_parquet_artist_rank_in_country"]
     assert (shown.version, shown.rows, shown.files) == (ranked, 3, ())
 
@@ -192,7 +192,7 @@ def test_rows_that_the_rankings_have_not_seen_are_not_shown(store: DeltaStore, p
     store.replace(
         COUNTRY_RANK_PER_ARTIST,
         [file_of(store, COUNTRY_RANK_PER_ARTIST, [])],
-        {INPUTS: {"artist_rank_in_country": store.snapshot(ARTIST_RANK_IN_COUNTRY).version}},
+        {INPUTS: {"artist_rank_in_country": store.table_version(ARTIST_RANK_IN_COUNTRY).version}},
     )
     publisher.publish()
     assert ask(store.root, "SELECT user_id FROM raw_parquet_user_data ORDER BY 1") == [(1,), (2,), (3,)]
@@ -206,7 +206,7 @@ def test_pointer_is_whole_at_any_time(store: DeltaStore, publisher: Publisher) -
         begun = pointer.read(10)
         second = publisher.publish()
         assert json.loads(begun + pointer.read())["file"] == first.path.name
-    assert published(store.root).path == second.path
+    assert newest_snapshot(store.root).path == second.path
     assert second.data_version > first.data_version
     assert not list((store.root.snapshots).glob(".*"))
 
@@ -222,7 +222,7 @@ def test_publishing_at_once_goes_one_after_the_other(store: DeltaStore) -> None:
     with ThreadPoolExecutor(4) as workers:
         made = list(workers.map(lambda _: Publisher(store, "200MB", 1).publish(), range(8)))
     newest = max(made, key=lambda each: each.data_version)
-    assert published(store.root) == newest
+    assert newest_snapshot(store.root) == newest
     assert len({each.data_version for each in made}) == len(made)
     assert newest.path.name in snapshots(store.root)
     assert len(snapshots(store.root)) == 2
@@ -246,7 +246,7 @@ def test_a_version_is_later_than_the_one_before_though_the_clock_went_back(
         first.path.rename(first.path.with_name(f"music_db-{day.replace('-', '')}T235959.999999Z.duckdb"))
     last = publisher.publish()
     assert last.data_version == "30000101T000000.000000Z"
-    assert published(store.root) == last
+    assert newest_snapshot(store.root) == last
     assert last.path.exists()
 
 
@@ -261,7 +261,7 @@ def test_snapshot_in_use_is_kept(store: DeltaStore, publisher: Publisher) -> Non
     assert snapshots(store.root) == [newer[-1], last.path.name]
 
 
-def reading(snapshot: Published) -> subprocess.Popen[str]:
+def reading(snapshot: PublishedSnapshot) -> subprocess.Popen[str]:
     """Start a process that has the snapshot open until its standard input is closed."""
     process = subprocess.Popen(
         [sys.executable, "-c", READ_UNTIL_CLOSED, str(snapshot.path)],

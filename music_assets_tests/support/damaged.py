@@ -57,7 +57,7 @@ def parquet(table: Table) -> Callable[[Path], Path]:
     """Return a function from a data root to the last parquet file that was added to the table."""
 
     def last_added(root: Path) -> Path:
-        files = map(Path, DeltaStore(DataRoot(root)).snapshot(table).files)
+        files = map(Path, DeltaStore(DataRoot(root)).table_version(table).files)
         return max(files, key=lambda path: path.stat().st_mtime_ns)
 
     return last_added

@@ -91,7 +91,7 @@ class IngestHarness:
     def rows(self, table: Table, *columns: str) -> list[tuple[Any, ...]]:
         """The rows of the newest snapshot, as they stand in its files; of these columns, or of all."""
         names = list(columns) or [column.name for column in table.columns]
-        rows = [row for file in self.store.snapshot(table).files for row in pq.read_table(file).to_pylist()]
+        rows = [row for file in self.store.table_version(table).files for row in pq.read_table(file).to_pylist()]
         return [tuple(row[name] for name in names) for row in rows]
 
     def delivered(self, table: Table) -> list[tuple[Any, ...]]:
@@ -105,7 +105,8 @@ class IngestHarness:
     def rank(self) -> None:
         """Compute and commit both rankings, as the assets do."""
         read = {
-            table: self.engine.read(table, self.store.snapshot(table).files) for table in (USER_DATA, USER_TOP_ARTISTS)
+            table: self.engine.read(table, self.store.table_version(table).files)
+            for table in (USER_DATA, USER_TOP_ARTISTS)
         }
         artists = rankings.artist_rank_in_country(
             store=self.store,
@@ -115,7 +116,7 @@ class IngestHarness:
             user_top_artists=read[USER_TOP_ARTISTS],
         )
         self._replace(ARTIST_RANK_IN_COUNTRY, artists)
-        ranked = self.engine.read(ARTIST_RANK_IN_COUNTRY, self.store.snapshot(ARTIST_RANK_IN_COUNTRY).files)
+        ranked = self.engine.read(ARTIST_RANK_IN_COUNTRY, self.store.table_version(ARTIST_RANK_IN_COUNTRY).files)
         self._replace(COUNTRY_RANK_PER_ARTIST, rankings.country_rank_per_artist(ranked))
 
     def _replace(self, table: Table, rows: Any) -> None:

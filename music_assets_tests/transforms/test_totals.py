@@ -7,7 +7,7 @@ import ibis
 from hypothesis import example, given
 
 from music_assets.engines.base import Engine
-from music_assets.storage.delta import Snapshot
+from music_assets.storage.delta import TableVersion
 from music_assets.tables import ARTIST_RANK_IN_COUNTRY, USER_DATA, USER_TOP_ARTISTS
 from music_assets.transforms.rankings import artist_rank_in_country
 from music_assets.transforms.totals import Covered, Earlier, totals_now
@@ -36,7 +36,7 @@ class Totals:
 
     def rank(self, largest_share: float = 1e9) -> list[tuple]:
         engine, store = self.root.engine, self.root.store
-        snapshots = [store.snapshot(table) for table in (USER_DATA, USER_TOP_ARTISTS)]
+        snapshots = [store.table_version(table) for table in (USER_DATA, USER_TOP_ARTISTS)]
         users, top_artists = (
             engine.read(table, snapshot.files)
             for table, snapshot in zip((USER_DATA, USER_TOP_ARTISTS), snapshots, strict=True)
@@ -46,7 +46,7 @@ class Totals:
         store.replace(
             ARTIST_RANK_IN_COUNTRY, engine.write(artist_rank_in_country(totals), ARTIST_RANK_IN_COUNTRY, folder)
         )
-        ranking = engine.read(ARTIST_RANK_IN_COUNTRY, store.snapshot(ARTIST_RANK_IN_COUNTRY).files)
+        ranking = engine.read(ARTIST_RANK_IN_COUNTRY, store.table_version(ARTIST_RANK_IN_COUNTRY).files)
         self.earlier = _earlier(ranking, *snapshots)
         return self.root.rows(ARTIST_RANK_IN_COUNTRY)
 
@@ -58,7 +58,7 @@ class Totals:
         self.earlier = Earlier(totals.union(marked), self.earlier.covered)
 
 
-def _earlier(ranking: ibis.Table, users: Snapshot, top_artists: Snapshot) -> Earlier | None:
+def _earlier(ranking: ibis.Table, users: TableVersion, top_artists: TableVersion) -> Earlier | None:
     if not users.latest_ingest or not top_artists.latest_ingest:
         return None
     return Earlier(

@@ -37,7 +37,7 @@ def artist_rank_in_country(
     """
 
     def repeated(table: Table) -> ir.Table:
-        return repeated_users(reader.read(table, store.snapshot(table).files), table)
+        return repeated_users(reader.read(table, store.table_version(table).files), table)
 
     earlier = earlier_totals(store, engine)
     return rankings.artist_rank_in_country(totals_now(user_data, user_top_artists, earlier, engine.cache, repeated))

@@ -26,7 +26,7 @@ def _raw_asset(table: Table) -> dg.AssetsDefinition:
             report = ingest.take(table, context.log)
         except (IngestRunningError, ConcurrentCommitError) as error:
             raise dg.Failure(str(error), allow_retries=False) from None
-        snapshot = ingest.store.snapshot(table)
+        snapshot = ingest.store.table_version(table)
         return dg.MaterializeResult(
             metadata={**table_metadata(table, snapshot, time.monotonic() - begun), **ingest_metadata(report)}
         )

@@ -19,7 +19,7 @@ import orjson
 import music_assets
 from music_assets.service.problems import ProblemError
 from music_assets.service.sandbox import frames
-from music_assets.storage.published_snapshot import NothingPublishedError, Published
+from music_assets.storage.published_snapshot import NothingPublishedError, PublishedSnapshot
 
 GRACE_SECONDS = 1.0
 """How long past its timeout a query may go on before its worker is killed: the engine stops most by itself."""
@@ -64,7 +64,13 @@ class Pool:
     """The workers of one service. `newest` tells the snapshot a query is to see."""
 
     def __init__(
-        self, root: Path, newest: Callable[[], Published], workers: int, threads: int, memory_mb: int, queue: int
+        self,
+        root: Path,
+        newest: Callable[[], PublishedSnapshot],
+        workers: int,
+        threads: int,
+        memory_mb: int,
+        queue: int,
     ) -> None:
         self._newest = newest
         self._greeting = {"root": str(root), "threads": threads, "memory_mb": memory_mb}
@@ -202,7 +208,7 @@ class Pool:
                 raise ProblemError(told["code"], told["detail"], position=told["position"])
         raise FileNotFoundError(self._newest().path)
 
-    def _request(self, worker: "_Worker", snapshot: Published) -> dict[str, Any]:
+    def _request(self, worker: "_Worker", snapshot: PublishedSnapshot) -> dict[str, Any]:
         if worker.version == snapshot.data_version:
             return {}
         files = [file for table in snapshot.tables.values() for file in table.files]

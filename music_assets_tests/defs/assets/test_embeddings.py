@@ -21,7 +21,7 @@ from music_assets.embedding.word2vec_spark import SparkTrainer
 from music_assets.sample_data.generator import artist_cluster, user_clusters
 from music_assets.settings import Settings
 from music_assets.storage.delta import DeltaStore
-from music_assets.storage.published_snapshot import Publisher, connect, published
+from music_assets.storage.published_snapshot import Publisher, connect, newest_snapshot
 from music_assets.tables import ARTIST_EMBEDDING, EMBEDDING_TABLES, USER_EMBEDDING, USER_TOP_ARTISTS, Table
 from music_assets_tests.service.conftest import serving
 from music_assets_tests.support.planted import same_cluster_share
@@ -196,11 +196,11 @@ def test_training_never_starts_automatically(tmp_path: Path) -> None:
 
 def test_refresh_does_not_change_embeddings(copy: Trained) -> None:
     records = [copy.instance.get_latest_materialization_event(key).run_id for key in KEYS]
-    earlier = published(DataRoot(copy.root)).tables
+    earlier = newest_snapshot(DataRoot(copy.root)).tables
     drop(copy.root, 150, seed=3)
     refresh(copy.root, copy.instance)
     assert [copy.instance.get_latest_materialization_event(key).run_id for key in KEYS] == records
-    later = published(DataRoot(copy.root)).tables
+    later = newest_snapshot(DataRoot(copy.root)).tables
     for table in EMBEDDING_TABLES:
         assert later[table.full_name] == earlier[table.full_name]
     for name in ("raw_parquet_user_top_artists", "processed_parquet_country_rank_per_artist"):
@@ -210,11 +210,11 @@ def test_refresh_does_not_change_embeddings(copy: Trained) -> None:
 def test_vectors_of_two_trainings_are_never_published_together(copy: Trained) -> None:
     """A training is killed after it has committed the artists, and a refresh publishes: the users do not match."""
     store = DeltaStore(DataRoot(copy.root))
-    content = store.snapshot(ARTIST_EMBEDDING)
+    content = store.table_version(ARTIST_EMBEDDING)
     newer = store.new_folder(ARTIST_EMBEDDING) / "rows.parquet"
     newer.write_bytes(Path(content.files[0]).read_bytes())
     store.replace(ARTIST_EMBEDDING, [newer], {"inputs": {}})
-    assert store.snapshot(ARTIST_EMBEDDING).version == 2
+    assert store.table_version(ARTIST_EMBEDDING).version == 2
     shown = Publisher(store, "200MB").publish().tables
     assert [shown[table.full_name].version for table in EMBEDDING_TABLES] == [1, 1]
 
@@ -229,7 +229,7 @@ def test_training_without_rows_fails_and_writes_nothing(tmp_path: Path) -> None:
         message = failure_message(run_job(tmp_path, TRAIN_EMBEDDINGS, instance))
     assert "No user has an artist yet" in message
     assert "refresh_rankings" in message
-    assert [DeltaStore(DataRoot(tmp_path)).snapshot(table).version for table in EMBEDDING_TABLES] == [-1, -1]
+    assert [DeltaStore(DataRoot(tmp_path)).table_version(table).version for table in EMBEDDING_TABLES] == [-1, -1]
     assert not (tmp_path / "music_db").exists()
 
 

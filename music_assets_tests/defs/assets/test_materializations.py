@@ -8,7 +8,7 @@ import pytest
 
 from music_assets.data_root import DataRoot
 from music_assets.engines.base import Engine
-from music_assets.storage.published_snapshot import published
+from music_assets.storage.published_snapshot import newest_snapshot
 from music_assets.tables import PUBLISHED_TABLES, RANKING_TABLES, RAW_TABLES, TABLES, USER_DATA, USER_TOP_ARTISTS
 from music_assets_tests.support.project import TOP_ARTISTS, USERS, Project
 
@@ -88,7 +88,7 @@ def test_the_published_snapshot_tells_every_column_of_every_table(shown) -> None
 
 
 def test_the_published_snapshot_tells_its_version_and_tables(shown, project: Project) -> None:
-    assert shown["music_db"]["table version"] == published(DataRoot(project.root)).data_version
+    assert shown["music_db"]["table version"] == newest_snapshot(DataRoot(project.root)).data_version
     assert "| processed_parquet_artist_rank_in_country | 1 | 5 |" in shown["music_db"]["tables"]
 
 
@@ -165,4 +165,4 @@ def test_a_run_without_a_drop_publishes_the_same_again(project: Project, shown) 
         if event.asset_key.path[-1] == "user_data"
     )
     assert (taken["files taken"].value, taken["dagster/row_count"].value) == ("none", 4)
-    assert project.store.snapshot(USER_DATA).version == 1
+    assert project.store.table_version(USER_DATA).version == 1
