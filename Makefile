@@ -31,6 +31,7 @@ lint: $(INSTALLED)  ## Lint, format check, types, and whether Dagster can load t
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/dagster definitions validate -m music_assets.definitions
 
 PYTEST := $(BIN)/pytest -n auto --dist loadgroup --no-loadscope-reorder
@@ -67,4 +68,4 @@ up: $(INSTALLED)  ## Start the web UI and the daemon; Ctrl-C stops them.
 	$(BIN)/music-assets up
 
 clean:  ## Remove what the other targets made.
-	rm -rf $(VENV) .dagster_home demo build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage
+	rm -rf $(VENV) .dagster_home demo build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis .coverage

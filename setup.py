@@ -13,6 +13,8 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["music_assets", "music_assets.*"]),
+    # In the repository these are symbolic links to the files at the top level; a wheel gets copies.
+    package_data={"music_assets.runtime": ["dagster.yaml", "workspace.yaml"]},
     install_requires=[
         # Orchestration: assets, jobs, sensors, the daemon and the web UI.
         "dagster>=1.13,<1.14",
@@ -83,9 +85,12 @@ setup(
             "scikit-learn>=1.6,<2",
             # Lint, format, types.
             "ruff>=0.17,<0.18",
+            "import-linter>=2.17,<3",
             "mypy>=2.4,<3",
             "types-requests>=2.32,<3",
             "pandas-stubs>=2.2,<4",
+            # Builds the wheel in a test, without the network.
+            "setuptools>=77",
             # `dg check defs`.
             "dagster-dg-cli>=1.13,<1.14",
         ],

@@ -17,7 +17,7 @@ from benchmarks.results import OURS
 from benchmarks.running import Entrant
 from music_assets.data_root import DataRoot
 from music_assets.defs.jobs import REFRESH_RANKINGS
-from music_assets.runtime.up import project_folder
+from music_assets.runtime.dagster_home import INSTANCE_FILE
 from music_assets.settings import PREFIX
 from music_assets.storage.published_snapshot import connect
 from music_assets.tables import RANKING_TABLES
@@ -99,7 +99,7 @@ class Ours:
 
     def _make_home(self, folder: Path) -> None:
         DataRoot(folder).dagster_home.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(project_folder() / "dagster.yaml", DataRoot(folder).dagster_home / "dagster.yaml")
+        shutil.copyfile(INSTANCE_FILE, DataRoot(folder).dagster_home / INSTANCE_FILE.name)
 
 
 def _full_name(name: str) -> str:

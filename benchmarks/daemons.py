@@ -25,8 +25,8 @@ from benchmarks.running import Entrant, Setting
 from benchmarks.services import OurService, Question, free_port
 from music_assets.data_root import DataRoot
 from music_assets.defs.jobs import REFRESH_RANKINGS
+from music_assets.runtime.dagster_home import INSTANCE_FILE, WORKSPACE_FILE
 from music_assets.runtime.launcher import CLOCK_SECONDS, WORKER
-from music_assets.runtime.up import project_folder
 from music_assets.settings import PREFIX, Settings
 
 SENSOR_INTERVAL: int = Settings.model_fields["sensor_interval"].default
@@ -111,7 +111,7 @@ class EmptyDaemon:
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "drops").mkdir(parents=True)
         DataRoot(folder).dagster_home.mkdir()
-        shutil.copyfile(project_folder() / "dagster.yaml", DataRoot(folder).dagster_home / "dagster.yaml")
+        shutil.copyfile(INSTANCE_FILE, DataRoot(folder).dagster_home / INSTANCE_FILE.name)
         return folder
 
     def command(self, folder: Path, http: int, web: int) -> Command:
@@ -236,7 +236,7 @@ def _listens(port: int) -> bool | None:
 
 def _launch(folder: Path) -> None:
     """Launch a run without a drop."""
-    workspace = ["-w", str(project_folder() / "workspace.yaml")]
+    workspace = ["-w", str(WORKSPACE_FILE)]
     environment = {f"{PREFIX}DATA": str(folder), "DAGSTER_HOME": str(DataRoot(folder).dagster_home)}
     command = [sys.executable, "-m", "dagster", "job", "launch", "-j", REFRESH_RANKINGS, *workspace]
     run(Command(command, environment), folder.with_suffix(".launch.log"))

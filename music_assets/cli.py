@@ -24,6 +24,8 @@ from music_assets.engines.java import JavaMissingError, check_java
 from music_assets.ingest.csv_header import BadFileError
 from music_assets.ingest.landing import Landing
 from music_assets.runtime import up as local
+from music_assets.runtime.dagster_home import prepare_dagster_home
+from music_assets.runtime.ports import PortError, check_port
 from music_assets.settings import Settings, SettingsError, settings
 from music_assets.storage.published_snapshot import NothingPublishedError, newest_snapshot
 from music_assets.tables import EMBEDDING_TABLES, PUBLISHED_TABLES, Table
@@ -199,17 +201,14 @@ def rebuild() -> None:
 
     try:
         run(_able_settings(), lambda line: out.print(_escaped(line), highlight=False, soft_wrap=True))
-    except (RebuildError, local.ProjectNotFoundError) as error:
+    except RebuildError as error:
         raise _fail(str(error)) from None
 
 
 @app.command()
 def home() -> None:
     """Print the DAGSTER_HOME of the data root, made ready: export DAGSTER_HOME="$(music-assets home)"."""
-    try:
-        out.print(str(local.dagster_home(_root())), highlight=False, soft_wrap=True)
-    except local.ProjectNotFoundError as error:
-        raise _fail(str(error)) from None
+    out.print(str(prepare_dagster_home(_root())), highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -223,14 +222,14 @@ def up(
     Landing(root).prepare()
     try:
         with local.up_lock(root, address):
-            local.check_port(host, port, "--port")
-            local.check_port(chosen.host, chosen.port, "MUSIC_ASSETS_PORT")
+            check_port(host, port, "--port")
+            check_port(chosen.host, chosen.port, "MUSIC_ASSETS_PORT")
             err.print(f"data root      [bold]{_escaped(root)}[/]", highlight=False, soft_wrap=True)
             err.print(f"web UI         [bold]{address}[/]", highlight=False)
             err.print(f"query service  [bold]http://{chosen.host}:{chosen.port}[/]", highlight=False)
             err.print("stop           Ctrl-C")
             code = local.run_all(root, host, port)
-    except (local.ProjectNotFoundError, local.PortError, local.AlreadyUpError) as error:
+    except (PortError, local.AlreadyUpError) as error:
         raise _fail(str(error)) from None
     raise typer.Exit(code)
 
@@ -257,7 +256,7 @@ def demo(
     _able_settings()
     try:
         show.run(data.absolute(), users, out)
-    except (show.DemoError, local.ProjectNotFoundError) as error:
+    except show.DemoError as error:
         raise _fail(str(error)) from None
 
 

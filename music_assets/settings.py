@@ -1,6 +1,7 @@
 """Every environment variable the project reads, checked once. Nothing else reads the environment."""
 
 import json
+import os
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -137,6 +138,27 @@ class Settings(BaseSettings):
     query_queue: int = Field(
         64, ge=0, description="Queries that may wait for a process; further ones are told to come back (503)."
     )
+
+
+class ForeignVariables(BaseSettings):
+    """Environment variables of other programs that the project respects. Empty means not set."""
+
+    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True)
+
+    dagster_home: Annotated[Path, AfterValidator(_absolute)] | None = None
+    java_home: Path | None = None
+    lang: str = "C.UTF-8"
+
+
+def child_environment(**changes: str) -> dict[str, str]:
+    """Return the environment for a child process: this process's, with changes."""
+    return {**os.environ, **changes}
+
+
+def set_variables_unless_set(**defaults: str) -> None:
+    """Set variables that a library reads when it is imported, except those that the user has set."""
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
 
 
 @cache

@@ -1,9 +1,10 @@
 """Whether this machine has the Java that Spark needs. Checked before anything of Spark is imported."""
 
-import os
 import re
 import shutil
 import subprocess
+
+from music_assets.settings import ForeignVariables
 
 MINIMUM_JAVA = 17
 
@@ -14,8 +15,8 @@ class JavaMissingError(Exception):
 
 def check_java() -> None:
     """Raise JavaMissingError unless the Java that Spark would start, from JAVA_HOME or else the PATH, is new enough."""
-    home = os.environ.get("JAVA_HOME")
-    java = f"{home}/bin/java" if home else shutil.which("java")
+    home = ForeignVariables().java_home
+    java = home / "bin/java" if home else shutil.which("java")
     if java is None:
         raise _missing("There is no java on the PATH, and JAVA_HOME is not set")
     try:

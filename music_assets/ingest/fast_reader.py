@@ -5,7 +5,6 @@ are too short and ambiguous line ends; in the rows written, values that are miss
 possible defect the file is read by the exact reader instead, so that a false alarm only costs time.
 """
 
-import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from music_assets.ingest.cleaning import BLANKS
 from music_assets.ingest.csv_header import CsvFile, open_csv
 from music_assets.ingest.csv_records import MAXIMUM_ROW_LENGTH
 from music_assets.ingest.daemon_thread import run_in_thread
+from music_assets.settings import set_variables_unless_set
 from music_assets.storage.parquet import COMPRESSION, COMPRESSION_LEVEL, ROW_GROUP_ROWS
 from music_assets.tables import INGESTED_AT, SOURCE_FILE, Column
 
@@ -137,9 +137,9 @@ def _count_separators(rows: Bytes, quotes: Positions) -> int:
 
 
 def _convert(csv_file: CsvFile, target: Path, threads: int | None) -> None:
-    os.environ.setdefault("POLARS_CSV_CHUNK_SIZE", str(CHUNK_BYTES))
+    set_variables_unless_set(POLARS_CSV_CHUNK_SIZE=str(CHUNK_BYTES))
     if threads:
-        os.environ.setdefault("POLARS_MAX_THREADS", str(threads))
+        set_variables_unless_set(POLARS_MAX_THREADS=str(threads))
     import polars as pl  # takes 0.2 s, which runs without new files save
 
     types = csv_file.table.schema.to_polars()

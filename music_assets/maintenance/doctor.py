@@ -26,7 +26,7 @@ from music_assets.defs.sensors import DROP_SENSOR, UNFINISHED
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.engines.java import JavaMissingError, check_java
 from music_assets.ingest.landing import REASON_SUFFIX, DroppedFile, Landing, printable
-from music_assets.runtime.up import home_folder
+from music_assets.runtime.dagster_home import find_dagster_home
 from music_assets.settings import SECRETS, Settings
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.integrity import DamagedFile, damaged_files, stray_files
@@ -336,7 +336,7 @@ def _served(settings: Settings, snapshot: PublishedSnapshot) -> Iterator[Finding
 
 
 def _dagster(settings: Settings) -> Iterator[Finding]:
-    home = home_folder(DataRoot(settings.data))
+    home = find_dagster_home(DataRoot(settings.data))
     if not (home / "dagster.yaml").is_file():
         yield _note("Dagster", f"nothing has run yet with {home}", "Run `music-assets up`.")
         return

@@ -14,7 +14,7 @@ from music_assets.defs.build import build_definitions
 from music_assets.defs.jobs import REFRESH_RANKINGS, TRAIN_EMBEDDINGS
 from music_assets.defs.sensors import UNFINISHED
 from music_assets.maintenance.doctor import how_to_mend
-from music_assets.runtime.up import dagster_home
+from music_assets.runtime.dagster_home import prepare_dagster_home
 from music_assets.settings import Settings
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.integrity import damaged_files
@@ -37,7 +37,7 @@ def rebuild(settings: Settings, say: Say) -> None:
     root = DataRoot(settings.data)
     store = DeltaStore(root)
     _check_raw(store)
-    with dg.DagsterInstance.from_config(str(dagster_home(root))) as instance:
+    with dg.DagsterInstance.from_config(str(prepare_dagster_home(root))) as instance:
         _check_idle(instance)
         for group in (RANKING_TABLES, EMBEDDING_TABLES, (REJECTED_ROWS,)):
             _move_damaged(store, group, say)

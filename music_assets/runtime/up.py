@@ -1,78 +1,21 @@
 """Everything on this machine: where Dagster's home is, and running web UI, daemon and query service together."""
 
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from types import FrameType
 
 from music_assets.data_root import DataRoot, LockHeldError, acquire_lock
-from music_assets.settings import PREFIX
+from music_assets.runtime.dagster_home import WORKSPACE_FILE, prepare_dagster_home
+from music_assets.settings import PREFIX, child_environment
 
 STOP_SECONDS = 20
 LOOK_SECONDS = 0.2
 DEV_IS_SUPERSEDED = "ignore:Function `dev_command` is superseded"
 """`dg dev` starts the same services, but wants a project in the current folder, whatever DAGSTER_HOME says."""
-
-
-class ProjectNotFoundError(Exception):
-    """workspace.yaml and dagster.yaml are neither in the current folder nor beside the package."""
-
-
-def project_folder() -> Path:
-    """Return the folder that holds workspace.yaml and dagster.yaml: the current one, or the checkout's.
-
-    Raises ProjectNotFoundError where there is none.
-    """
-    candidates = (Path.cwd(), Path(__file__).resolve().parents[2])
-    for folder in candidates:
-        if (folder / "workspace.yaml").is_file() and (folder / "dagster.yaml").is_file():
-            return folder
-    raise ProjectNotFoundError(
-        f"workspace.yaml and dagster.yaml are neither in {candidates[0]} nor in {candidates[1]}. "
-        "Change into the project's folder, and run the command there."
-    )
-
-
-def home_folder(root: DataRoot) -> Path:
-    """Return the folder of Dagster's history of runs: DAGSTER_HOME where that is set, else one in the data root."""
-    configured = os.environ.get("DAGSTER_HOME")
-    return Path(configured).absolute() if configured else root.dagster_home
-
-
-def dagster_home(root: DataRoot) -> Path:
-    """Return the folder of Dagster's history of runs for a data root, made ready with the project's dagster.yaml.
-
-    A dagster.yaml in a DAGSTER_HOME is left alone.
-    """
-    folder = home_folder(root)
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (os.environ.get("DAGSTER_HOME") and (folder / "dagster.yaml").exists()):
-        shutil.copyfile(project_folder() / "dagster.yaml", folder / "dagster.yaml")
-    return folder
-
-
-class PortError(Exception):
-    """A port is taken already."""
-
-
-def check_port(host: str, port: int, option: str) -> None:
-    """Try to listen on the port that the option names.
-
-    Raises PortError where that fails: what listens there would say so only after all else has started.
-    """
-    try:
-        socket.create_server((host, port)).close()
-    except OSError as error:
-        raise PortError(
-            f"Cannot listen on {host}, port {port}: {error.strerror}. Is it running already? "
-            f"Otherwise name another port with {option}."
-        ) from None
 
 
 class AlreadyUpError(Exception):
@@ -106,18 +49,17 @@ def run_all(root: DataRoot, host: str, port: int) -> int:
     Returns the exit code of the one that ended, 0 if stopped. Nothing stays behind: each is a process group of its own,
     which is stopped as a whole.
     """
-    workspace, home = project_folder() / "workspace.yaml", dagster_home(root)
-    dagster = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace), "-h", host, "-p", str(port)]
+    home = prepare_dagster_home(root)
+    dagster = [sys.executable, "-m", "dagster", "dev", "-w", str(WORKSPACE_FILE), "-h", host, "-p", str(port)]
     dagster += ["--log-level", "warning"]  # else each look of a sensor writes two lines, and runs drown in them
     service = [sys.executable, "-m", "music_assets", "serve"]
     reached_at = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104  Everywhere includes this machine.
-    environment = {
-        "PYTHONWARNINGS": DEV_IS_SUPERSEDED,
-        **os.environ,
+    changes = {
         f"{PREFIX}DATA": str(root),
         f"{PREFIX}DAGSTER_URL": f"http://{reached_at}:{port}",
         "DAGSTER_HOME": str(home),
     }
+    environment = {"PYTHONWARNINGS": DEV_IS_SUPERSEDED, **child_environment(**changes)}
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # ignored: by nohup
             signal.signal(number, _interrupt)

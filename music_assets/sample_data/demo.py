@@ -1,6 +1,5 @@
 """The demo: made-up data through the real job, and what came out of it on the screen."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -15,9 +14,9 @@ from rich.text import Text
 from music_assets.data_root import DataRoot
 from music_assets.defs.jobs import REFRESH_RANKINGS
 from music_assets.ingest.landing import Landing
-from music_assets.runtime.up import project_folder
+from music_assets.runtime.dagster_home import INSTANCE_FILE
 from music_assets.sample_data.generator import generate
-from music_assets.settings import PREFIX
+from music_assets.settings import PREFIX, child_environment
 from music_assets.storage.published_snapshot import connect, newest_snapshot
 
 COUNTRY = "Germany"
@@ -73,20 +72,15 @@ def _empty(root: Path) -> None:
 def _run_job(root: Path) -> None:
     home = DataRoot(root).dagster_home
     command = ["job", "execute", "-m", "music_assets.definitions", "-j", REFRESH_RANKINGS]
-    environment = {
-        **os.environ,
-        f"{PREFIX}DATA": str(root),
-        f"{PREFIX}SETTLE_SECONDS": "0",
-        "DAGSTER_HOME": str(home),
-    }
+    changes = {f"{PREFIX}DATA": str(root), f"{PREFIX}SETTLE_SECONDS": "0", "DAGSTER_HOME": str(home)}
     home.mkdir()
-    shutil.copyfile(project_folder() / "dagster.yaml", home / "dagster.yaml")
+    shutil.copyfile(INSTANCE_FILE, home / INSTANCE_FILE.name)
     log = root / "job.log"
     with log.open("wb") as sink:
         ended = subprocess.run(  # noqa: S603
             [sys.executable, "-m", "dagster", *command],
-            cwd=project_folder(),
-            env=environment,
+            cwd=home,
+            env=child_environment(**changes),
             stdout=sink,
             stderr=subprocess.STDOUT,
             check=False,

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,17 +15,12 @@ import httpx
 import pytest
 
 from music_assets.data_root import DataRoot
+from music_assets.runtime.ports import free_port
 from music_assets.storage.published_snapshot import newest_snapshot
 from music_assets_tests.support.training import drop, refresh
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE = 120
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """`music-assets up` for real: daemon, web server and sensor, watched over GraphQL and through the published tables."""
 
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import pytest
 import requests
 
 from music_assets.data_root import DataRoot
+from music_assets.runtime.ports import free_port
 from music_assets.sample_data.generator import generate
 from music_assets.storage.published_snapshot import connect, newest_snapshot
 from music_assets_tests.end_to_end.conftest import BIN, PATIENCE, Shell, plain_environment
@@ -74,12 +74,6 @@ class Station:
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
         with connect(DataRoot(self.root)) as connection:
             return connection.execute(sql).fetchall()
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def is_up(address: str) -> bool:

@@ -16,7 +16,7 @@ from music_assets.data_root import DataRoot, exclusive_lock
 from music_assets.defs.jobs import REFRESH_RANKINGS
 from music_assets.maintenance import doctor
 from music_assets.maintenance.doctor import Finding, Level, examine
-from music_assets.runtime.up import dagster_home
+from music_assets.runtime.dagster_home import prepare_dagster_home
 from music_assets.settings import Settings, settings
 from music_assets.tables import ARTIST_RANK_IN_COUNTRY, REJECTED_ROWS, USER_DATA, USER_TOP_ARTISTS
 from music_assets_tests.support.damaged import DERIVED, RAW, SNAPSHOT
@@ -161,7 +161,7 @@ def test_locks_and_leftovers_are_told(root: Path) -> None:
 class TestDagster:
     @pytest.fixture
     def instance(self, root: Path) -> Iterator[dg.DagsterInstance]:
-        with dg.DagsterInstance.from_config(str(dagster_home(DataRoot(root)))) as instance:
+        with dg.DagsterInstance.from_config(str(prepare_dagster_home(DataRoot(root)))) as instance:
             yield instance
 
     def test_nothing_has_run(self, root: Path) -> None:

@@ -11,7 +11,7 @@ from music_assets.data_root import DataRoot
 from music_assets.defs.jobs import REFRESH_RANKINGS
 from music_assets.maintenance.doctor import Level, examine
 from music_assets.maintenance.rebuild import RebuildError, rebuild
-from music_assets.runtime.up import dagster_home
+from music_assets.runtime.dagster_home import prepare_dagster_home
 from music_assets.settings import Settings
 from music_assets.storage.published_snapshot import connect
 from music_assets.tables import RANKING_TABLES, USER_DATA
@@ -65,7 +65,7 @@ def test_everything_computed_may_be_gone(root: Path) -> None:
 
 def test_it_stands_in_the_history_of_runs(root: Path) -> None:
     rebuilt(root)
-    with dg.DagsterInstance.from_config(str(dagster_home(DataRoot(root)))) as instance:
+    with dg.DagsterInstance.from_config(str(prepare_dagster_home(DataRoot(root)))) as instance:
         (run,) = instance.get_runs()
         assert (run.job_name, run.status) == (REFRESH_RANKINGS, dg.DagsterRunStatus.SUCCESS)
         keys = [dg.AssetKey(table.asset_key) for table in RANKING_TABLES] + [dg.AssetKey("music_db")]
@@ -117,7 +117,7 @@ def test_without_rows_there_is_nothing_to_rebuild_from(tmp_path: Path) -> None:
 
 @pytest.fixture
 def running(root: Path) -> Iterator[dg.DagsterRun]:
-    with dg.DagsterInstance.from_config(str(dagster_home(DataRoot(root)))) as instance:
+    with dg.DagsterInstance.from_config(str(prepare_dagster_home(DataRoot(root)))) as instance:
         job = Project(root).defs.resolve_job_def(REFRESH_RANKINGS)
         yield instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from contextlib import suppress
@@ -11,6 +10,8 @@ from typing import Any
 
 import pyspark
 import requests
+
+from music_assets.runtime.ports import free_port
 
 HOST = "127.0.0.1"
 PATIENCE = 120
@@ -25,7 +26,7 @@ class Cluster:
     def __init__(self, folder: Path, workers: int = 2, worker_memory: str = "1g") -> None:
         self.folder = folder
         self.worker_memory = worker_memory
-        self.port, self.web_port = _free_port(), _free_port()
+        self.port, self.web_port = free_port(), free_port()
         self.wanted = workers
         self.processes: list[subprocess.Popen[bytes]] = []
 
@@ -100,8 +101,3 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def _free_port() -> int:
-    with socket.create_server((HOST, 0)) as server:
-        return server.getsockname()[1]

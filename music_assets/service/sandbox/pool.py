@@ -5,7 +5,6 @@ A query that finds every worker busy waits in a queue; beyond the queue's length
 
 import asyncio
 import logging
-import os
 import socket
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import orjson
 import music_assets
 from music_assets.service.problems import ProblemError
 from music_assets.service.sandbox import frames
+from music_assets.settings import ForeignVariables
 from music_assets.storage.published_snapshot import NothingPublishedError, PublishedSnapshot
 
 GRACE_SECONDS = 1.0
@@ -311,7 +311,7 @@ class _Worker:
                     "PYTHONPATH": str(Path(music_assets.__file__).parents[1]),
                     "MALLOC_ARENA_MAX": "2",
                     "ARROW_DEFAULT_MEMORY_POOL": "system",
-                    "LANG": os.environ.get("LANG", "C.UTF-8"),
+                    "LANG": ForeignVariables().lang,
                 },
                 cwd="/",
             )
