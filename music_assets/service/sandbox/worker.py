@@ -24,9 +24,9 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sock = socket.socket(fileno=int(sys.argv[1]))
     settings = frames.receive(sock)
-    libraries = [Path(place) for place in ("/usr", "/lib", "/lib64", "/proc", "/sys", sys.prefix, sys.base_prefix)]
-    package = Path(__file__).parents[3]
-    limits.forbid_files_and_network([*libraries, package, Path(settings["root"])])
+    system = ("/usr", "/lib", "/lib64", "/proc", "/sys", sys.prefix, sys.base_prefix)
+    packages = sys.path[1:]  # may be outside of the prefix; the first is the working folder, `/`
+    limits.forbid_files_and_network(map(Path, (*system, *packages, settings["root"])))
 
     from music_assets.service.sandbox.database import (
         Database,  # Its libraries start threads: they come after the limits.
