@@ -39,6 +39,7 @@ SLOW = (
     "end_to_end/test_spark.py::test_the_job_survives_a_worker_that_is_killed",
     "end_to_end/test_training_over_http.py::*",
     "end_to_end/test_up.py::test_a_second_one_is_refused_until_the_first_is_gone",
+    "end_to_end/test_wheel.py::*",
     "faults/test_kills.py::*",
     "faults/test_recovery.py::*",
     "faults/test_two_of_everything.py::*",
