@@ -16,11 +16,10 @@ from benchmarks.processes import Command
 from benchmarks.results import OURS
 from benchmarks.running import Entrant
 from music_assets.data_root import DataRoot
-from music_assets.defs.jobs import REFRESH_RANKINGS
 from music_assets.runtime.dagster_home import INSTANCE_FILE
 from music_assets.settings import PREFIX
 from music_assets.storage.published_snapshot import connect
-from music_assets.tables import RANKING_TABLES
+from music_assets.tables import RANKING_TABLES, REFRESH_RANKINGS
 
 PEERS = Path(__file__).parent / "peers"
 IMMUTABLE = (".parquet", ".duckdb")

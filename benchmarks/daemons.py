@@ -24,10 +24,10 @@ from benchmarks.results import OURS
 from benchmarks.running import Entrant, Setting
 from benchmarks.services import OurService, Question, free_port
 from music_assets.data_root import DataRoot
-from music_assets.defs.jobs import REFRESH_RANKINGS
 from music_assets.runtime.dagster_home import INSTANCE_FILE, WORKSPACE_FILE
 from music_assets.runtime.launcher import CLOCK_SECONDS, WORKER
 from music_assets.settings import PREFIX, Settings
+from music_assets.tables import REFRESH_RANKINGS
 
 SENSOR_INTERVAL: int = Settings.model_fields["sensor_interval"].default
 LOOK_SECONDS = 0.2

@@ -24,12 +24,11 @@ import duckdb
 
 from music_assets.data_root import DataRoot
 from music_assets.defs.build import build_definitions
-from music_assets.defs.jobs import REFRESH_RANKINGS
 from music_assets.ingest.landing import Landing
 from music_assets.settings import Settings
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.published_snapshot import connect
-from music_assets.tables import RAW_TABLES, REJECTED_ROWS, TABLES, USER_DATA, USER_TOP_ARTISTS
+from music_assets.tables import RAW_TABLES, REFRESH_RANKINGS, REJECTED_ROWS, TABLES, USER_DATA, USER_TOP_ARTISTS
 
 Result = TypeVar("Result")
 USERS_IN_DROP = 20

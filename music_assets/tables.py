@@ -299,3 +299,8 @@ CURRENT_VIEWS = {CURRENT_USER_DATA: USER_DATA, CURRENT_USER_TOP_ARTISTS: USER_TO
 """The views that only `music_db` has: the current rows of a raw table, without `source_file` and `ingested_at`."""
 PUBLISHED_TABLES = (*TABLES, *CURRENT_VIEWS)
 """Everything that `music_db` holds."""
+
+REFRESH_RANKINGS = "refresh_rankings"
+"""Name of the job that loads waiting CSV files, computes the rankings and publishes `music_db`."""
+TRAIN_EMBEDDINGS = "train_embeddings"
+"""Name of the job that trains the embeddings and publishes `music_db`."""

@@ -2,10 +2,8 @@
 
 import dagster as dg
 
-from music_assets.tables import EMBEDDING_TABLES, RANKING_TABLES, RAW_TABLES
+from music_assets.tables import EMBEDDING_TABLES, RANKING_TABLES, RAW_TABLES, REFRESH_RANKINGS, TRAIN_EMBEDDINGS
 
-REFRESH_RANKINGS = "refresh_rankings"
-TRAIN_EMBEDDINGS = "train_embeddings"
 JOB_TAG = "music_assets/job"
 """Tag of a run by which dagster.yaml lets one run of each job go at a time."""
 

@@ -13,11 +13,10 @@ from urllib.parse import urlsplit
 
 import dagster as dg
 
-from music_assets.defs.jobs import REFRESH_RANKINGS
 from music_assets.ingest.landing import DroppedFile, Landing
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.published_snapshot import NothingPublishedError, newest_snapshot
-from music_assets.tables import RAW_TABLES, Table
+from music_assets.tables import RAW_TABLES, REFRESH_RANKINGS, Table
 
 DROP_SENSOR = "csv_drop_sensor"
 WORK_TAG = "music_assets/work"
@@ -152,7 +151,7 @@ def csv_drop_sensor(
         job_name=REFRESH_RANKINGS,
         minimum_interval_seconds=interval_seconds - EARLY_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Starts refresh_rankings when complete CSV files wait in the drop folders.",
+        description=f"Starts {REFRESH_RANKINGS} when complete CSV files wait in the drop folders.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         landing.prepare()

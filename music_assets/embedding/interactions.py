@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import scipy  # scipy.sparse is imported on first use; most runs never need it
 
+from music_assets.tables import REFRESH_RANKINGS
+
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
@@ -67,7 +69,7 @@ def read_interactions(batches: Iterable[pa.RecordBatch]) -> Interactions:
         artists.append(codes[names.indices.to_numpy()])
         weights.append(batch.column("weight").to_numpy().astype(np.uint8))
     if not indices:
-        raise ValueError("No user has an artist yet. Drop both CSV files and run the job refresh_rankings first.")
+        raise ValueError(f"No user has an artist yet. Drop both CSV files and run the job {REFRESH_RANKINGS} first.")
     return _index(np.concatenate(users), np.concatenate(artists), np.concatenate(weights), pa.array(list(indices)))
 
 

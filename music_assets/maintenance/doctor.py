@@ -21,7 +21,6 @@ from packaging.requirements import Requirement
 
 from music_assets.data_root import DataRoot, is_locked
 from music_assets.defs.checks import CHECKS, Subject, Thresholds
-from music_assets.defs.jobs import REFRESH_RANKINGS, TRAIN_EMBEDDINGS
 from music_assets.defs.sensors import DROP_SENSOR, UNFINISHED
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.engines.java import JavaMissingError, check_java
@@ -38,7 +37,16 @@ from music_assets.storage.published_snapshot import (
     pointer_files,
     read_pointer,
 )
-from music_assets.tables import EMBEDDING_TABLES, RANKING_TABLES, RAW_TABLES, REJECTED_ROWS, TABLES, Table
+from music_assets.tables import (
+    EMBEDDING_TABLES,
+    RANKING_TABLES,
+    RAW_TABLES,
+    REFRESH_RANKINGS,
+    REJECTED_ROWS,
+    TABLES,
+    TRAIN_EMBEDDINGS,
+    Table,
+)
 
 SHOWN_VERSIONS = ("dagster", "duckdb", "deltalake", "ibis-framework", "pyarrow")
 CHECKED_ROWS = 5_000_000
@@ -205,7 +213,7 @@ def _drops(settings: Settings) -> Iterator[Finding]:
             age = time.time() - waiting[0].modified_ns / 1e9
             size = sum(file.size for file in waiting)
             told = f"{_counted(waiting, 'file')} of {_size(size)}, the oldest {_age(age)} old"
-            yield _note(subject, told, "The daemon takes them, or the job refresh_rankings.")
+            yield _note(subject, told, f"The daemon takes them, or the job {REFRESH_RANKINGS}.")
         if landing.folder(table).is_dir() and (ignored := landing.ignored(table)):
             yield _note(subject, f"not looked at: {'; '.join(ignored)}", "Only regular files are taken: copy it there.")
 

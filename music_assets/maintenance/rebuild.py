@@ -11,7 +11,6 @@ import dagster as dg
 
 from music_assets.data_root import DataRoot
 from music_assets.defs.build import build_definitions
-from music_assets.defs.jobs import REFRESH_RANKINGS, TRAIN_EMBEDDINGS
 from music_assets.defs.sensors import UNFINISHED
 from music_assets.maintenance.doctor import how_to_mend
 from music_assets.runtime.dagster_home import prepare_dagster_home
@@ -19,7 +18,15 @@ from music_assets.settings import Settings
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.integrity import damaged_files
 from music_assets.storage.published_snapshot import newest_snapshot
-from music_assets.tables import EMBEDDING_TABLES, RANKING_TABLES, RAW_TABLES, REJECTED_ROWS, Table
+from music_assets.tables import (
+    EMBEDDING_TABLES,
+    RANKING_TABLES,
+    RAW_TABLES,
+    REFRESH_RANKINGS,
+    REJECTED_ROWS,
+    TRAIN_EMBEDDINGS,
+    Table,
+)
 
 Say = Callable[[str], None]
 QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}

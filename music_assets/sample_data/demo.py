@@ -12,12 +12,12 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from music_assets.data_root import DataRoot
-from music_assets.defs.jobs import REFRESH_RANKINGS
 from music_assets.ingest.landing import Landing
 from music_assets.runtime.dagster_home import INSTANCE_FILE
 from music_assets.sample_data.generator import generate
 from music_assets.settings import PREFIX, child_environment
 from music_assets.storage.published_snapshot import connect, newest_snapshot
+from music_assets.tables import REFRESH_RANKINGS
 
 COUNTRY = "Germany"
 ARTIST = "Drake"

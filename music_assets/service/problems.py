@@ -6,6 +6,8 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
+from music_assets.tables import REFRESH_RANKINGS
+
 MEDIA_TYPE = "application/problem+json"
 KINDS = {
     "bad-request": (400, "The request cannot be understood"),
@@ -58,7 +60,7 @@ ADVICE = {
     "rate-limited": "Wait as long as Retry-After says.",
     "internal": "Tell the operator the request id.",
     "busy": "Ask again after the seconds in Retry-After.",
-    "nothing-published": "Drop the two CSV files and run the job refresh_rankings, then ask again.",
+    "nothing-published": f"Drop the two CSV files and run the job {REFRESH_RANKINGS}, then ask again.",
     "no-dagster": "Start the Dagster web UI (music-assets up), or mend MUSIC_ASSETS_DAGSTER_URL; then ask again.",
 }
 """What to do about each kind."""

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import httpx
 
-from music_assets.defs.jobs import TRAIN_EMBEDDINGS
 from music_assets.service.problems import ProblemError
+from music_assets.tables import TRAIN_EMBEDDINGS
 
 SECONDS = 20.0
 """How long Dagster may take to answer."""

@@ -20,7 +20,8 @@ import duckdb
 from music_assets.data_root import DataRoot, durable_write, exclusive_lock, sync
 from music_assets.storage.current_views import create_current_view
 from music_assets.storage.delta import DeltaStore, TableVersion
-from music_assets.tables import CURRENT_VIEWS, EMBEDDING_TABLES, RANKING_TABLES, TABLES, Table
+from music_assets.storage.sql import column_type, identifier, literal
+from music_assets.tables import CURRENT_VIEWS, EMBEDDING_TABLES, RANKING_TABLES, REFRESH_RANKINGS, TABLES, Table
 
 LOG = logging.getLogger(__name__)
 KEPT_VERSIONS = 2
@@ -86,7 +87,7 @@ def newest_snapshot(root: DataRoot) -> PublishedSnapshot:
     if damage:
         raise NothingPublishedError(f"No published snapshot is whole: {'; '.join(damage)}. {MEND}")
     raise NothingPublishedError(
-        f"Nothing is published below {root} yet. Drop the two CSV files and run the job refresh_rankings."
+        f"Nothing is published below {root} yet. Drop the two CSV files and run the job {REFRESH_RANKINGS}."
     )
 
 
@@ -251,11 +252,11 @@ def _build(
     try:
         for table, snapshot in snapshots.items():
             connection.execute(_definition(table, snapshot))
-            connection.execute(f"COMMENT ON {_kind(table, snapshot)} {table.full_name} IS {_text(table.description)}")
+            connection.execute(f"COMMENT ON {_kind(table, snapshot)} {table.full_name} IS {literal(table.description)}")
         current = {}
         for view, raw in CURRENT_VIEWS.items():
             create_current_view(connection, view, raw)
-            connection.execute(f"COMMENT ON VIEW {view.full_name} IS {_text(view.description)}")
+            connection.execute(f"COMMENT ON VIEW {view.full_name} IS {literal(view.description)}")
             rows = connection.execute(f"SELECT count(*) FROM {view.full_name}").fetchall()[0][0]
             current[view.full_name] = PublishedTable(snapshots[raw].version, rows, (), snapshots[raw].table_id)
         connection.execute("CHECKPOINT")
@@ -267,30 +268,17 @@ def _build(
 
 def _definition(table: Table, snapshot: TableVersion) -> str:
     if not snapshot.files:
-        columns = ", ".join(f'"{column.name}" {_DUCKDB_TYPES[column.type]}' for column in table.columns)
+        columns = ", ".join(f"{identifier(name)} {column_type(kind)}" for name, kind in table.schema.items())
         return f"CREATE TABLE {table.full_name} ({columns})"
-    names = ", ".join(f'"{column.name}"' for column in table.columns)
-    files = ", ".join(_text(escape(file)) for file in snapshot.files)
+    names = ", ".join(map(identifier, table.schema))
+    files = ", ".join(literal(escape(file)) for file in snapshot.files)
     unsorted = table.sort_by and len(snapshot.files) > 1  # an engine writes each file sorted
     order = f" ORDER BY {', '.join(table.sort_by)}" if unsorted else ""
     return f"CREATE {_kind(table, snapshot)} {table.full_name} AS SELECT {names} FROM read_parquet([{files}]){order}"
 
 
-_DUCKDB_TYPES = {
-    "int32": "INTEGER",
-    "int64": "BIGINT",
-    "float64": "DOUBLE",
-    "string": "VARCHAR",
-    "timestamp(6)": "TIMESTAMP",
-}
-
-
 def _kind(table: Table, snapshot: TableVersion) -> str:
     return "VIEW" if _is_view(table, snapshot) else "TABLE"
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
 
 
 def _tell(result: PublishedSnapshot, pointer: Path) -> None:

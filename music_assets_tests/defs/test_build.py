@@ -11,10 +11,10 @@ from music_assets.data_root import DataRoot
 from music_assets.defs.assets import OWNERS
 from music_assets.defs.build import build_definitions
 from music_assets.defs.checks import CHECKS
-from music_assets.defs.jobs import JOB_TAG, REFRESH_RANKINGS, TRAIN_EMBEDDINGS
+from music_assets.defs.jobs import JOB_TAG
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.settings import Settings
-from music_assets.tables import EMBEDDING_TABLES
+from music_assets.tables import EMBEDDING_TABLES, REFRESH_RANKINGS, TRAIN_EMBEDDINGS
 from music_assets_tests.conftest import need_java
 
 UPSTREAM = {

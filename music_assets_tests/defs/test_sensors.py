@@ -11,10 +11,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from music_assets.defs.jobs import REFRESH_RANKINGS
 from music_assets.defs.sensors import WORK_TAG, AlertError, EndedRun, RetryPolicy, Work, decide
 from music_assets.ingest.landing import DroppedFile
-from music_assets.tables import RAW_TABLES, USER_DATA, USER_TOP_ARTISTS
+from music_assets.tables import RAW_TABLES, REFRESH_RANKINGS, USER_DATA, USER_TOP_ARTISTS
 from music_assets_tests.support.project import TOP_ARTISTS, USERS, Project
 
 NOW = 1_000_000.0

@@ -14,8 +14,8 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from signal import Signals
 
-from music_assets.defs.jobs import REFRESH_RANKINGS
 from music_assets.settings import PREFIX
+from music_assets.tables import REFRESH_RANKINGS
 from music_assets_tests.faults.points import Point, arm, count_arrivals
 
 REPOSITORY = Path(__file__).parents[2]

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from music_assets.data_root import DataRoot
-from music_assets.defs.jobs import TRAIN_EMBEDDINGS
 from music_assets.storage.published_snapshot import connect
+from music_assets.tables import TRAIN_EMBEDDINGS
 from music_assets_tests.faults.points import Point
 from music_assets_tests.faults.runs import Arrival, Home, ended
 from music_assets_tests.faults.state import published_rows

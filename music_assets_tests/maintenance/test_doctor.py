@@ -13,12 +13,11 @@ from typer.testing import CliRunner
 
 from music_assets import cli
 from music_assets.data_root import DataRoot, exclusive_lock
-from music_assets.defs.jobs import REFRESH_RANKINGS
 from music_assets.maintenance import doctor
 from music_assets.maintenance.doctor import Finding, Level, examine
 from music_assets.runtime.dagster_home import prepare_dagster_home
 from music_assets.settings import Settings, settings
-from music_assets.tables import ARTIST_RANK_IN_COUNTRY, REJECTED_ROWS, USER_DATA, USER_TOP_ARTISTS
+from music_assets.tables import ARTIST_RANK_IN_COUNTRY, REFRESH_RANKINGS, REJECTED_ROWS, USER_DATA, USER_TOP_ARTISTS
 from music_assets_tests.support.damaged import DERIVED, RAW, SNAPSHOT
 from music_assets_tests.support.disk import small_disk
 from music_assets_tests.support.project import Project

@@ -8,13 +8,12 @@ import dagster as dg
 import pytest
 
 from music_assets.data_root import DataRoot
-from music_assets.defs.jobs import REFRESH_RANKINGS
 from music_assets.maintenance.doctor import Level, examine
 from music_assets.maintenance.rebuild import RebuildError, rebuild
 from music_assets.runtime.dagster_home import prepare_dagster_home
 from music_assets.settings import Settings
 from music_assets.storage.published_snapshot import connect
-from music_assets.tables import RANKING_TABLES, USER_DATA
+from music_assets.tables import RANKING_TABLES, REFRESH_RANKINGS, USER_DATA
 from music_assets_tests.support.damaged import DERIVED, RAW, SNAPSHOT
 from music_assets_tests.support.project import RANKED_ARTISTS, Project
 

@@ -10,12 +10,11 @@ import pyarrow.parquet as pq
 
 from music_assets.data_root import DataRoot
 from music_assets.defs.build import build_definitions
-from music_assets.defs.jobs import REFRESH_RANKINGS
 from music_assets.engines.base import Engine
 from music_assets.ingest.landing import Landing
 from music_assets.settings import Settings
 from music_assets.storage.delta import DeltaStore
-from music_assets.tables import USER_DATA, USER_TOP_ARTISTS, Table
+from music_assets.tables import REFRESH_RANKINGS, USER_DATA, USER_TOP_ARTISTS, Table
 
 USERS = "user_id,country,total_scrobbles\n1,Germany,90\n2,France,50\n3,Germany,10\n4,,7\n"
 TOP_ARTISTS = (

@@ -7,10 +7,10 @@ import dagster as dg
 
 from music_assets.data_root import DataRoot
 from music_assets.defs.build import build_definitions
-from music_assets.defs.jobs import REFRESH_RANKINGS, TRAIN_EMBEDDINGS
 from music_assets.ingest.landing import Landing
 from music_assets.sample_data.generator import generate
 from music_assets.settings import Settings
+from music_assets.tables import REFRESH_RANKINGS, TRAIN_EMBEDDINGS
 
 
 def run_job(root: Path, job: str, instance: dg.DagsterInstance, **config: Any) -> dg.ExecuteInProcessResult:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from music_assets.service.formats import UnsupportedTypeError, columns_of
 from music_assets.service.sandbox.gate import CATALOG, Gate, GateError, Verdict, explained
+from music_assets.storage.sql import literal
 
 ROWS_PER_BATCH = 10_000
 REMEMBERED_VERDICTS = 1024
@@ -80,7 +81,7 @@ class Database:
         """
         connection = duckdb.connect(":memory:", config=self._config())
         try:
-            connection.execute(f"ATTACH {_text(path)} AS {CATALOG} (READ_ONLY)")
+            connection.execute(f"ATTACH {literal(path)} AS {CATALOG} (READ_ONLY)")
             connection.execute(f"USE {CATALOG}")
             for name, value in self._locks(files).items():
                 connection.execute(f"SET {name} = {value}")
@@ -115,7 +116,7 @@ class Database:
             "late_materialization_max_rows": "0",
             "streaming_buffer_size": "'1MB'",
             "TimeZone": "'UTC'",
-            "allowed_paths": "[" + ", ".join(map(_text, files)) + "]",
+            "allowed_paths": "[" + ", ".join(map(literal, files)) + "]",
             "enable_external_access": "false",
             "allowed_configs": "['max_execution_time']",
             "lock_configuration": "true",
@@ -225,7 +226,3 @@ def _position(sql: str, location: int | None) -> dict[str, Any] | None:
         "column": len(before) - line_start + 1,
         "near": sql[len(before) : len(before) + 40],
     }
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

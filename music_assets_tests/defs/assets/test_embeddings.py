@@ -15,14 +15,21 @@ import pytest
 from music_assets.data_root import DataRoot, exclusive_lock
 from music_assets.defs.assets.embeddings import BEATS_POPULARITY, TrainingConfig
 from music_assets.defs.build import build_definitions
-from music_assets.defs.jobs import REFRESH_RANKINGS, TRAIN_EMBEDDINGS
 from music_assets.embedding.word2vec import Hyperparameters
 from music_assets.embedding.word2vec_spark import SparkTrainer
 from music_assets.sample_data.generator import artist_cluster, user_clusters
 from music_assets.settings import Settings
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.published_snapshot import Publisher, connect, newest_snapshot
-from music_assets.tables import ARTIST_EMBEDDING, EMBEDDING_TABLES, USER_EMBEDDING, USER_TOP_ARTISTS, Table
+from music_assets.tables import (
+    ARTIST_EMBEDDING,
+    EMBEDDING_TABLES,
+    REFRESH_RANKINGS,
+    TRAIN_EMBEDDINGS,
+    USER_EMBEDDING,
+    USER_TOP_ARTISTS,
+    Table,
+)
 from music_assets_tests.service.conftest import serving
 from music_assets_tests.support.planted import same_cluster_share
 from music_assets_tests.support.training import drop, refresh, run_job, train
