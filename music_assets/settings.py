@@ -1,7 +1,11 @@
-"""Every environment variable the project reads, checked once. Nothing else reads the environment."""
+"""The settings, read from environment variables. No other module reads the environment.
+
+`python -m music_assets.settings` prints docs/configuration.md.
+"""
 
 import json
 import os
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,9 +14,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, HttpUrl, SecretStr,
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "MUSIC_ASSETS_"
-SPARK_MEMORY = r"(?i)^\d+[kmgt]b?$"
-SparkKey = Annotated[str, StringConstraints(pattern=r"^spark\.")]
+MEMORY_SIZE = r"(?i)^\d+(\.\d+)?\s*(KB|MB|GB|TB|KiB|MiB|GiB|TiB)$"
+SPARK_MEMORY_SIZE = r"(?i)^\d+[kmgt]b?$"
 SECRETS = ("alert_webhook", "api_keys", "spark_conf")
+"""Settings whose values are never printed."""
 
 
 def _absolute(path: Path) -> Path:
@@ -23,69 +28,64 @@ def _from_json(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) else value
 
 
-def _data_root(path: Path) -> Path:
-    """Refuse what the storage libraries misread in a path: one reads an address into it, another a pattern."""
-    odd = sorted({character for character in str(path) if character in "%?\\" or not character.isprintable()})
-    if odd:
-        raise ValueError(f"the path of the data root may not hold {', '.join(map(repr, odd))}")
+def _without_special_characters(path: Path) -> Path:
+    """Refuse characters that DuckDB, Delta Lake or Spark read as a pattern or as an escape in an address."""
+    special = sorted({character for character in str(path) if character in "%?\\" or not character.isprintable()})
+    if special:
+        raise ValueError(f"the path of the data root contains {', '.join(map(repr, special))}, which is not supported")
     return path
 
 
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+SparkKey = Annotated[str, StringConstraints(pattern=r"^spark\.")]
+
+
 class SettingsError(Exception):
-    """A setting has a value that cannot be used. The message names it, and says what fits."""
+    """A setting is invalid. The message names the variable and what is expected."""
 
 
 class Settings(BaseSettings):
-    """The settings. Each is read from the environment variable `MUSIC_ASSETS_<NAME>`."""
+    """The settings. Each is read from the environment variable `MUSIC_ASSETS_<NAME>`; empty means not set."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", env_ignore_empty=True)
 
-    data: Annotated[Path, AfterValidator(_absolute), AfterValidator(_data_root)] = Field(
-        Path("data"), description="The data root: the folder that holds drops, tables and snapshots."
-    )
-    memory_limit: str = Field(
-        "800MB",
-        pattern=r"(?i)^\d+(\.\d+)?\s*(KB|MB|GB|TB|KiB|MiB|GiB|TiB)$",
-        description="The memory DuckDB may use in a run before it spills to disk, such as `800MB` or `4GiB`.",
-    )
-    threads: int | None = Field(
-        None, ge=1, description="Threads DuckDB, and Polars, may use in a run. Empty: one per core."
+    data: Annotated[AbsolutePath, AfterValidator(_without_special_characters)] = Field(
+        Path("data"), description="Data root: the folder of drops, tables and snapshots."
     )
     engine: Literal["duckdb", "spark"] = Field(
-        "duckdb", description="What computes: `duckdb` inside the process, or `spark`, which needs Java 17 or later."
+        "duckdb", description="Compute engine: `duckdb`, in process, or `spark`, which requires Java 17 or later."
     )
+    memory_limit: str = Field(
+        "800MB", pattern=MEMORY_SIZE, description="Memory DuckDB may use in a run before it spills to disk."
+    )
+    threads: int | None = Field(None, ge=1, description="Threads of DuckDB and Polars in a run. Default: one per core.")
     spark_master: str = Field(
         "local[*]",
         pattern=r"^(local(\[.+\])?|yarn|(spark|k8s)://.+)$",
-        description="Master of Spark: `local[*]`, `spark://HOST:7077`, `yarn` or `k8s://https://HOST:PORT`.",
+        description="Spark master: `local[*]`, `spark://HOST:7077`, `yarn` or `k8s://https://HOST:PORT`.",
     )
     spark_driver_memory: str = Field(
-        "1g", pattern=SPARK_MEMORY, description="Memory of Spark's driver, which runs beside the job, such as `1g`."
+        "1g", pattern=SPARK_MEMORY_SIZE, description="Memory of the Spark driver, which runs on the machine of the run."
     )
     spark_executor_memory: str = Field(
-        "1g", pattern=SPARK_MEMORY, description="Memory of each of Spark's executors on a cluster, such as `4g`."
+        "1g", pattern=SPARK_MEMORY_SIZE, description="Memory of each Spark executor on a cluster."
     )
     spark_shuffle_partitions: int | None = Field(
-        None, ge=1, description="Partitions of a shuffle of Spark. Empty: as many as the size of the data asks for."
+        None, ge=1, description="Number of Spark shuffle partitions. Default: derived from the size of the data."
     )
     spark_conf: Annotated[dict[SparkKey, str], NoDecode, BeforeValidator(_from_json)] = Field(
-        {}, description='Any further settings of Spark, as JSON: `{"spark.executor.cores": "2"}`.'
+        {}, description='Further Spark configuration, as JSON: `{"spark.executor.cores": "2"}`.'
     )
     sensor_interval: int = Field(
-        5, ge=5, description="Seconds between two looks of `csv_drop_sensor`, 5 at least: the daemon comes by every 5."
+        5, ge=5, description="Seconds between two evaluations of `csv_drop_sensor`, at least 5."
     )
-    settle_seconds: float = Field(
-        2.0,
-        ge=0,
-        allow_inf_nan=False,
-        description="Seconds for which a dropped file must not have changed before it counts as complete.",
+    settle_seconds: NonNegative = Field(
+        2.0, description="Seconds for which a dropped file must not change before it counts as complete."
     )
-    max_attempts: int = Field(5, ge=1, description="How often the sensor starts a refresh for the same files at most.")
-    retry_pause: float = Field(
-        30.0,
-        ge=0,
-        allow_inf_nan=False,
-        description="Seconds before the second attempt; each further pause is twice the one before.",
+    max_attempts: int = Field(5, ge=1, description="Maximum number of runs the sensor starts for the same files.")
+    retry_pause: NonNegative = Field(
+        30.0, description="Seconds before the second attempt; the pause doubles with every further attempt."
     )
     reject_warn_share: float = Field(
         0.01, ge=0, le=1, description="Share of rejected rows above which the check `reject_share` warns."
@@ -94,86 +94,108 @@ class Settings(BaseSettings):
         0.20,
         ge=0,
         le=1,
-        description="Share of rejected rows above which `reject_share` fails and nothing is published.",
+        description="Share of rejected rows above which the check `reject_share` fails and nothing is published.",
     )
-    retention_hours: float = Field(
-        24.0,
-        ge=0,
-        allow_inf_nan=False,
-        description="Hours for which parquet files that no table refers to any more are kept.",
+    retention_hours: NonNegative = Field(
+        24.0, description="Hours until parquet files that no table refers to are deleted."
     )
     alert_webhook: HttpUrl | None = Field(
-        None, description="Address that gets a JSON POST when a run fails. Empty: the log only."
+        None, description="URL that receives a JSON POST when a run fails. Default: failures are only logged."
     )
     host: str = Field(
         "127.0.0.1",
-        description="Address the query service listens on. Without API keys it must be this machine's own.",
+        description="Address the query service listens on. Without API keys only a loopback address is allowed.",
     )
-    port: int = Field(8000, ge=0, le=65535, description="Port the query service listens on. 0: any free one.")
+    port: int = Field(8000, ge=0, le=65535, description="Port the query service listens on; 0 for any free port.")
     api_keys: SecretStr = Field(
         SecretStr(""),
-        description="API keys of the query service as `NAME:DIGEST`, separated by commas. Empty: no key asked.",
+        description="API keys of the query service as `NAME:DIGEST`, separated by commas. Default: no key is required.",
     )
-    api_keys_file: Annotated[Path, AfterValidator(_absolute)] | None = Field(
-        None, description="File with further API keys, one `NAME:DIGEST` a line; `#` starts a comment."
+    api_keys_file: AbsolutePath | None = Field(
+        None, description="File of further API keys, one `NAME:DIGEST` per line; `#` starts a comment."
     )
     rate_limit: str = Field(
         "1000/second",
         pattern=r"^[1-9]\d*/([1-9]\d* ?)?(second|minute|hour|day)s?$",
-        description="Requests a caller may send (one key; without keys, one address), such as `1000/second`.",
+        description="Rate limit per API key, or per client address if there are no keys.",
     )
-    row_limit: int = Field(100_000, ge=1, le=10_000_000, description="Most rows in one answer of the query service.")
-    timeout_ms: int = Field(10_000, ge=1, description="Milliseconds a query may take at most.")
+    row_limit: int = Field(100_000, ge=1, le=10_000_000, description="Maximum number of rows in a response.")
+    timeout_ms: int = Field(10_000, ge=1, description="Query timeout in milliseconds.")
     query_workers: int | None = Field(
-        None, ge=1, description="Processes that run queries. Empty: one per core, and at least 2."
+        None, ge=1, description="Number of query worker processes. Default: one per core, at least 2."
     )
-    query_threads: int = Field(2, ge=1, description="Threads of DuckDB in each of these processes.")
+    query_threads: int = Field(2, ge=1, description="DuckDB threads of each query worker.")
     query_memory_mb: int = Field(
-        512, ge=64, description="Megabytes DuckDB may use in each of these processes; nothing is spilled to disk."
+        512, ge=64, description="DuckDB memory of each query worker in megabytes. Workers never spill to disk."
+    )
+    query_queue: int = Field(
+        64, ge=0, description="Maximum number of queued queries; beyond it the service answers 503."
     )
     dagster_url: HttpUrl = Field(
         HttpUrl("http://127.0.0.1:3000"),
-        description="Address of the Dagster web UI, where the query service starts trainings of the embeddings.",
-    )
-    query_queue: int = Field(
-        64, ge=0, description="Queries that may wait for a process; further ones are told to come back (503)."
+        description="URL of the Dagster web UI, through which the query service starts the training of embeddings.",
     )
 
 
 class ForeignVariables(BaseSettings):
-    """Environment variables of other programs that the project respects. Empty means not set."""
+    """Environment variables of other programs that the project respects; empty means not set."""
 
     model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True)
 
-    dagster_home: Annotated[Path, AfterValidator(_absolute)] | None = None
+    dagster_home: AbsolutePath | None = None
     java_home: Path | None = None
     lang: str = "C.UTF-8"
 
 
-def child_environment(**changes: str) -> dict[str, str]:
-    """Return the environment for a child process: this process's, with changes."""
-    return {**os.environ, **changes}
-
-
-def set_variables_unless_set(**defaults: str) -> None:
-    """Set variables that a library reads when it is imported, except those that the user has set."""
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
-
-
 @cache
 def settings() -> Settings:
-    """Return the settings of this process.
-
-    Raises SettingsError naming each variable that does not fit.
-    """
+    """Return the settings of this process. Raises SettingsError with a line for each invalid variable."""
     try:
         return Settings()
     except ValidationError as error:
         lines = [_problem(str(part["loc"][0]), part["input"], part["msg"]) for part in error.errors()]
-        raise SettingsError("Mend these environment variables:\n" + "\n".join(lines)) from None
+        raise SettingsError("\n".join(["Invalid settings:", *lines])) from None
 
 
 def _problem(name: str, value: object, message: str) -> str:
-    """Return a line on a value that does not fit. What may hold a secret is not shown."""
-    return f"{PREFIX}{name.upper()}{'' if name in SECRETS else f'={value!r}'}: {message}"
+    shown = "" if name in SECRETS else f"={value!r}"
+    return f"{PREFIX}{name.upper()}{shown}: {message}"
+
+
+def child_environment(**changes: str) -> dict[str, str]:
+    """Return this process's environment with changes, for a child process."""
+    return {**os.environ, **changes}
+
+
+def set_variables_unless_set(**defaults: str) -> None:
+    """Set variables that a library reads when it is imported. What the user has set takes precedence."""
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+DOCUMENTATION = """# Configuration
+
+Every setting is an environment variable. An empty variable counts as not set. `make docs` generates this page.
+
+| variable | default | meaning |
+|---|---|---|
+{rows}
+
+Two variables of other programs count too. `DAGSTER_HOME` replaces the folder of Dagster's run history, `.dagster_home`
+in the data root. `JAVA_HOME` selects the Java that Spark uses.
+"""
+
+
+def documentation() -> str:
+    """Return docs/configuration.md."""
+    return DOCUMENTATION.format(rows="\n".join(map(_row, Settings.model_fields)))
+
+
+def _row(name: str) -> str:
+    field = Settings.model_fields[name]
+    default = "" if str(field.default) in ("None", "{}", "") else f"`{field.default}`"
+    return f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(documentation())

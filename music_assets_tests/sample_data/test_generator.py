@@ -284,7 +284,7 @@ def test_users_listen_to_the_clusters_planted_for_them(sample: Sample) -> None:
 # ---- Bad rows -------------------------------------------------------------------------------------------------------
 
 
-def reason_against(line: bytes, columns: list[str]) -> str | None:
+def reason_against(line: bytes, columns: list[str]) -> str | None:  # noqa: C901
     """Judge one physical line by the rules of the data set, strictly."""
     try:
         text = line.decode("utf-8")
