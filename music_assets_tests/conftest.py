@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from music_assets.data_root import DataRoot
 from music_assets.engines.base import Engine
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.engines.java import JavaMissingError, check_java
-from music_assets_tests.support.damaged import publish_twice
+from music_assets_tests.support.corruption import publish_twice
 from music_assets_tests.support.ingest_harness import IngestHarness
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _uses_spark(item: pytest.Item) -> bool:
 
 
 def need_java() -> None:
-    """Skip the test where Spark cannot run; in CI, which installs Java, that is a failure."""
+    """Skip the test where Spark cannot run. Under CI=true raise JavaMissingError instead."""
     try:
         check_java()
     except JavaMissingError as error:
@@ -120,7 +121,7 @@ def need_java() -> None:
 
 @pytest.fixture(scope="session")
 def spark_engine(tmp_path_factory: pytest.TempPathFactory) -> "SparkEngine":
-    """Spark in one process, started once: its compiler is not to polish what runs a few times over a few rows."""
+    """Return a Spark engine in this process, tuned to start fast: little compilation, serial GC."""
     need_java()
     from dagster_pyspark import LazyPySparkResource
 
@@ -138,29 +139,29 @@ def spark_engine(tmp_path_factory: pytest.TempPathFactory) -> "SparkEngine":
 
 @pytest.fixture(scope="session")
 def duckdb_engine(tmp_path_factory: pytest.TempPathFactory) -> DuckDBEngine:
-    """DuckDB on one thread, started once."""
+    """Return a DuckDB engine that the whole session shares."""
     return DuckDBEngine(tmp_path_factory.mktemp("scratch"), threads=1)
 
 
 @pytest.fixture(scope="session", params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> Engine:
-    """Each engine in turn, started once."""
+    """Return each engine in turn: for what differs between engines, which is reading, writing and computing tables."""
     return request.getfixturevalue(f"{request.param}_engine")
 
 
 @pytest.fixture
 def harness(tmp_path: Path, duckdb_engine: DuckDBEngine) -> IngestHarness:
-    """An empty data root."""
+    """Return an empty data root whose rankings DuckDB computes."""
     return IngestHarness(tmp_path / "data", duckdb_engine)
 
 
 @pytest.fixture(scope="session")
-def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data root that was published twice. To be left as it is."""
+def healthy(tmp_path_factory: pytest.TempPathFactory) -> DataRoot:
+    """Return a data root that was published twice; read only."""
     return publish_twice(tmp_path_factory.mktemp("healthy") / "data").root
 
 
 @pytest.fixture
-def root(healthy: Path, tmp_path: Path) -> Path:
-    """A copy of it to damage, though its views still read the original's files."""
-    return shutil.copytree(healthy, tmp_path / "data")
+def root(healthy: DataRoot, tmp_path: Path) -> DataRoot:
+    """Return a copy of `healthy` to corrupt. Its views still read the files of the original."""
+    return DataRoot(shutil.copytree(healthy.path, tmp_path / "data"))

@@ -12,8 +12,6 @@ import pytest
 from music_assets.data_root import DataRoot
 from music_assets.defs.checks import CHECKS, Subject, Thresholds, reject_share
 from music_assets.defs.sensors import WORK_TAG
-from music_assets.engines.base import Engine
-from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.ingest.batches import FILES
 from music_assets.storage.published_snapshot import connect, newest_snapshot
 from music_assets.tables import (
@@ -130,9 +128,17 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
-def evaluate(project: Project, engine: Engine, table: Table, name: str) -> dg.AssetCheckResult:
+def subject(project: Project, table: Table, thresholds: Thresholds | None = None) -> Subject:
+    return Subject(table, project.store, project.defs.resources["reader"], thresholds or Thresholds())  # type: ignore[index]
+
+
+def evaluate(project: Project, table: Table, name: str) -> dg.AssetCheckResult:
     check = next(check for check in CHECKS if check.name == name and table in check.tables)
-    return check.evaluate(Subject(table, project.store, engine, Thresholds()))
+    return check.evaluate(subject(project, table))
+
+
+def evaluate_all(project: Project, table: Table) -> dict[str, bool]:
+    return {check.name: evaluate(project, table, check.name).passed for check in CHECKS if table in check.tables}
 
 
 def results(run: dg.ExecuteInProcessResult) -> dict[tuple[str, str], bool]:
@@ -140,21 +146,19 @@ def results(run: dg.ExecuteInProcessResult) -> dict[tuple[str, str], bool]:
 
 
 @pytest.mark.parametrize("table", [*RAW_TABLES, *RANKING_TABLES], ids=lambda table: table.name)
-def test_every_check_passes_on_a_good_table(project: Project, engine: Engine, table: Table) -> None:
+def test_every_check_passes_on_a_good_table(project: Project, table: Table) -> None:
     project.put(table, GOOD[table])
-    found = {
-        check.name: evaluate(project, engine, table, check.name).passed for check in CHECKS if table in check.tables
-    }
+    found = evaluate_all(project, table)
     assert len(found) >= 4
     assert all(found.values()), found
 
 
 @pytest.mark.parametrize(("table", "name", "rows"), BROKEN)
 def test_a_check_fails_on_a_table_that_breaks_its_rule(
-    project: Project, engine: Engine, table: Table, name: str, rows: list[dict[str, Any]]
+    project: Project, table: Table, name: str, rows: list[dict[str, Any]]
 ) -> None:
     project.put(table, rows)
-    result = evaluate(project, engine, table, name)
+    result = evaluate(project, table, name)
     assert not result.passed
     assert "Expected " in result.description and "; found " in result.description
 
@@ -168,7 +172,7 @@ KEYED = {ARTIST_EMBEDDING: ("artist_name", ["Can", "Neu!"]), USER_EMBEDDING: ("u
 
 
 @pytest.mark.parametrize("table", EMBEDDING_TABLES, ids=lambda table: table.name)
-def test_checks_of_embeddings(project: Project, engine: Engine, table: Table) -> None:
+def test_checks_of_embeddings(project: Project, table: Table) -> None:
     """Rows delivered after the training have no vector yet, and need none."""
     key, values = KEYED[table]
     project.put(USER_TOP_ARTISTS, GOOD[USER_TOP_ARTISTS])
@@ -182,28 +186,24 @@ def test_checks_of_embeddings(project: Project, engine: Engine, table: Table) ->
         "nobody_left_out": good[:1],
     }.items():
         project.put(table, rows, trained_on)
-        found = {
-            check.name: evaluate(project, engine, table, check.name).passed for check in CHECKS if table in check.tables
-        }
+        found = evaluate_all(project, table)
         assert {name for name, passed in found.items() if not passed} == {broken} - {""}, found
     for number in (float("nan"), float("inf"), float("-inf")):
         project.put(table, [*good[1:], vector(key, values[0], number)], trained_on)
-        assert not evaluate(project, engine, table, "dimensions_finite").passed
+        assert not evaluate(project, table, "dimensions_finite").passed
 
 
-def test_a_failure_shows_the_rows_at_fault(project: Project, engine: Engine) -> None:
+def test_a_failure_shows_the_rows_at_fault(project: Project) -> None:
     project.put(ARTIST_RANK_IN_COUNTRY, [ranked("Malta", "Can", 5.0, 1), ranked("Malta", "Air|s", 6.0, 2)])
-    result = evaluate(project, engine, ARTIST_RANK_IN_COUNTRY, "ranks_in_order")
+    result = evaluate(project, ARTIST_RANK_IN_COUNTRY, "ranks_in_order")
     assert "Air\\|s" in result.metadata["examples"].value
     assert "1 violations" in result.metadata["found"].value
 
 
 @pytest.mark.parametrize("table", [*RAW_TABLES, *RANKING_TABLES], ids=lambda table: table.name)
-def test_every_check_passes_on_an_empty_table(project: Project, engine: Engine, table: Table) -> None:
+def test_every_check_passes_on_an_empty_table(project: Project, table: Table) -> None:
     project.put(table, [])
-    found = {
-        check.name: evaluate(project, engine, table, check.name).passed for check in CHECKS if table in check.tables
-    }
+    found = evaluate_all(project, table)
     assert all(found.values()), found
 
 
@@ -220,21 +220,25 @@ def test_every_check_passes_on_an_empty_table(project: Project, engine: Engine, 
     ],
 )
 def test_reject_share_warns_above_one_percent_and_fails_above_twenty(
-    project: Project, engine: Engine, rows: int, rejects: int, passes: bool, severity: dg.AssetCheckSeverity
+    project: Project,
+    rows: int,
+    rejects: int,
+    passes: bool,
+    severity: dg.AssetCheckSeverity,
 ) -> None:
     taken = [{"name": "a.csv", "rows": rows, "rejects": rejects, "duplicates": 0}]
     project.put(USER_DATA, GOOD[USER_DATA], {FILES: taken})
-    result = reject_share(Subject(USER_DATA, project.store, engine, Thresholds()))
+    result = reject_share(subject(project, USER_DATA))
     assert result.passed == passes
     if not passes:
         assert result.severity == severity
         assert f"{rejects} of {rows + rejects} rows" in result.description
 
 
-def test_reject_share_keeps_to_the_thresholds_it_is_given(project: Project, engine: Engine) -> None:
+def test_reject_share_keeps_to_the_thresholds_it_is_given(project: Project) -> None:
     project.put(USER_DATA, [], {FILES: [{"name": "a.csv", "rows": 90, "rejects": 10, "duplicates": 0}]})
-    assert reject_share(Subject(USER_DATA, project.store, engine, Thresholds(0.1, 0.2))).passed
-    strict = reject_share(Subject(USER_DATA, project.store, engine, Thresholds(0.01, 0.09)))
+    assert reject_share(subject(project, USER_DATA, Thresholds(0.1, 0.2))).passed
+    strict = reject_share(subject(project, USER_DATA, Thresholds(0.01, 0.09)))
     assert (strict.passed, strict.severity) == (False, dg.AssetCheckSeverity.ERROR)
 
 
@@ -256,21 +260,20 @@ def test_the_checks_of_a_run_say_what_is_wrong_with_the_delivery(project: Projec
 def test_a_ranking_that_shrank_is_suspect_and_a_raw_table_that_shrank_is_an_error(project: Project) -> None:
     project.drop_both()
     assert project.refresh().success
-    engine = DuckDBEngine(project.root / ".scratch")
     project.put(ARTIST_RANK_IN_COUNTRY, [ranked("France", "Air", 40.0, 1)])
-    shrunk = evaluate(project, engine, ARTIST_RANK_IN_COUNTRY, "row_count")
+    shrunk = evaluate(project, ARTIST_RANK_IN_COUNTRY, "row_count")
     assert (shrunk.passed, shrunk.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert "5 were published" in shrunk.description and "found 1 rows" in shrunk.description
 
-    shutil.rmtree(project.root / USER_DATA.folder / "_delta_log")
+    shutil.rmtree(project.root.table_folder(USER_DATA) / "_delta_log")
     project.put(USER_DATA, [user(1)])
-    lost = evaluate(project, engine, USER_DATA, "row_count")
+    lost = evaluate(project, USER_DATA, "row_count")
     assert (lost.passed, lost.severity) == (False, dg.AssetCheckSeverity.ERROR)
 
 
-def fingerprint(root: Path) -> dict[str, str]:
+def fingerprint(root: DataRoot) -> dict[str, str]:
     """The bytes of everything that is published."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (root / "music_db").iterdir()}
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in root.snapshots.iterdir()}
 
 
 def test_a_failing_blocking_check_leaves_the_published_tables_as_they_were(project: Project) -> None:
@@ -302,7 +305,7 @@ def test_a_failing_blocking_check_leaves_the_published_tables_as_they_were(proje
 
     way_on = project.materialize("artist_rank_in_country", "country_rank_per_artist", "music_db")
     assert way_on.success
-    with connect(DataRoot(project.root)) as connection:
+    with connect(project.root) as connection:
         rows = connection.execute(
             "SELECT artist_name, total_playcount, rank FROM processed_parquet_artist_rank_in_country "
             "WHERE country = 'Malta'"
@@ -318,7 +321,7 @@ def test_a_run_publishes_what_was_worked_out_by_hand(project: Project) -> None:
     assert run.success
     assert all(results(run).values())
     assert len(results(run)) == sum(table not in EMBEDDING_TABLES for check in CHECKS for table in check.tables)
-    with connect(DataRoot(project.root)) as connection:
+    with connect(project.root) as connection:
         found = connection.execute("FROM processed_parquet_artist_rank_in_country ORDER BY country, rank").fetchall()
     assert found == RANKED_ARTISTS
-    assert newest_snapshot(DataRoot(project.root)).tables["raw_parquet_user_data"].rows == 4
+    assert newest_snapshot(project.root).tables["raw_parquet_user_data"].rows == 4

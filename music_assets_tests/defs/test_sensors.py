@@ -203,7 +203,7 @@ class TestSensor:
         """It must never look like an empty folder, which would say that all is well while files pile up."""
         folder = project.landing.folder(USER_DATA)
         folder.rmdir()
-        folder.symlink_to(project.root / "unmounted")
+        folder.symlink_to(project.root.path / "unmounted")
         with pytest.raises(OSError, match="user_data"):
             project.tick()
 
@@ -266,7 +266,7 @@ def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 def fail(project: Project) -> dg.ExecuteInProcessResult:
     """Run a refresh that fails: what should be the folder of a table is a file."""
     project.drop_both()
-    project.root.joinpath("raw_parquet").write_text("in the way")
+    project.root.path.joinpath("raw_parquet").write_text("in the way")
     run = project.refresh()
     assert not run.success
     return run

@@ -33,8 +33,8 @@ def test_engines_take_turns_on_one_data_root(tmp_path: Path, spark_engine: "Spar
         for harness in (mixed, alone):
             harness.drop(USER_DATA, f"{number}.csv", f"user_id,country,total_scrobbles\n{users}")
             harness.drop(USER_TOP_ARTISTS, f"{number}.csv", f"user_id,rank,artist_name,playcount,mbid\n{artists}")
-            harness.take(USER_DATA)
-            harness.take(USER_TOP_ARTISTS)
+            harness.load(USER_DATA)
+            harness.load(USER_TOP_ARTISTS)
             harness.rank()
         for table in TABLES:
             columns = [column.name for column in table.columns if column.name != "ingested_at"]

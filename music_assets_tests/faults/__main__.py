@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from music_assets.data_root import DataRoot
 from music_assets_tests.faults.points import Point
 from music_assets_tests.faults.runs import Home
 from music_assets_tests.faults.story import ANY_TIME, Story, Undisturbed
@@ -65,7 +66,7 @@ class Extended:
         while not self.enough:
             number = next(numbers)
             place = self.folder / f"story {number}"
-            story = Story(Home(place / "data", place / "home"), expected[number % KINDS_OF_DROPS])
+            story = Story(Home(DataRoot(place / "data"), place / "home"), expected[number % KINDS_OF_DROPS])
             self.stories.append(story)
             try:
                 self._tell(story, random.Random(f"{self.seed} {number}"))

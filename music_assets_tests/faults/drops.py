@@ -43,9 +43,9 @@ def drops(seed: int, number: int) -> list[list[DroppedCsv]]:
     return made
 
 
-def place(drop: list[DroppedCsv], root: Path) -> None:
+def place(drop: list[DroppedCsv], root: DataRoot) -> None:
     """Put the files of a drop into the drop folders."""
-    landing = Landing(DataRoot(root))
+    landing = Landing(root)
     landing.prepare()
     first = int(time.time()) - SECONDS_AGO
     for age, file in enumerate(drop):

@@ -14,6 +14,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from signal import Signals
 
+from music_assets.data_root import DataRoot
 from music_assets.settings import PREFIX
 from music_assets.tables import REFRESH_RANKINGS
 from music_assets_tests.faults.points import Point, arm, count_arrivals
@@ -50,7 +51,7 @@ class Arrival:
 class Home:
     """A data root, and the DAGSTER_HOME of the runs on it."""
 
-    root: Path
+    root: DataRoot
     dagster: Path
 
     def __post_init__(self) -> None:

@@ -4,7 +4,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow.parquet as pq
 
@@ -14,6 +13,7 @@ from music_assets.storage.delta import DeltaStore
 from music_assets.storage.published_snapshot import NothingPublishedError, connect, newest_snapshot
 from music_assets.tables import RAW_TABLES, REJECTED_ROWS, TABLES, Table
 from music_assets_tests.faults.drops import DroppedCsv
+from music_assets_tests.support.ingest_harness import waiting_files
 
 Rows = Counter[tuple]
 PUBLISHED_VERSIONS = 2
@@ -51,9 +51,9 @@ class State:
         return Counter(taken) + self.rejected
 
 
-def state_of(root: Path) -> State:
+def state_of(root: DataRoot) -> State:
     """Read a data root."""
-    store = DeltaStore(DataRoot(root))
+    store = DeltaStore(root)
     return State({table.full_name: rows_of(store, table) for table in TABLES}, published_rows(root), _rejected(root))
 
 
@@ -64,13 +64,13 @@ def rows_of(store: DeltaStore, table: Table) -> Rows:
     return Counter(tuple(row[name] for name in names) for file in files for row in pq.read_table(file).to_pylist())
 
 
-def published_rows(root: Path) -> dict[str, Rows] | None:
+def published_rows(root: DataRoot) -> dict[str, Rows] | None:
     """Return the rows of each table as published, without the time they were taken at; None: nothing is published."""
     try:
-        newest_snapshot(DataRoot(root))
+        newest_snapshot(root)
     except NothingPublishedError:
         return None
-    with connect(DataRoot(root)) as connection:
+    with connect(root) as connection:
         return {
             table.full_name: Counter(
                 connection.execute(
@@ -82,12 +82,12 @@ def published_rows(root: Path) -> dict[str, Rows] | None:
         }
 
 
-def check_nothing_lost(root: Path, dropped: Iterable[DroppedCsv], expected: State) -> None:
+def check_nothing_lost(root: DataRoot, dropped: Iterable[DroppedCsv], expected: State) -> None:
     """Check what must hold at any moment: each file waits as it was, or is in, or was moved aside; never half of it."""
-    store = DeltaStore(DataRoot(root))
-    aside = {path.read_bytes() for path in (root / "rejected").glob("*") if not path.name.endswith("reason.txt")}
+    store = DeltaStore(root)
+    aside = {path.read_bytes() for path in root.rejected.glob("*") if not path.name.endswith("reason.txt")}
     for file in dropped:
-        path = root / "user_data" / file.table.name / file.name
+        path = root.drop_folder(file.table) / file.name
         waits = path.exists() and path.read_bytes() == file.content
         taken = store.committed_ids(file.table, [hashlib.sha256(file.content).hexdigest()])
         assert waits or taken or file.content in aside, f"{file.name} is lost"
@@ -97,9 +97,9 @@ def check_nothing_lost(root: Path, dropped: Iterable[DroppedCsv], expected: Stat
             assert rows == Counter({row: n for row, n in full.items() if _source(table, row) == source}), source
 
 
-def check_no_leftovers(root: Path) -> None:
+def check_no_leftovers(root: DataRoot) -> None:
     """Check, after a run has ended and all is vacuumed, that no file is there that nothing refers to."""
-    store = DeltaStore(DataRoot(root))
+    store = DeltaStore(root)
     for table in TABLES:
         store.vacuum(table, 0)
         folder = store.folder(table)
@@ -109,17 +109,16 @@ def check_no_leftovers(root: Path) -> None:
         assert all(any(part.iterdir()) for part in folder.glob("part-*")), f"empty folders in {folder}"
         odd = [path.name for path in folder.glob("_delta_log/*") if path.suffix not in (".json", ".parquet")]
         assert odd == [], f"left over in the log of {table.full_name}: {odd}"
-    shown = newest_snapshot(DataRoot(root))
-    versions = {path for path in (root / "music_db").iterdir() if path.suffix == ".duckdb"}
+    shown = newest_snapshot(root)
+    versions = {path for path in root.snapshots.iterdir() if path.suffix == ".duckdb"}
     tell_of_them = {path.with_suffix(".json") for path in versions}
-    others = {path.name for path in {*(root / "music_db").iterdir()} - versions - tell_of_them}
+    others = {path.name for path in {*root.snapshots.iterdir()} - versions - tell_of_them}
     assert shown.path in versions
     assert len(versions) <= PUBLISHED_VERSIONS, f"{len(versions)} published versions"
     assert others == {"current.json"}, f"left over in music_db: {others}"
-    scratch = [path for path in (root / ".scratch").rglob("*") if path.is_file() and path.suffix != ".lock"]
+    scratch = [path for path in root.scratch.rglob("*") if path.is_file() and path.suffix != ".lock"]
     assert scratch == [], f"left over in the scratch folder: {scratch}"
-    waiting = [path for path in (root / "user_data").rglob("*") if path.is_file()]
-    assert waiting == [], f"still waiting: {waiting}"
+    assert waiting_files(root) == []
 
 
 def _rows_by_file(store: DeltaStore, table: Table) -> dict[str, Rows]:
@@ -134,9 +133,9 @@ def _source(table: Table, row: tuple) -> str:
     return row[names.index("source_file")]
 
 
-def _rejected(root: Path) -> Counter[str]:
+def _rejected(root: DataRoot) -> Counter[str]:
     """The digests of the files that were moved aside."""
-    files = [path for path in (root / "rejected").glob("*") if not path.name.endswith("reason.txt")]
+    files = [path for path in root.rejected.glob("*") if not path.name.endswith("reason.txt")]
     return Counter(identity_of(path) for path in files if path.stat().st_size)
 
 

@@ -28,7 +28,7 @@ def daemon(home: Home) -> Iterator[subprocess.Popen[bytes]]:
         process = subprocess.Popen(
             [sys.executable, "-m", "dagster._daemon", "run", "-m", "music_assets.definitions"],
             cwd=REPOSITORY,
-            env=plain_environment(home.root, DAGSTER_HOME=str(home.dagster), **named),
+            env=plain_environment(home.root.path, DAGSTER_HOME=str(home.dagster), **named),
             stdout=log,
             stderr=log,
             start_new_session=True,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGKILL
 
+from music_assets.data_root import DataRoot
 from music_assets_tests.faults.drops import DroppedCsv, drops, place
 from music_assets_tests.faults.points import Point
 from music_assets_tests.faults.runs import Arrival, Home
@@ -30,7 +31,7 @@ class Undisturbed:
     @classmethod
     def made(cls, folder: Path, seed: int, number: int) -> "Undisturbed":
         """Make the drops, and refresh after each."""
-        home = Home(folder / "data", folder / "home")
+        home = Home(DataRoot(folder / "data"), folder / "home")
         made = cls(drops(seed, number), [], [])
         for drop in made.drops:
             place(drop, home.root)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from music_assets.data_root import DataRoot
 from music_assets_tests.faults.points import Point
 from music_assets_tests.faults.runs import Home
 from music_assets_tests.faults.story import SETTINGS, Story, Undisturbed
@@ -40,7 +41,7 @@ STORIES = {
 def test_a_run_killed_at_a_step_is_made_good_by_the_next(
     rounds: tuple[list[tuple[Point, int]], ...], undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
-    story = Story(Home(tmp_path / "data", tmp_path / "home"), undisturbed)
+    story = Story(Home(DataRoot(tmp_path / "data"), tmp_path / "home"), undisturbed)
     for faults in rounds:
         story.drop()
         for point, number in faults:
@@ -50,7 +51,7 @@ def test_a_run_killed_at_a_step_is_made_good_by_the_next(
 
 
 def test_a_run_killed_at_any_time_is_made_good_by_the_next(undisturbed: Undisturbed, tmp_path: Path) -> None:
-    story = Story(Home(tmp_path / "data", tmp_path / "home"), undisturbed)
+    story = Story(Home(DataRoot(tmp_path / "data"), tmp_path / "home"), undisturbed)
     moments = random.Random(SEED)
     for _ in undisturbed.drops:
         story.drop()

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from music_assets.data_root import DataRoot
 from music_assets.defs.assets import rankings
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.storage.lineage import COVERED, coverage
@@ -32,6 +31,7 @@ from music_assets.tables import (
 from music_assets_tests.faults.model import BadRow, File, Model
 from music_assets_tests.faults.state import rows_of
 from music_assets_tests.support.ingest_harness import LOG, IngestHarness
+from music_assets_tests.support.properties import examples
 
 COUNTS = st.none() | st.integers(0, 3)
 USERS = st.tuples(st.integers(1, 4), st.sampled_from(["Germany", "Chad", None]), COUNTS)
@@ -86,7 +86,7 @@ class Refresh:
         try:
             for table in RAW_TABLES:
                 self.taking = table
-                self._step(f"folder of {table.name}", lambda table=table: root.take(table))
+                self._step(f"folder of {table.name}", lambda table=table: root.load(table))
         finally:
             store.append = append  # type: ignore[method-assign]
         read = {table: store.table_version(table) for table in RAW_TABLES}
@@ -159,7 +159,7 @@ class Histories(RuleBasedStateMachine):
             self.model.empty_folder(table)
         self.model.publish()
         assert self.harness.waiting() == []
-        aside = [path for path in (self.harness.root / "rejected").glob("*") if path.suffix != ".txt"]
+        aside = [path for path in self.harness.root.rejected.glob("*") if path.suffix != ".txt"]
         assert Counter(path.read_bytes() for path in aside) == self.model.aside
         rankings_now = {table.full_name: self.harness.rows(table) for table in RANKING_TABLES}
         assert rankings_now == self.model.rankings()
@@ -202,9 +202,9 @@ class Histories(RuleBasedStateMachine):
     @invariant()
     def readers_see_what_was_published(self) -> None:
         if self.model.published is None:
-            assert not (self.harness.root / "music_db" / "current.json").exists()
+            assert not (self.harness.root.snapshots / "current.json").exists()
             return
-        with connect(DataRoot(self.harness.root)) as connection:
+        with connect(self.harness.root) as connection:
             for name, expected in self.model.published.items():
                 if isinstance(expected, Counter):
                     found: Any = Counter(connection.execute(f"SELECT * EXCLUDE (ingested_at) FROM {name}").fetchall())
@@ -240,6 +240,4 @@ def quiet() -> Iterator[None]:
 
 
 TestHistories = Histories.TestCase
-TestHistories.settings = settings(
-    max_examples=20, stateful_step_count=12, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+TestHistories.settings = settings(examples(20), stateful_step_count=12)

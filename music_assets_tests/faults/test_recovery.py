@@ -19,7 +19,7 @@ def test_the_daemon_makes_good_what_died_before_it_began_and_what_dies_beside_it
     undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     """A run that had died with everything around it counted as started for ever, and the sensor waited for its end."""
-    story = Story(Home(tmp_path / "data", tmp_path / "home"), undisturbed)
+    story = Story(Home(DataRoot(tmp_path / "data"), tmp_path / "home"), undisturbed)
     home = story.home
 
     def is_published() -> bool:
@@ -32,11 +32,9 @@ def test_the_daemon_makes_good_what_died_before_it_began_and_what_dies_beside_it
     with daemon(home):
         wait_for(home, "recovery from a run that had died", is_published)
         assert statuses(home)[died.run_id] is dg.DagsterRunStatus.FAILURE
-        before = DeltaStore(DataRoot(home.root)).table_version(USER_DATA).version
+        before = DeltaStore(home.root).table_version(USER_DATA).version
         story.drop()
-        wait_for(
-            home, "the next run", lambda: DeltaStore(DataRoot(home.root)).table_version(USER_DATA).version > before
-        )
+        wait_for(home, "the next run", lambda: DeltaStore(home.root).table_version(USER_DATA).version > before)
         (going,) = [run for run in runs_of(home) if not run.is_finished]
         psutil.Process(process_of(home, going)).kill()
         wait_for(home, "recovery from a run that died", is_published)

@@ -32,7 +32,7 @@ OVERTAKEN = {
 
 @pytest.fixture
 def story(undisturbed: Undisturbed, tmp_path: Path) -> Story:
-    return Story(Home(tmp_path / "data", tmp_path / "home"), undisturbed)
+    return Story(Home(DataRoot(tmp_path / "data"), tmp_path / "home"), undisturbed)
 
 
 def other_home(story: Story) -> Home:
@@ -89,10 +89,10 @@ def test_a_run_waits_while_another_publishes(story: Story) -> None:
 
 def test_a_refresh_and_a_training_at_once(tmp_path: Path) -> None:
     """Each publishes what the other has made, too: neither takes the other's tables back."""
-    home, alone = (Home(tmp_path / name, tmp_path / f"{name} home") for name in ("data", "alone"))
+    home, alone = (Home(DataRoot(tmp_path / name), tmp_path / f"{name} home") for name in ("data", "alone"))
     for seed in (0, 1):
         for each in (home, alone):
-            training.drop(each.root, 100, seed)
+            training.drop(each.root.path, 100, seed)
         at_once = [home.start()] if seed == 0 else [home.start(TRAIN_EMBEDDINGS), home.start()]
         assert [ended(process) for process in at_once] == [0] * len(at_once), home.log.read_text()[-3000:]
         assert alone.run() == 0
@@ -103,7 +103,7 @@ def test_a_refresh_and_a_training_at_once(tmp_path: Path) -> None:
     assert {name: rows for name, rows in shown.items() if name not in embedded} == {
         name: rows for name, rows in expected.items() if name not in embedded
     }
-    with connect(DataRoot(home.root)) as connection:
+    with connect(home.root) as connection:
         (artists, known) = connection.execute(
             "SELECT count(*), count(*) FILTER (artist_name IN (SELECT artist_name FROM raw_parquet_user_top_artists)) "
             "FROM processed_parquet_artist_embedding"

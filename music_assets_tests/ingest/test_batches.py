@@ -66,7 +66,7 @@ def take_with_side_effect(harness: IngestHarness, side_effect: Callable[[Path], 
 
 
 def outcomes(harness: IngestHarness) -> list[tuple[str, str]]:
-    return [(file.name, file.outcome) for file in harness.take(USER_DATA).files]
+    return [(file.name, file.outcome) for file in harness.load(USER_DATA).files]
 
 
 def die(_: Path) -> None:
@@ -100,21 +100,21 @@ def test_same_bytes_count_once(harness: IngestHarness, caplog: pytest.LogCapture
 
 def test_identity_outlives_a_checkpoint(harness: IngestHarness) -> None:
     harness.drop(USER_DATA, "a.csv", MIXED)
-    harness.take(USER_DATA)
+    harness.load(USER_DATA)
     DeltaTable(str(harness.store.folder(USER_DATA))).create_checkpoint()
     harness.drop(USER_DATA, "a.csv", MIXED)
     assert outcomes(harness) == [("a.csv", "duplicate")]
 
 
 def test_nothing_to_take_makes_empty_tables(harness: IngestHarness) -> None:
-    assert harness.take(USER_DATA).files == []
+    assert harness.load(USER_DATA).files == []
     assert [harness.rows(table) for table in (USER_DATA, REJECTED_ROWS)] == [[], []]
     assert harness.store.table_version(USER_DATA).version >= 0
 
 
 def test_report_and_commit_tell_of_each_file(harness: IngestHarness) -> None:
     harness.drop(USER_DATA, "a.csv", MIXED + "1,Chad,4\n1,,\n")
-    harness.take(USER_DATA)
+    harness.load(USER_DATA)
     ((file,),) = harness.store.commit_metadata(USER_DATA, FILES)
     assert file == {
         "name": "a.csv",
@@ -137,7 +137,7 @@ def test_crash_leaves_the_file_or_its_rows(harness: IngestHarness, dies_after: s
     harness.drop(USER_DATA, "b.csv", HEADER + "3,Chad,1\n")
     store = harness.store
     if dies_after != "parsing":
-        store = DyingStore(DataRoot(harness.root), REJECTED_ROWS if dies_after == "commit of rejects" else USER_DATA)
+        store = DyingStore(harness.root, REJECTED_ROWS if dies_after == "commit of rejects" else USER_DATA)
     parser = ParserWithSideEffect(harness.parser, die) if dies_after == "parsing" else harness.parser
     with pytest.raises(DiedError):
         Ingest(harness.landing, store, parser).take(USER_DATA, LOG)
@@ -155,7 +155,7 @@ def test_what_died_before_its_commit_is_vacuumed(harness: IngestHarness) -> None
     """Parquet of a run that died stood in raw tables for good: only rankings were vacuumed."""
     harness.drop(USER_DATA, "a.csv", MIXED)
     with pytest.raises(DiedError):
-        Ingest(harness.landing, DyingStore(DataRoot(harness.root), REJECTED_ROWS), harness.parser).take(USER_DATA, LOG)
+        Ingest(harness.landing, DyingStore(harness.root, REJECTED_ROWS), harness.parser).take(USER_DATA, LOG)
     Ingest(harness.landing, harness.store, harness.parser, retention_hours=0).take(USER_DATA, LOG)
     for table in (USER_DATA, REJECTED_ROWS):
         left = {str(path) for path in harness.store.folder(table).rglob("*.parquet")}
@@ -206,7 +206,7 @@ def test_bad_file_that_changes_while_it_is_read_waits(harness: IngestHarness, mo
     )
     assert outcomes(harness) == []
     assert path.read_text() == HEADER + "1,Germany"
-    assert not (harness.root / "rejected").exists()
+    assert not harness.root.rejected.exists()
 
 
 def test_file_that_vanishes_is_passed_over(harness: IngestHarness) -> None:
@@ -225,10 +225,10 @@ def test_file_that_vanishes_is_passed_over(harness: IngestHarness) -> None:
 def test_second_ingest_is_refused(harness: IngestHarness) -> None:
     harness.drop(USER_DATA, "a.csv", MIXED)
     with (
-        Landing(DataRoot(harness.root)).exclusively(),
+        Landing(harness.root).exclusively(),
         pytest.raises(IngestRunningError, match=r"Another run is taking the files below .*Wait for it to end"),
     ):
-        harness.take(USER_DATA)
+        harness.load(USER_DATA)
     assert harness.waiting() == ["a.csv"]
     assert outcomes(harness) == [("a.csv", "landed")]
 
@@ -257,10 +257,10 @@ def test_a_file_that_is_replaced_after_it_was_hashed_ahead(harness: IngestHarnes
     header = "user_id,rank,artist_name,playcount,mbid\n"
     harness.drop(USER_DATA, "users.csv", HEADER + "1,Germany,5\n")
     harness.drop(USER_TOP_ARTISTS, "artists.csv", header + "1,1,Björk,5,\n")
-    harness.take(USER_DATA)
+    harness.load(USER_DATA)
     replaced = harness.drop(USER_TOP_ARTISTS, "artists.csv", header + "1,1,Drake,5,\n")
     identity = identity_of(replaced)
-    harness.take(USER_TOP_ARTISTS)
+    harness.load(USER_TOP_ARTISTS)
     assert harness.delivered(USER_TOP_ARTISTS) == [(1, 1, "Drake", 5, None)]
     assert harness.store.committed_ids(USER_TOP_ARTISTS, [identity])
 
@@ -271,9 +271,9 @@ def test_a_file_that_is_replaced_after_it_was_hashed_ahead(harness: IngestHarnes
 def test_each_file_has_a_later_time_than_the_one_before(harness: IngestHarness) -> None:
     for number in range(3):
         harness.drop(USER_DATA, f"{number}.csv", HEADER + f"{number},,\n")
-    harness.take(USER_DATA)
+    harness.load(USER_DATA)
     harness.drop(USER_DATA, "3.csv", HEADER + "3,,\n")
-    harness.take(USER_DATA)
+    harness.load(USER_DATA)
     times = [time for _, time in sorted(harness.rows(USER_DATA, "source_file", "ingested_at"))]
     assert times == sorted(set(times))
 
@@ -282,7 +282,7 @@ def test_later_drop_wins_though_the_clock_went_back(harness: IngestHarness) -> N
     future = datetime(2999, 12, 31, 23, 59, 59, 999999)
     folder = harness.store.new_folder(USER_DATA)
     csv_file = harness.drop(USER_DATA, "early.csv", HEADER + "1,Germany,5\n")
-    harness.take(USER_DATA)
+    harness.load(USER_DATA)
     (rows,) = harness.store.table_version(USER_DATA).files
     earlier = pq.read_table(rows)
     shifted = earlier.set_column(4, "ingested_at", pa.array([future], earlier.schema.field("ingested_at").type))
@@ -291,17 +291,17 @@ def test_later_drop_wins_though_the_clock_went_back(harness: IngestHarness) -> N
 
     assert not csv_file.exists()
     harness.drop(USER_DATA, "late.csv", HEADER + "1,Chad,6\n")
-    harness.take(USER_DATA)
+    harness.load(USER_DATA)
     latest = max(harness.rows(USER_DATA, "ingested_at", "country"))
     assert latest == (datetime(3000, 1, 1), "Chad")
 
 
 def test_update_leaves_the_history_untouched(harness: IngestHarness) -> None:
     harness.drop(USER_DATA, "a.csv", HEADER + "".join(f"{user},Germany,1\n" for user in range(1000)))
-    harness.take(USER_DATA)
+    harness.load(USER_DATA)
     before = {file: seen(file) for file in harness.store.table_version(USER_DATA).files}
     harness.drop(USER_DATA, "b.csv", HEADER + "".join(f"{user},Chad,2\n" for user in range(990, 1010)))
-    harness.take(USER_DATA)
+    harness.load(USER_DATA)
     after = harness.store.table_version(USER_DATA).files
     assert set(before) < set(after)
     assert len(after) == len(before) + 1

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from music_assets.data_root import DataRoot
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.storage.published_snapshot import connect
 from music_assets.tables import USER_DATA
@@ -24,7 +23,7 @@ PAGE = 4096
 
 
 def outcomes(harness: IngestHarness) -> list[tuple[str, str]]:
-    return sorted((file.name, file.outcome) for file in harness.take(USER_DATA).files)
+    return sorted((file.name, file.outcome) for file in harness.load(USER_DATA).files)
 
 
 # ---- Full -----------------------------------------------------------------------------------------------------------
@@ -40,13 +39,13 @@ def test_full_disk_loses_nothing(tmp_path: Path, spare_pages: int) -> None:
         harness.drop(USER_DATA, "c bad.csv", "name\nx\n")
         with full(disk, spare_pages * PAGE):
             try:
-                harness.take(USER_DATA)
+                harness.load(USER_DATA)
             except Exception as error:  # Each engine and each library has its own; a person must understand it.
                 assert "No space left on device" in str(error) or "os error 28" in str(error), repr(error)
             left = set(harness.waiting()) | {path.name for path in (disk / "data").glob("rejected/*.csv")}
             in_table = {name for (name,) in harness.rows(USER_DATA, "source_file")}
             assert left | in_table == {"a many.csv", "b mixed.csv", "c bad.csv"}
-        harness.take(USER_DATA)
+        harness.load(USER_DATA)
         assert len(harness.rows(USER_DATA)) == 10_001
         assert harness.rejected() == [(3, "user_id", "not an integer", "x,Chad,2")]
         assert (disk / "data/rejected/c bad.csv").read_text() == "name\nx\n"
@@ -69,7 +68,7 @@ def test_disk_that_is_full_while_publishing_leaves_the_last_snapshot(tmp_path: P
 
 
 def shown(project: Project, sql: str) -> list[tuple[object, ...]]:
-    with connect(DataRoot(project.root)) as connection:
+    with connect(project.root) as connection:
         return sorted(connection.execute(sql).fetchall())
 
 
@@ -111,8 +110,8 @@ def test_file_that_may_not_be_read_is_moved_aside(rights: IngestHarness) -> None
     rights.drop(USER_DATA, "a.csv", HEADER + "1,Germany,5\n").chmod(0)
     rights.drop(USER_DATA, "b.csv", HEADER + "2,Chad,6\n")
     assert outcomes(rights) == [("a.csv", "rejected"), ("b.csv", "landed")]
-    assert "unreadable: Permission denied" in (rights.root / "rejected/a.csv.reason.txt").read_text()
-    moved = rights.root / "rejected/a.csv"
+    assert "unreadable: Permission denied" in (rights.root.rejected / "a.csv.reason.txt").read_text()
+    moved = rights.root.rejected / "a.csv"
     moved.chmod(0o600)
     assert moved.read_text() == HEADER + "1,Germany,5\n"
 
@@ -122,7 +121,7 @@ def test_folder_that_may_not_be_read_raises(rights: IngestHarness) -> None:
     folder = rights.landing.folder(USER_DATA)
     folder.chmod(0)
     with pytest.raises(PermissionError, match="Permission denied") as raised:
-        rights.take(USER_DATA)
+        rights.load(USER_DATA)
     assert raised.value.errno == errno.EACCES
     assert str(folder) in str(raised.value)
 
@@ -153,18 +152,18 @@ def test_bad_file_that_cannot_be_moved_stays_and_others_go_on(
 ) -> None:
     rights.drop(USER_DATA, "a.csv", "nonsense\n")
     rights.drop(USER_DATA, "b.csv", HEADER + "2,Chad,6\n")
-    (rights.root / "rejected").mkdir(mode=0o500)
+    rights.root.rejected.mkdir(mode=0o500)
     with caplog.at_level(logging.ERROR):
         assert outcomes(rights) == [("a.csv", "rejected"), ("b.csv", "landed")]
-    assert f"a.csv: it stays, as it cannot be moved to {rights.root / 'rejected'}: Permission denied" in caplog.messages
+    assert f"a.csv: it stays, as it cannot be moved to {rights.root.rejected}: Permission denied" in caplog.messages
     assert rights.waiting() == ["a.csv"]
-    assert not list((rights.root / "rejected").iterdir())
+    assert not list(rights.root.rejected.iterdir())
 
 
 def test_bad_file_is_moved_to_another_disk(harness: IngestHarness) -> None:
     """A hard link, by which it was moved, does not reach from one file system to another."""
     content = "nonsense\n" * 1000
-    with small_disk(harness.root / "rejected", 1) as disk:
+    with small_disk(harness.root.rejected, 1) as disk:
         harness.drop(USER_DATA, "a.csv", content)
         assert outcomes(harness) == [("a.csv", "rejected")]
         assert (disk / "a.csv").read_text() == content

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from music_assets.engines.duckdb import DuckDBEngine
@@ -14,6 +14,7 @@ from music_assets.ingest.csv_header import BadFileError, CsvFile, read_header
 from music_assets.ingest.fast_reader import PossibleDefectError, convert
 from music_assets.ingest.parser import ParsedFile, Parser
 from music_assets.tables import USER_DATA, USER_TOP_ARTISTS, Table
+from music_assets_tests.support.properties import examples
 
 HEADERS = {
     USER_DATA: [b"user_id,country,total_scrobbles", b'\xef\xbb\xbf"user_id","country",x,"total_scrobbles"'],
@@ -60,24 +61,20 @@ def landed(parsed: ParsedFile | BadFileError) -> tuple[list[dict], list[dict]]:
     return good, rejected
 
 
+@examples(120)
+@given(file=files())
 def test_it_agrees_with_the_exact_reading(
-    tmp_path_factory: pytest.TempPathFactory, duckdb_engine: DuckDBEngine
+    tmp_path_factory: pytest.TempPathFactory, duckdb_engine: DuckDBEngine, file: tuple[Table, bytes]
 ) -> None:
-    parser = Parser(duckdb_engine, tmp_path_factory.mktemp("scratch"))
-
-    @settings(max_examples=120, deadline=None)
-    @given(file=files())
-    def agree(file: tuple[Table, bytes]) -> None:
-        folder = tmp_path_factory.mktemp("file")
-        subject = csv_file(folder / "rows.csv", *file)
-        folders = [folder / name for name in ("fast", "fast_rejects", "exact", "exact_rejects")]
-        for each in folders:
-            each.mkdir()
-        fast = parser.parse(subject, folders[0], folders[1])
-        (exact,) = parser.parse_together([subject], folders[2], folders[3])
-        assert landed(fast) == landed(exact)
-
-    agree()
+    folder = tmp_path_factory.mktemp("file")
+    parser = Parser(duckdb_engine, folder / "scratch")
+    subject = csv_file(folder / "rows.csv", *file)
+    folders = [folder / name for name in ("fast", "fast_rejects", "exact", "exact_rejects")]
+    for each in folders:
+        each.mkdir()
+    fast = parser.parse(subject, folders[0], folders[1])
+    (exact,) = parser.parse_together([subject], folders[2], folders[3])
+    assert landed(fast) == landed(exact)
 
 
 ROWS = b"1,1,Moby,5,m1\n2,1,Zaz,,\n"

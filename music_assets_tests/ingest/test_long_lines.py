@@ -28,7 +28,7 @@ def test_line_of_50_mb_is_one_rejected_row(harness: IngestHarness) -> None:
     """It stood whole in rejected_rows, and its fields in memory."""
     long = "2," + "é," * 25_000_000
     harness.drop(USER_DATA, "a.csv", f"{HEADER}1,Germany,1\n{long}\n3,Mali,3\nx,Mali,3\n")
-    (file,) = harness.take(USER_DATA).files
+    (file,) = harness.load(USER_DATA).files
     assert (file.outcome, file.rows, file.rejects) == ("landed", 2, 2)
     assert harness.delivered(USER_DATA) == [(1, "Germany", 1), (3, "Mali", 3)]
     assert harness.rejected() == [
@@ -42,9 +42,9 @@ def test_file_with_a_long_line_is_kept(harness: IngestHarness) -> None:
     content = f"{HEADER}1,Germany,1\n2,{'a' * MAXIMUM_ROW_LENGTH},\n"
     dropped = harness.drop(USER_DATA, "a.csv", content)
     harness.drop(USER_DATA, "b.csv", f"{HEADER}x,Mali,3\n")
-    harness.take(USER_DATA)
+    harness.load(USER_DATA)
     assert not dropped.exists()
-    kept, reason = sorted((harness.root / "rejected").iterdir())
+    kept, reason = sorted(harness.root.rejected.iterdir())
     assert (kept.name, kept.read_text()) == ("a.csv", content)
     assert f"1 x {TOO_LONG}" in reason.read_text()
 
@@ -54,7 +54,7 @@ def test_where_too_long_begins(harness: IngestHarness, more: int) -> None:
     """Wherever an engine would draw the line by itself."""
     country = "a" * (MAXIMUM_ROW_LENGTH - 3 + more)
     harness.drop(USER_DATA, "a.csv", f"{HEADER}1,{country},\n")
-    (file,) = harness.take(USER_DATA).files
+    (file,) = harness.load(USER_DATA).files
     assert (file.rows, file.rejects) == (1 - more, more)
     assert harness.delivered(USER_DATA) == [(1, country, None)][more:]
 
@@ -95,7 +95,7 @@ def test_many_rejects(harness: IngestHarness) -> None:
     """Each is told; the good rows between them land."""
     rows = "".join(f"{user},,1\nx{user},,1\n" for user in range(50_000))
     harness.drop(USER_DATA, "a.csv", HEADER + rows)
-    report = harness.take(USER_DATA)
+    report = harness.load(USER_DATA)
     assert [(file.rows, file.rejects) for file in report.files] == [(50_000, 50_000)]
     assert dict(report.reasons) == {"not an integer": 50_000}
     assert [row[3] for row in sorted(harness.rejected())] == [f"x{user},,1" for user in range(50_000)]

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from music_assets.data_root import DataRoot
 from music_assets.ingest.landing import Landing
 from music_assets.tables import USER_DATA
 from music_assets_tests.support.ingest_harness import IngestHarness
@@ -45,7 +44,7 @@ def test_odd_names_land(harness: IngestHarness) -> None:
         drop(harness, name, HEADER + f"{good},Chad,1\n")
         drop(harness, b"m" + os.fsencode(os.fsdecode(name)[1:]), HEADER + f"{mixed},Chad,1\nx,,\n")
         expected += [(good, shown), (mixed, "m" + shown[1:])]
-    taken = harness.take(USER_DATA).files
+    taken = harness.load(USER_DATA).files
     assert {file.outcome for file in taken} == {"landed"}
     found = dict(harness.rows(USER_DATA, "user_id", "source_file"))
     assert found == dict(expected)
@@ -57,9 +56,9 @@ def test_bad_files_of_odd_names_are_moved_aside(harness: IngestHarness) -> None:
     for number, name in enumerate(NAMES):
         drop(harness, name, f"nonsense {number}\n")
     drop(harness, b"other.csv", HEADER + "2,Malta,2\n")
-    taken = {file.name: file.outcome for file in harness.take(USER_DATA).files}
+    taken = {file.name: file.outcome for file in harness.load(USER_DATA).files}
     assert taken == {**dict.fromkeys(NAMES.values(), "rejected"), "other.csv": "landed"}
-    folder = harness.root / "rejected"
+    folder = harness.root.rejected
     moved = [path for path in folder.iterdir() if not path.name.endswith(".reason.txt")]
     assert sorted(path.read_text() for path in moved) == sorted(f"nonsense {number}\n" for number in range(len(NAMES)))
     reasons = [(folder / f"{path.name}.reason.txt").read_text().splitlines()[0] for path in moved]
@@ -72,8 +71,8 @@ def test_longest_names_are_shortened_where_something_is_added(harness: IngestHar
     """`.reason.txt` and the number made the name too long, and the run failed for good."""
     for content in ("one", "two", "three"):
         harness.drop(USER_DATA, name, content)
-        assert [file.outcome for file in harness.take(USER_DATA).files] == ["rejected"]
-    moved = [path for path in (harness.root / "rejected").iterdir() if not path.name.endswith(".reason.txt")]
+        assert [file.outcome for file in harness.load(USER_DATA).files] == ["rejected"]
+    moved = [path for path in harness.root.rejected.iterdir() if not path.name.endswith(".reason.txt")]
     assert sorted(path.read_bytes() for path in moved) == [b"one", b"three", b"two"]
     assert all(len(os.fsencode(path.name)) <= 244 for path in moved)
     assert all(path.name.endswith(name[name.rindex(".csv") :]) for path in moved)
@@ -90,7 +89,7 @@ def test_a_name_of_the_longest_kind_can_be_placed_twice(harness: IngestHarness, 
 def test_two_names_that_look_the_same_both_land(harness: IngestHarness) -> None:
     for number, name in enumerate((b"\xe9.csv", b"\xea.csv", "\ufffd.csv".encode())):
         drop(harness, name, HEADER + f"{number},Chad,1\n")
-    assert [file.outcome for file in harness.take(USER_DATA).files] == ["landed"] * 3
+    assert [file.outcome for file in harness.load(USER_DATA).files] == ["landed"] * 3
     assert [user for user, *_ in harness.delivered(USER_DATA)] == [0, 1, 2]
 
 
@@ -107,7 +106,7 @@ def test_what_is_no_regular_file_is_left_alone_and_told(
     os.mkfifo(folder / "pipe.csv.gz")
     harness.drop(USER_DATA, "good.csv", HEADER + "1,Chad,1\n")
     with caplog.at_level(logging.WARNING):
-        assert [(file.name, file.outcome) for file in harness.take(USER_DATA).files] == [("good.csv", "landed")]
+        assert [(file.name, file.outcome) for file in harness.load(USER_DATA).files] == [("good.csv", "landed")]
     assert [message for message in caplog.messages if "not looked at" in message] == [
         f"{entry}: not looked at; only regular files are taken"
         for entry in (
@@ -144,7 +143,7 @@ class VanishingLanding(Landing):
 def test_file_that_vanishes_after_the_listing(harness: IngestHarness) -> None:
     harness.drop(USER_DATA, "gone.csv", HEADER + "1,Chad,1\n")
     harness.drop(USER_DATA, "here.csv", HEADER + "2,Chad,1\n")
-    harness.ingest.landing = VanishingLanding(DataRoot(harness.root), settle_seconds=0, pause_between_looks=0)
-    assert [(file.name, file.outcome) for file in harness.take(USER_DATA).files] == [("here.csv", "landed")]
+    harness.ingest.landing = VanishingLanding(harness.root, settle_seconds=0, pause_between_looks=0)
+    assert [(file.name, file.outcome) for file in harness.load(USER_DATA).files] == [("here.csv", "landed")]
     assert harness.delivered(USER_DATA) == [(2, "Chad", 1)]
-    assert not (harness.root / "rejected").exists()
+    assert not harness.root.rejected.exists()

@@ -45,7 +45,7 @@ def taken(harness: IngestHarness) -> dict[str, dict]:
 def test_few_parquet_files_and_every_row(harness: IngestHarness) -> None:
     """A file each was written, and read by every query."""
     drop_many(harness)
-    report = harness.take(USER_DATA)
+    report = harness.load(USER_DATA)
     assert len(harness.store.table_version(USER_DATA).files) == 1
     assert [file.name for file in report.files] == [f"{user:05}.csv" for user in range(FILES_DROPPED)]
     assert {(file.outcome, file.rows, file.rejects, file.duplicates) for file in report.files} == {("landed", 2, 0, 0)}
@@ -63,7 +63,7 @@ def test_log_names_only_files_with_something_to_tell(harness: IngestHarness, cap
     harness.drop(USER_DATA, "mixed.csv", HEADER + "1,,1\nx,,1\n")
     harness.drop(USER_DATA, "more.csv", "more," + HEADER + ",1,,1\n")
     with caplog.at_level(logging.INFO):
-        harness.take(USER_DATA)
+        harness.load(USER_DATA)
     assert "52 files, 102 rows are in user_data" in caplog.messages
     assert "mixed.csv: landed, 1 rows, 1 rejected" in caplog.messages
     assert "more.csv: landed, 1 rows, 0 rejected (unknown columns ignored: more)" in caplog.messages
@@ -72,7 +72,7 @@ def test_log_names_only_files_with_something_to_tell(harness: IngestHarness, cap
 
 def test_later_file_has_a_later_time(harness: IngestHarness) -> None:
     drop_many(harness, 50)
-    harness.take(USER_DATA)
+    harness.load(USER_DATA)
     files = [name for _, name in sorted(set(harness.rows(USER_DATA, "ingested_at", "source_file")))]
     assert files == [f"{user:05}.csv" for user in range(50)]
     assert max(harness.rows(USER_DATA, "ingested_at", "total_scrobbles"))[1] == 49
@@ -84,7 +84,7 @@ def test_each_file_is_told_of_by_itself(harness: IngestHarness) -> None:
     harness.drop(USER_DATA, "none.csv", HEADER)
     harness.drop(USER_DATA, "bad.csv", "user_id,country\n1,Mali\n")
     harness.drop(USER_DATA, "copy.csv", HEADER + "3,Germany,3\n1000000,Chad,3\n")
-    report = harness.take(USER_DATA)
+    report = harness.load(USER_DATA)
     found = {file.name: (file.outcome, file.rows, file.rejects, file.duplicates) for file in report.files[30:]}
     assert found == {
         "mixed.csv": ("landed", 2, 2, 1),
@@ -99,7 +99,7 @@ def test_each_file_is_told_of_by_itself(harness: IngestHarness) -> None:
     ]
     assert set(harness.rows(REJECTED_ROWS, "table_name", "source_file")) == {("user_data", "mixed.csv")}
     assert taken(harness)["mixed.csv"]["note"] == "unknown columns ignored: more"
-    assert sorted(path.name for path in (harness.root / "rejected").iterdir()) == ["bad.csv", "bad.csv.reason.txt"]
+    assert sorted(path.name for path in harness.root.rejected.iterdir()) == ["bad.csv", "bad.csv.reason.txt"]
     assert not harness.waiting()
 
 
@@ -110,12 +110,12 @@ def test_same_as_one_by_one(harness: IngestHarness, tmp_path: Path) -> None:
     one_by_one = IngestHarness(tmp_path / "one by one", harness.engine)
     for number, content in enumerate(contents):
         one_by_one.drop(USER_DATA, f"{number}.csv", content)
-        one_by_one.take(USER_DATA)
+        one_by_one.load(USER_DATA)
         harness.drop(USER_DATA, f"{number}.csv", content)
     drop_many(harness, 30)
-    harness.take(USER_DATA)
+    harness.load(USER_DATA)
     drop_many(one_by_one, 30)
-    one_by_one.take(USER_DATA)
+    one_by_one.load(USER_DATA)
     assert contents
     for table in (USER_DATA, REJECTED_ROWS):
         names = [column.name for column in table.columns if column.name != "ingested_at"]
@@ -124,10 +124,10 @@ def test_same_as_one_by_one(harness: IngestHarness, tmp_path: Path) -> None:
 
 def test_dropped_again_they_count_once(harness: IngestHarness) -> None:
     drop_many(harness, 50)
-    harness.take(USER_DATA)
+    harness.load(USER_DATA)
     before = harness.store.table_version(USER_DATA)
     drop_many(harness, 50)
-    assert {file.outcome for file in harness.take(USER_DATA).files} == {"duplicate"}
+    assert {file.outcome for file in harness.load(USER_DATA).files} == {"duplicate"}
     assert harness.store.table_version(USER_DATA) == before
     assert not harness.waiting()
 
@@ -140,7 +140,7 @@ def test_file_that_changes_while_they_are_read_waits(harness: IngestHarness) -> 
     assert harness.waiting() == ["00007.csv"]
     assert sorted(taken(harness)) == [file.name for file in files if file != files[7]]
     assert len(harness.delivered(USER_DATA)) == 98
-    harness.take(USER_DATA)
+    harness.load(USER_DATA)
     assert (7, "Mali", 7) in harness.delivered(USER_DATA)
 
 
@@ -161,10 +161,10 @@ def test_interrupted_after_the_rejects(harness: IngestHarness, known: str) -> No
         append = interrupted.store.append
         interrupted.store.append = lambda table, *rest: (die if table is USER_DATA else append)(table, *rest)  # type: ignore[method-assign]
         with pytest.raises(InterruptedError):
-            interrupted.take(USER_DATA)
+            interrupted.load(USER_DATA)
         for file, hidden in aside.items():
             hidden.rename(file)
-    harness.take(USER_DATA)
+    harness.load(USER_DATA)
     assert harness.delivered(USER_DATA) == sorted(((user, "Germany", 1) for user in range(40)), key=repr)
     assert sorted(harness.rows(REJECTED_ROWS, "raw_line")) == sorted((f"x,{user},1",) for user in range(40))
     assert not harness.waiting()

@@ -13,8 +13,8 @@ from music_assets.maintenance.rebuild import RebuildError, rebuild
 from music_assets.runtime.dagster_home import prepare_dagster_home
 from music_assets.settings import Settings
 from music_assets.storage.published_snapshot import connect
-from music_assets.tables import RANKING_TABLES, REFRESH_RANKINGS, USER_DATA
-from music_assets_tests.support.damaged import DERIVED, RAW, SNAPSHOT
+from music_assets.tables import RANKING_TABLES, RAW_TABLES, REFRESH_RANKINGS, USER_DATA
+from music_assets_tests.support.corruption import DERIVED_CORRUPTIONS, RAW_CORRUPTIONS, SNAPSHOT_CORRUPTIONS, corrupt
 from music_assets_tests.support.project import RANKED_ARTISTS, Project
 
 
@@ -23,48 +23,51 @@ def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
 
 
-def rebuilt(root: Path) -> list[str]:
+def rebuilt(root: DataRoot) -> list[str]:
     said: list[str] = []
-    rebuild(Settings(data=root), said.append)
+    rebuild(Settings(data=root.path), said.append)
     return said
 
 
-def ranked(root: Path) -> list[tuple[object, ...]]:
-    with connect(DataRoot(root)) as connection:
+def ranked(root: DataRoot) -> list[tuple[object, ...]]:
+    with connect(root) as connection:
         return sorted(connection.execute("FROM processed_parquet_artist_rank_in_country").fetchall())
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("cause", [*DERIVED, *SNAPSHOT])
-def test_damage_to_what_is_computed_is_undone(root: Path, cause: str) -> None:
-    raw = contents(root / "raw_parquet")
-    inflict, where = {**DERIVED, **SNAPSHOT}[cause]
-    damaged = inflict(where(root))
+def raw_files(root: DataRoot) -> list[dict[Path, bytes]]:
+    return [contents(root.table_folder(table)) for table in RAW_TABLES]
+
+
+@pytest.mark.parametrize("cause", [*DERIVED_CORRUPTIONS, *SNAPSHOT_CORRUPTIONS])
+def test_damage_to_what_is_computed_is_undone(root: DataRoot, cause: str) -> None:
+    raw = raw_files(root)
+    damaged = corrupt(root, cause)
     said = rebuilt(root)
     assert ranked(root) == RANKED_ARTISTS
-    assert contents(root / "raw_parquet") == raw
-    assert [each for each in examine(Settings(data=root)) if each.level is Level.PROBLEM] == []
-    if cause in DERIVED:
+    assert raw_files(root) == raw
+    assert [each for each in examine(Settings(data=root.path)) if each.level is Level.PROBLEM] == []
+    if cause in DERIVED_CORRUPTIONS:
         assert any(line.startswith(f"Damaged: {damaged}") for line in said)
         assert any(line.startswith("Moved aside: ") for line in said)
-        assert any((root / "damaged").rglob("*.json"))
+        assert any(root.damaged.rglob("*.json"))
 
 
-def test_everything_computed_may_be_gone(root: Path) -> None:
-    for name in ("processed_parquet", "music_db"):
-        shutil.rmtree(root / name)
+def test_everything_computed_may_be_gone(root: DataRoot) -> None:
+    for folder in (*map(root.table_folder, RANKING_TABLES), root.snapshots):
+        shutil.rmtree(folder)
     said = rebuilt(root)
     assert ranked(root) == RANKED_ARTISTS
     assert said[0] == "Computing artist_rank_in_country, country_rank_per_artist, music_db"
-    assert said[-1].startswith(f"Published {root}/music_db/music_db-")
+    assert said[-1].startswith(f"Published {root.snapshots}/music_db-")
 
 
-def test_it_stands_in_the_history_of_runs(root: Path) -> None:
+def test_it_stands_in_the_history_of_runs(root: DataRoot) -> None:
     rebuilt(root)
-    with dg.DagsterInstance.from_config(str(prepare_dagster_home(DataRoot(root)))) as instance:
+    with dg.DagsterInstance.from_config(str(prepare_dagster_home(root))) as instance:
         (run,) = instance.get_runs()
         assert (run.job_name, run.status) == (REFRESH_RANKINGS, dg.DagsterRunStatus.SUCCESS)
         keys = [dg.AssetKey(table.asset_key) for table in RANKING_TABLES] + [dg.AssetKey("music_db")]
@@ -72,8 +75,9 @@ def test_it_stands_in_the_history_of_runs(root: Path) -> None:
         assert instance.get_latest_materialization_event(dg.AssetKey(USER_DATA.asset_key)) is None
 
 
-def test_files_are_taken_as_ever_afterwards(root: Path) -> None:
-    shutil.rmtree(root / "processed_parquet")
+def test_files_are_taken_as_ever_afterwards(root: DataRoot) -> None:
+    for table in RANKING_TABLES:
+        shutil.rmtree(root.table_folder(table))
     rebuilt(root)
     project = Project(root)
     project.drop(USER_DATA, "user_id,country,total_scrobbles\n1,Malta,1\n")
@@ -81,46 +85,44 @@ def test_files_are_taken_as_ever_afterwards(root: Path) -> None:
     assert ("Malta", "Can", 60.0, 1) in ranked(root)
 
 
-@pytest.mark.parametrize("cause", RAW)
-def test_damage_to_a_raw_table_is_told_and_nothing_is_moved(root: Path, cause: str) -> None:
-    inflict, where = RAW[cause]
-    damaged = inflict(where(root))
-    before = contents(root)
+@pytest.mark.parametrize("cause", RAW_CORRUPTIONS)
+def test_damage_to_a_raw_table_is_told_and_nothing_is_moved(root: DataRoot, cause: str) -> None:
+    damaged = corrupt(root, cause)
+    before = contents(root.path)
     with pytest.raises(RebuildError) as raised:
         rebuilt(root)
     named = damaged.parent if cause == "last log entry missing" else damaged
     assert f"{named}" in str(raised.value)
     assert "Restore" in str(raised.value) and "drop all CSV files of the table again" in str(raised.value)
-    assert contents(root) == before
+    assert contents(root.path) == before
     assert ranked(root) == RANKED_ARTISTS
 
 
-def test_the_way_it_tells_when_a_raw_table_is_damaged_leads_back(root: Path) -> None:
+def test_the_way_it_tells_when_a_raw_table_is_damaged_leads_back(root: DataRoot) -> None:
     """Move the folder aside, drop all its files again: publishing waits for the last of them."""
-    inflict, where = RAW["parquet cut off"]
-    inflict(where(root))
-    (root / USER_DATA.folder).rename(root / "aside")
+    corrupt(root, "parquet cut off")
+    root.table_folder(USER_DATA).rename(root.path / "aside")
     project = Project(root)
     project.drop(USER_DATA, "user_id,country,total_scrobbles\n1,Germany,90\n2,France,50\n3,Germany,10\n4,,7\n")
     assert not project.refresh().success
     assert ranked(root) == RANKED_ARTISTS
     project.drop(USER_DATA, "user_id,country,total_scrobbles\n5,Malta,1\n")
     assert project.refresh().success
-    assert [each for each in examine(Settings(data=root)) if each.level is Level.PROBLEM] == []
+    assert [each for each in examine(Settings(data=root.path)) if each.level is Level.PROBLEM] == []
 
 
 def test_without_rows_there_is_nothing_to_rebuild_from(tmp_path: Path) -> None:
     with pytest.raises(RebuildError, match="raw_parquet_user_data has no rows to compute from"):
-        rebuilt(tmp_path)
+        rebuilt(DataRoot(tmp_path))
 
 
 @pytest.fixture
-def running(root: Path) -> Iterator[dg.DagsterRun]:
-    with dg.DagsterInstance.from_config(str(prepare_dagster_home(DataRoot(root)))) as instance:
+def running(root: DataRoot) -> Iterator[dg.DagsterRun]:
+    with dg.DagsterInstance.from_config(str(prepare_dagster_home(root))) as instance:
         job = Project(root).defs.resolve_job_def(REFRESH_RANKINGS)
         yield instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
 
 
-def test_beside_a_run_it_is_refused(root: Path, running: dg.DagsterRun) -> None:
+def test_beside_a_run_it_is_refused(root: DataRoot, running: dg.DagsterRun) -> None:
     with pytest.raises(RebuildError, match=f"Run {running.run_id} of refresh_rankings has not ended yet"):
         rebuilt(root)

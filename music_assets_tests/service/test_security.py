@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 import music_assets
 from music_assets import cli
-from music_assets.data_root import DataRoot
 from music_assets.maintenance.doctor import examine
 from music_assets.runtime.dagster_home import prepare_dagster_home
 from music_assets.settings import Settings, settings
@@ -68,7 +67,7 @@ def test_nothing_is_open_to_more_than_the_umask_allows(tmp_path: Path, umask: in
         project.drop_both()
         project.drop(USER_DATA, "nonsense\n", "bad.csv")
         assert project.refresh().success
-        prepare_dagster_home(DataRoot(project.root))
+        prepare_dagster_home(project.root)
     finally:
         os.umask(before)
     wrong = {

@@ -213,7 +213,7 @@ def test_refresh_after_refresh(tmp_path: Path) -> None:
     assert project.refresh().success
     assert len(project.store.table_version(USER_DATA).files) <= MOST_SMALL_FILES
     assert "No CSV file is waiting" in project.tick().skip_message
-    assert newest_snapshot(DataRoot(project.root)).tables[USER_DATA.full_name].rows == 4 + DROPS
+    assert newest_snapshot(project.root).tables[USER_DATA.full_name].rows == 4 + DROPS
 
 
 # ---- Vacuum spares what is published --------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ def test_published_files_outlive_any_retention(tmp_path: Path) -> None:
     project = Project(tmp_path / "data", retention_hours=0)
     project.drop_both()
     assert project.refresh().success
-    shown = newest_snapshot(DataRoot(project.root))
+    shown = newest_snapshot(project.root)
     ingest: Ingest = project.defs.resources["ingest"]  # type: ignore[index]
     for user in range(10, 10 + DROPS):
         rows = "".join(f"{user},Chad,{plays}\n" for plays in range(200))
@@ -253,7 +253,7 @@ def test_nothing_is_vacuumed_while_it_is_not_known_what_is_published(
     assert project.refresh().success
     orphan = project.store.new_folder(USER_DATA) / "orphan.parquet"
     orphan.write_bytes(b"")
-    (project.root / "music_db" / "current.json").write_text("garbage")
+    (project.root.snapshots / "current.json").write_text("garbage")
     ingest: Ingest = project.defs.resources["ingest"]  # type: ignore[index]
     ingest.take(USER_DATA, LOG)
     assert orphan.exists()

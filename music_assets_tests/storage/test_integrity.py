@@ -14,7 +14,15 @@ from music_assets.ingest.csv_header import BadFileError, check_compression
 from music_assets.service.snapshots import Snapshots
 from music_assets.storage.published_snapshot import NothingPublishedError, newest_snapshot
 from music_assets.tables import REJECTED_ROWS, USER_DATA, Table
-from music_assets_tests.support.damaged import RAW, SNAPSHOT, empty, garble, log_entry, pointer, snapshot
+from music_assets_tests.support.corruption import (
+    SNAPSHOT_CORRUPTIONS,
+    corrupt,
+    empty,
+    garble,
+    log_entry,
+    pointer,
+    snapshot,
+)
 from music_assets_tests.support.ingest_harness import LOG, IngestHarness
 from music_assets_tests.support.project import Project
 
@@ -24,24 +32,22 @@ MORE = "user_id,country,total_scrobbles\n6,Malta,1\n"
 # ---- What is published ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cause", SNAPSHOT)
-def test_the_last_good_snapshot_serves(root: Path, cause: str, caplog: pytest.LogCaptureFixture) -> None:
-    newest, older = newest_snapshot(DataRoot(root)).data_version, sorted((root / "music_db").glob("*.duckdb"))[0].stem
-    inflict, where = SNAPSHOT[cause]
-    damaged = inflict(where(root))
+@pytest.mark.parametrize("cause", SNAPSHOT_CORRUPTIONS)
+def test_the_last_good_snapshot_serves(root: DataRoot, cause: str, caplog: pytest.LogCaptureFixture) -> None:
+    newest, older = newest_snapshot(root).data_version, sorted(root.snapshots.glob("*.duckdb"))[0].stem
+    damaged = corrupt(root, cause)
     expected = newest if "pointer" in cause else older.removeprefix("music_db-")
     with caplog.at_level(logging.WARNING):
-        assert newest_snapshot(DataRoot(root)).data_version == expected
+        assert newest_snapshot(root).data_version == expected
     assert str(damaged) in caplog.text and "music-assets rebuild" in caplog.text
 
 
-@pytest.mark.parametrize("cause", SNAPSHOT)
-def test_a_service_goes_on_with_what_it_served(root: Path, cause: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("cause", SNAPSHOT_CORRUPTIONS)
+def test_a_service_goes_on_with_what_it_served(root: DataRoot, cause: str, caplog: pytest.LogCaptureFixture) -> None:
     """It asks before every query, and warns once."""
-    snapshots = Snapshots(DataRoot(root))
+    snapshots = Snapshots(root)
     served = snapshots.newest().data_version
-    inflict, where = SNAPSHOT[cause]
-    inflict(where(root))
+    corrupt(root, cause)
     with caplog.at_level(logging.WARNING):
         found = {snapshots.newest().data_version for _ in range(5)}
     assert len(found) == 1
@@ -49,17 +55,17 @@ def test_a_service_goes_on_with_what_it_served(root: Path, cause: str, caplog: p
     assert len(caplog.records) == 1
 
 
-def test_nothing_whole_is_left(root: Path) -> None:
+def test_nothing_whole_is_left(root: DataRoot) -> None:
     for number in (0, 1):
         garble(pointer(root))
         empty(snapshot(number)(root))
     with pytest.raises(
         NothingPublishedError, match=r"No published snapshot is whole: .*current\.json.*music-assets reb"
     ):
-        newest_snapshot(DataRoot(root))
+        newest_snapshot(root)
 
 
-def test_a_garbled_pointer_of_every_kind_is_told(root: Path) -> None:
+def test_a_garbled_pointer_of_every_kind_is_told(root: DataRoot) -> None:
     for content in (
         b"",
         b"[]",
@@ -73,7 +79,7 @@ def test_a_garbled_pointer_of_every_kind_is_told(root: Path) -> None:
         b"[" * 9999,
     ):
         pointer(root).write_bytes(content)
-        assert newest_snapshot(DataRoot(root)).path.is_file()
+        assert newest_snapshot(root).path.is_file()
 
 
 # ---- Logs of history ------------------------------------------------------------------------------------------------
@@ -89,22 +95,21 @@ def test_a_garbled_pointer_of_every_kind_is_told(root: Path) -> None:
         "last log entry empty",
     ],
 )
-def test_nothing_is_taken_or_removed_over_a_damaged_log(root: Path, cause: str) -> None:
+def test_nothing_is_taken_or_removed_over_a_damaged_log(root: DataRoot, cause: str) -> None:
     """An entry without content is passed over in silence: its rows were gone, and then their files were vacuumed."""
-    inflict, where = RAW[cause]
-    inflict(where(root))
+    corrupt(root, cause)
     project = Project(root, retention_hours=0)
     dropped = project.drop(USER_DATA, MORE)
-    files = sorted(root.glob("raw_parquet/**/*.parquet"))
+    files = sorted(root.table_folder(USER_DATA).rglob("*.parquet"))
     assert not project.refresh().success
     assert dropped.exists()
-    assert sorted(root.glob("raw_parquet/**/*.parquet")) == files
+    assert sorted(root.table_folder(USER_DATA).rglob("*.parquet")) == files
 
 
 @pytest.mark.parametrize("table", [USER_DATA, REJECTED_ROWS], ids=lambda table: table.name)
-def test_a_log_that_is_gone_is_no_new_table(root: Path, duckdb_engine: DuckDBEngine, table: Table) -> None:
+def test_a_log_that_is_gone_is_no_new_table(root: DataRoot, duckdb_engine: DuckDBEngine, table: Table) -> None:
     """A new table was begun in the folder of the old one, whose files were vacuumed at once."""
-    shutil.rmtree(root / table.folder / "_delta_log")
+    shutil.rmtree(root.table_folder(table) / "_delta_log")
     harness = IngestHarness(root, duckdb_engine)
     harness.drop(USER_DATA, "more.csv", MORE)
     with pytest.raises(LostHistoryError, match=r"_delta_log tells of 0 rows, where \d were published.*doctor"):
@@ -112,7 +117,7 @@ def test_a_log_that_is_gone_is_no_new_table(root: Path, duckdb_engine: DuckDBEng
     assert harness.waiting() == ["more.csv"]
 
 
-def test_a_restored_log_goes_on(root: Path) -> None:
+def test_a_restored_log_goes_on(root: DataRoot) -> None:
     entry = log_entry(USER_DATA, -1)(root)
     kept = entry.read_bytes()
     empty(entry)
@@ -131,9 +136,9 @@ def test_a_gzip_bomb_is_moved_aside(harness: IngestHarness) -> None:
     bomb = gzip.compress(b"user_id,country,total_scrobbles\n" + b"1,Germany,5\n" * (8 << 20))
     harness.drop(USER_DATA, "bomb.csv.gz", bomb)
     harness.drop(USER_DATA, "good.csv", MORE)
-    taken = {file.name: file.outcome for file in harness.take(USER_DATA).files}
+    taken = {file.name: file.outcome for file in harness.load(USER_DATA).files}
     assert taken == {"bomb.csv.gz": "rejected", "good.csv": "landed"}
-    reason = (harness.root / "rejected/bomb.csv.gz.reason.txt").read_text()
+    reason = (harness.root.rejected / "bomb.csv.gz.reason.txt").read_text()
     assert "expands to more than 200 times its size. If it should, drop it uncompressed" in reason
 
 

@@ -1,6 +1,6 @@
-"""A data root for tests: drop files, take them, compute the rankings, read what stands in the tables.
+"""An empty data root for tests: drop files, load them, compute the rankings, read the tables.
 
-Rows are read back with plain pyarrow, so that what a test sees owes nothing to an engine.
+Rows are read back with plain pyarrow, so that an engine cannot hide its own mistakes.
 """
 
 import logging
@@ -14,7 +14,6 @@ from uuid import uuid4
 import ibis.expr.types as ir
 import pyarrow as pa
 import pyarrow.parquet as pq
-from hypothesis import HealthCheck, settings
 
 from music_assets.data_root import DataRoot
 from music_assets.defs.assets import rankings
@@ -27,6 +26,7 @@ from music_assets.storage.delta import DeltaStore
 from music_assets.tables import (
     ARTIST_RANK_IN_COUNTRY,
     COUNTRY_RANK_PER_ARTIST,
+    RAW_TABLES,
     REJECTED_ROWS,
     USER_DATA,
     USER_TOP_ARTISTS,
@@ -39,7 +39,7 @@ DROPPED_SECONDS_AGO = 10_000
 
 
 def table_on(engine: Engine, folder: Path, schema: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> ir.Table:
-    """Return these rows as a table that the engine reads from a file in the folder; `schema`: column names to types."""
+    """Write the rows to a parquet file in the folder and read it through the engine; `schema` maps names to types."""
     table = Table("rows", "", "", tuple(Column(name, kind, "") for name, kind in schema.items()))
     kinds = table.schema.to_pyarrow()
     columns = [pa.array([row[place] for row in rows], field.type) for place, field in enumerate(kinds)]
@@ -48,62 +48,53 @@ def table_on(engine: Engine, folder: Path, schema: Mapping[str, str], rows: Sequ
     return engine.read(table, [str(file)])
 
 
-def examples(engine: Engine, number: int) -> settings:
-    """Return the settings of a hypothesis test: on Spark, where an example is a dozen jobs, a quarter as many."""
-    return settings(
-        max_examples=number if engine.name == "duckdb" else max(1, number // 4),
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow],
-    )
-
-
 class IngestHarness:
-    """A data root below a temporary folder, with everything that works on it."""
+    """A data root with everything that works on it. `engine` computes the rankings; DuckDB parses the files."""
 
-    def __init__(self, root: Path, engine: Engine) -> None:
-        self.root = root
+    def __init__(self, root: DataRoot | Path, engine: Engine) -> None:
+        self.root = root if isinstance(root, DataRoot) else DataRoot(root)
         self.engine = engine
-        self.reader = engine if engine.name == "duckdb" else DuckDBEngine(DataRoot(root).scratch, threads=1)
-        self.landing = Landing(DataRoot(root), settle_seconds=0, pause_between_looks=0)
+        self.reader = engine if engine.name == "duckdb" else DuckDBEngine(self.root.scratch, threads=1)
+        self.landing = Landing(self.root, settle_seconds=0, pause_between_looks=0)
         self.landing.prepare()
-        self.store = DeltaStore(DataRoot(root))
-        self.parser = Parser(self.reader, DataRoot(root).scratch, threads=1)
+        self.store = DeltaStore(self.root)
+        self.parser = Parser(self.reader, self.root.scratch, threads=1)
         self.ingest = Ingest(self.landing, self.store, self.parser)
         self.dropped = 0
 
     def drop(self, table: Table, name: str, content: str | bytes) -> Path:
-        """Put a file into the table's drop folder; one dropped later is a second younger."""
-        path = self.landing.folder(table) / name
+        """Write a file into the table's drop folder; each is a second younger than the one before."""
+        path = self.root.drop_folder(table) / name
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         self.dropped += 1
         moment = time.time() - DROPPED_SECONDS_AGO + self.dropped
         os.utime(path, (moment, moment))
         return path
 
-    def take(self, table: Table) -> IngestReport:
-        """Take what waits for the table."""
+    def load(self, table: Table) -> IngestReport:
+        """Load the files that wait for the table."""
         return self.ingest.take(table, LOG)
 
     def waiting(self) -> list[str]:
-        """The names of the files in the drop folders, hidden ones too."""
-        return sorted(path.name for path in (self.root / "user_data").rglob("*") if path.is_file())
+        """Return the names of the files in the drop folders, including hidden ones."""
+        return waiting_files(self.root)
 
     def rows(self, table: Table, *columns: str) -> list[tuple[Any, ...]]:
-        """The rows of the newest snapshot, as they stand in its files; of these columns, or of all."""
+        """Return the rows of the newest version in file order, with these columns or all."""
         names = list(columns) or [column.name for column in table.columns]
         rows = [row for file in self.store.table_version(table).files for row in pq.read_table(file).to_pylist()]
         return [tuple(row[name] for name in names) for row in rows]
 
     def delivered(self, table: Table) -> list[tuple[Any, ...]]:
-        """The rows of a raw table without what was added to them, sorted."""
+        """Return the delivered columns of a raw table, sorted."""
         return sorted(self.rows(table, *(column.name for column in table.delivered)), key=repr)
 
     def rejected(self) -> list[tuple[Any, ...]]:
-        """Line, column, reason and raw text of every rejected row, sorted."""
+        """Return line, column, reason and raw text of every rejected row, sorted."""
         return sorted(self.rows(REJECTED_ROWS, "line", "column_name", "reason", "raw_line"), key=repr)
 
     def rank(self) -> None:
-        """Compute and commit both rankings, as the assets do."""
+        """Compute and commit both rankings as the assets do."""
         read = {
             table: self.engine.read(table, self.store.table_version(table).files)
             for table in (USER_DATA, USER_TOP_ARTISTS)
@@ -121,3 +112,8 @@ class IngestHarness:
 
     def _replace(self, table: Table, rows: Any) -> None:
         self.store.replace(table, self.engine.write(rows, table, self.store.new_folder(table)))
+
+
+def waiting_files(root: DataRoot) -> list[str]:
+    """Return the names of the files in the drop folders, including hidden ones."""
+    return sorted(path.name for table in RAW_TABLES for path in root.drop_folder(table).rglob("*") if path.is_file())

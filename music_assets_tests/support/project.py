@@ -1,4 +1,4 @@
-"""The project in a folder of its own, for tests: real definitions, real runs in this process, files dropped by hand."""
+"""The project over a data root of its own: real definitions, runs in this process, and files dropped by tests."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,24 +28,24 @@ RANKED_ARTISTS = [
     ("Germany", "Earth, Wind & Fire", 30.0, 2),
     ("Germany", "Neu!", 10.0, 3),
 ]
-"""What `USERS` and `TOP_ARTISTS` make of artist_rank_in_country, worked out by hand."""
+"""artist_rank_in_country of `USERS` and `TOP_ARTISTS`, computed by hand."""
 
 
 class Project:
-    """Definitions over a data root, and an instance that remembers runs for as long as the object lives."""
+    """Definitions over a data root, and an ephemeral Dagster instance."""
 
-    def __init__(self, root: Path, engine: Engine | None = None, **settings: Any) -> None:
-        self.root = root
-        self.settings = Settings(data=root, **{"settle_seconds": 0, **settings})
+    def __init__(self, root: DataRoot | Path, engine: Engine | None = None, **settings: Any) -> None:
+        self.root = root if isinstance(root, DataRoot) else DataRoot(root)
+        self.settings = Settings(data=self.root.path, **{"settle_seconds": 0, **settings})
         self.defs = build_definitions(self.settings, engine)
         self.instance = dg.DagsterInstance.ephemeral()
-        self.store = DeltaStore(DataRoot(root))
-        self.landing = Landing(DataRoot(root), settle_seconds=0)
+        self.store = DeltaStore(self.root)
+        self.landing = Landing(self.root, settle_seconds=0)
         self.landing.prepare()
 
     def drop(self, table: Table, text: str, name: str = "drop.csv") -> Path:
         """Write a CSV file into the table's drop folder."""
-        path = self.landing.folder(table) / name
+        path = self.root.drop_folder(table) / name
         path.write_text(text, encoding="utf-8")
         return path
 
@@ -55,34 +55,34 @@ class Project:
         self.drop(USER_TOP_ARTISTS, TOP_ARTISTS, "top.csv")
 
     def refresh(self, tags: Mapping[str, str] | None = None) -> dg.ExecuteInProcessResult:
-        """Run refresh_rankings to its end, whatever that is."""
+        """Run refresh_rankings; a failed run is returned, not raised."""
         job = self.defs.resolve_job_def(REFRESH_RANKINGS)
         return job.execute_in_process(instance=self.instance, tags=dict(tags or {}), raise_on_error=False)
 
     def materialize_raw(self) -> None:
-        """Take what waits, and compute nothing from it."""
+        """Load the waiting files without computing anything from them."""
         job = self.defs.resolve_implicit_global_asset_job_def()
         keys = [dg.AssetKey(table.asset_key) for table in (USER_DATA, USER_TOP_ARTISTS)]
         assert job.execute_in_process(instance=self.instance, asset_selection=keys).success
 
     def materialize(self, *keys: str) -> dg.ExecuteInProcessResult:
-        """Materialize single assets with their checks, as a person would in the web UI."""
+        """Materialize single assets with their checks, as the web UI does."""
         job = self.defs.resolve_implicit_global_asset_job_def()
         return job.execute_in_process(
             instance=self.instance, asset_selection=[dg.AssetKey([key]) for key in keys], raise_on_error=False
         )
 
     def tick(self) -> Any:
-        """Let csv_drop_sensor look once, as the daemon does: a RunRequest, or a SkipReason."""
+        """Evaluate csv_drop_sensor once; return its RunRequest or SkipReason."""
         context = dg.build_sensor_context(instance=self.instance, definitions=self.defs)
         return self.defs.resolve_sensor_def("csv_drop_sensor")(context)
 
     def put(self, table: Table, rows: Sequence[Mapping[str, Any]], metadata: Mapping[str, Any] | None = None) -> None:
-        """Commit rows to a table as they are, past every rule; columns that are not named are NULL."""
+        """Commit rows to a table without any check; columns that are not given are NULL."""
         self.put_arrow(table, pa.Table.from_pylist([dict(row) for row in rows], schema=loose_schema(table)), metadata)
 
     def put_arrow(self, table: Table, rows: pa.Table, metadata: Mapping[str, Any] | None = None) -> None:
-        """Commit an Arrow table to a table as it is, past every rule."""
+        """Commit an Arrow table without any check."""
         target = self.store.new_folder(table) / "rows.parquet"
         pq.write_table(rows, target)
         if table.is_raw:
@@ -92,5 +92,5 @@ class Project:
 
 
 def loose_schema(table: Table) -> pa.Schema:
-    """Return the table's columns, each of which may hold NULL."""
+    """Return the table's schema with every column nullable."""
     return pa.schema([field.with_nullable(True) for field in table.schema.to_pyarrow()])

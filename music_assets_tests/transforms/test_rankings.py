@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from music_assets.engines.base import Engine
 from music_assets.tables import ARTIST_RANK_IN_COUNTRY, COUNTRY_RANK_PER_ARTIST, USER_DATA, USER_TOP_ARTISTS
-from music_assets_tests.support.ingest_harness import IngestHarness, examples
+from music_assets_tests.support.ingest_harness import IngestHarness
+from music_assets_tests.support.properties import examples
 
 MEANING = {
     "Germany": "Germany",
@@ -92,50 +92,45 @@ def oracle(user_files: list[list[User]], artist_files: list[list[TopArtist]]) ->
     return list(by_country.itertuples(index=False, name=None)), list(by_artist.itertuples(index=False, name=None))
 
 
-def test_rankings_of_dropped_files(engine: Engine) -> None:
-    @examples(engine, 10)
-    @given(user_files=drops(USERS, 25), artist_files=drops(TOP_ARTISTS, 50))
-    @example(user_files=[[]], artist_files=[[]])
-    @example(user_files=[[(1, "Germany", 5)], [(1, "None", 9)]], artist_files=[[(1, 1, "Drake", 3, None)]])
-    @example(
-        user_files=[[(1, "Germany", None), (1, "germany", 0), (2, "Germany", 1)], [(3, "germany", 1)]],
-        artist_files=[
-            [(1, 1, "Drake", None, None), (1, 1, "Zedd", 0, None), (2, 1, "Zedd", 7, None), (3, 1, "Zedd", 2, "m1")],
-            [(1, 2, "Drake", 7, None), (3, 2, "Ärzte", 0, None), (9, 1, "Zedd", 3, None)],
-        ],
-    )
-    @example(
-        user_files=[[(1, "Korea, Republic of", 1), (2, "Côte d'Ivoire", 1), (3, "Germany", 1), (4, "germany", 1)]],
-        artist_files=[
-            [
-                (user, rank, name, count, None)
-                for user in (1, 2, 3, 4)
-                for rank, (name, count) in enumerate([("drake", 2), ("Zedd", 2), ("𝔘lver", 0), ("Ａ", None)], 1)
-            ]
-        ],
-    )
-    def rank(user_files: list[list[User]], artist_files: list[list[TopArtist]]) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            harness = IngestHarness(Path(folder), engine)
-            for table, files in ((USER_DATA, user_files), (USER_TOP_ARTISTS, artist_files)):
-                for number, rows in enumerate(files):
-                    harness.drop(table, f"{number}.csv", as_csv([c.name for c in table.delivered], rows, number))
-                harness.take(table)
-            harness.rank()
-            assert (harness.rows(ARTIST_RANK_IN_COUNTRY), harness.rows(COUNTRY_RANK_PER_ARTIST)) == oracle(
-                user_files, artist_files
-            )
-
-    rank()
-
-
-@pytest.fixture
-def harness(tmp_path: Path, engine: Engine) -> IngestHarness:
-    return IngestHarness(tmp_path / "data", engine)
+@examples(10)
+@given(user_files=drops(USERS, 25), artist_files=drops(TOP_ARTISTS, 50))
+@example(user_files=[[]], artist_files=[[]])
+@example(user_files=[[(1, "Germany", 5)], [(1, "None", 9)]], artist_files=[[(1, 1, "Drake", 3, None)]])
+@example(
+    user_files=[[(1, "Germany", None), (1, "germany", 0), (2, "Germany", 1)], [(3, "germany", 1)]],
+    artist_files=[
+        [(1, 1, "Drake", None, None), (1, 1, "Zedd", 0, None), (2, 1, "Zedd", 7, None), (3, 1, "Zedd", 2, "m1")],
+        [(1, 2, "Drake", 7, None), (3, 2, "Ärzte", 0, None), (9, 1, "Zedd", 3, None)],
+    ],
+)
+@example(
+    user_files=[[(1, "Korea, Republic of", 1), (2, "Côte d'Ivoire", 1), (3, "Germany", 1), (4, "germany", 1)]],
+    artist_files=[
+        [
+            (user, rank, name, count, None)
+            for user in (1, 2, 3, 4)
+            for rank, (name, count) in enumerate([("drake", 2), ("Zedd", 2), ("𝔘lver", 0), ("Ａ", None)], 1)
+        ]
+    ],
+)
+def test_rankings_of_dropped_files(
+    engine: Engine, user_files: list[list[User]], artist_files: list[list[TopArtist]]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        harness = IngestHarness(Path(folder), engine)
+        for table, files in ((USER_DATA, user_files), (USER_TOP_ARTISTS, artist_files)):
+            for number, rows in enumerate(files):
+                harness.drop(table, f"{number}.csv", as_csv([c.name for c in table.delivered], rows, number))
+            harness.load(table)
+        harness.rank()
+        assert (harness.rows(ARTIST_RANK_IN_COUNTRY), harness.rows(COUNTRY_RANK_PER_ARTIST)) == oracle(
+            user_files, artist_files
+        )
 
 
-def test_ranks_by_hand(harness: IngestHarness) -> None:
+def test_ranks_by_hand(tmp_path: Path, engine: Engine) -> None:
     """The whole of it small enough to check by eye: NULL counts as 0, ties go by name, a country without plays by 0."""
+    harness = IngestHarness(tmp_path, engine)
     harness.drop(USER_DATA, "u.csv", "user_id,country,total_scrobbles\n1,Germany,\n2,Germany,\n3,Chad,\n4,,\n")
     harness.drop(
         USER_TOP_ARTISTS,
@@ -144,7 +139,7 @@ def test_ranks_by_hand(harness: IngestHarness) -> None:
         "3,1,Moby,0,\n3,2,Abba,,\n3,3,Zaz,0,\n4,1,Moby,1000,\n5,1,Moby,1000,\n",
     )
     for table in (USER_DATA, USER_TOP_ARTISTS):
-        harness.take(table)
+        harness.load(table)
     harness.rank()
     assert harness.rows(ARTIST_RANK_IN_COUNTRY) == [
         ("Chad", "Abba", 0.0, 1),
@@ -164,7 +159,8 @@ def test_ranks_by_hand(harness: IngestHarness) -> None:
     ]
 
 
-def test_sum_that_outgrows_an_integer(harness: IngestHarness) -> None:
+def test_sum_that_outgrows_an_integer(tmp_path: Path, engine: Engine) -> None:
+    harness = IngestHarness(tmp_path, engine)
     largest = 2**63 - 1
     harness.drop(USER_DATA, "u.csv", "user_id,country,total_scrobbles\n1,Germany,\n2,Germany,\n")
     harness.drop(
@@ -173,6 +169,6 @@ def test_sum_that_outgrows_an_integer(harness: IngestHarness) -> None:
         f"user_id,rank,artist_name,playcount,mbid\n1,1,Moby,{largest},\n2,1,Moby,{largest},\n2,2,Zaz,1,\n",
     )
     for table in (USER_DATA, USER_TOP_ARTISTS):
-        harness.take(table)
+        harness.load(table)
     harness.rank()
     assert harness.rows(ARTIST_RANK_IN_COUNTRY) == [("Germany", "Moby", 2.0**64, 1), ("Germany", "Zaz", 1.0, 2)]

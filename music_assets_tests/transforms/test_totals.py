@@ -11,7 +11,8 @@ from music_assets.storage.delta import TableVersion
 from music_assets.tables import ARTIST_RANK_IN_COUNTRY, USER_DATA, USER_TOP_ARTISTS
 from music_assets.transforms.rankings import artist_rank_in_country
 from music_assets.transforms.totals import Covered, Earlier, totals_now
-from music_assets_tests.support.ingest_harness import IngestHarness, examples
+from music_assets_tests.support.ingest_harness import IngestHarness
+from music_assets_tests.support.properties import examples
 from music_assets_tests.transforms.test_rankings import TOP_ARTISTS, USERS, TopArtist, User, as_csv, drops, oracle
 
 MARK = ("Germany", "Zaz", 1000.0)
@@ -32,7 +33,7 @@ class Totals:
             if rows is not None:
                 content = as_csv([column.name for column in table.delivered], rows, self.number)
                 self.root.drop(table, f"{self.number}.csv", content)
-            self.root.take(table)
+            self.root.load(table)
 
     def rank(self, largest_share: float = 1e9) -> list[tuple]:
         engine, store = self.root.engine, self.root.store
@@ -70,37 +71,34 @@ def _earlier(ranking: ibis.Table, users: TableVersion, top_artists: TableVersion
     )
 
 
-def test_totals_are_those_of_all_files(engine: Engine) -> None:
-    @examples(engine, 10)
-    @given(user_files=drops(USERS, 20), artist_files=drops(TOP_ARTISTS, 30))
-    @example(  # A listener leaves for another country; of two without plays one goes; a country and an artist vanish.
-        user_files=[
-            [(1, "Germany", 1), (2, "Germany", 1), (3, "germany", 1)],
-            [(1, "", 2), (3, "Germany", 2)],
-            [(2, "germany", 3), (4, "Germany", None)],
+@examples(10)
+@given(user_files=drops(USERS, 20), artist_files=drops(TOP_ARTISTS, 30))
+@example(  # A listener leaves for another country; of two without plays one goes; a country and an artist vanish.
+    user_files=[
+        [(1, "Germany", 1), (2, "Germany", 1), (3, "germany", 1)],
+        [(1, "", 2), (3, "Germany", 2)],
+        [(2, "germany", 3), (4, "Germany", None)],
+    ],
+    artist_files=[
+        [
+            (1, 1, "Drake", 5, None),
+            (1, 2, "Zedd", None, None),
+            (2, 1, "Zedd", 0, None),
+            (3, 1, "drake", 2**40, None),
         ],
-        artist_files=[
-            [
-                (1, 1, "Drake", 5, None),
-                (1, 2, "Zedd", None, None),
-                (2, 1, "Zedd", 0, None),
-                (3, 1, "drake", 2**40, None),
-            ],
-            [(3, 1, "Zedd", 0, None)],
-            [(2, 1, "Drake", 7, None), (4, 1, "Zedd", 3, None), (4, 1, "Zedd", None, None)],
-        ],
-    )
-    def rank(user_files: list[list[User]], artist_files: list[list[TopArtist]]) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            totals = Totals(folder, engine)
-            for number in range(max(len(user_files), len(artist_files))):
-                users, artists = (
-                    files[number] if number < len(files) else None for files in (user_files, artist_files)
-                )
-                totals.take(users, artists)
-                assert totals.rank() == oracle(user_files[: number + 1], artist_files[: number + 1])[0]
-
-    rank()
+        [(3, 1, "Zedd", 0, None)],
+        [(2, 1, "Drake", 7, None), (4, 1, "Zedd", 3, None), (4, 1, "Zedd", None, None)],
+    ],
+)
+def test_totals_are_those_of_all_files(
+    engine: Engine, user_files: list[list[User]], artist_files: list[list[TopArtist]]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        totals = Totals(folder, engine)
+        for number in range(max(len(user_files), len(artist_files))):
+            users, artists = (files[number] if number < len(files) else None for files in (user_files, artist_files))
+            totals.take(users, artists)
+            assert totals.rank() == oracle(user_files[: number + 1], artist_files[: number + 1])[0]
 
 
 def started(tmp_path: Path, engine: Engine, plays: int = 5) -> Totals:

@@ -6,8 +6,6 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from music_assets.data_root import DataRoot
-from music_assets.engines.base import Engine
 from music_assets.storage.published_snapshot import newest_snapshot
 from music_assets.tables import PUBLISHED_TABLES, RANKING_TABLES, RAW_TABLES, TABLES, USER_DATA, USER_TOP_ARTISTS
 from music_assets_tests.support.project import TOP_ARTISTS, USERS, Project
@@ -27,8 +25,8 @@ def bar(name: str, plays: int, length: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, engine: Engine) -> Project:
-    return Project(tmp_path_factory.mktemp("project"), engine, reject_fail_share=0.5)
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return Project(tmp_path_factory.mktemp("project"), reject_fail_share=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +86,7 @@ def test_the_published_snapshot_tells_every_column_of_every_table(shown) -> None
 
 
 def test_the_published_snapshot_tells_its_version_and_tables(shown, project: Project) -> None:
-    assert shown["music_db"]["table version"] == newest_snapshot(DataRoot(project.root)).data_version
+    assert shown["music_db"]["table version"] == newest_snapshot(project.root).data_version
     assert "| processed_parquet_artist_rank_in_country | 1 | 5 |" in shown["music_db"]["tables"]
 
 

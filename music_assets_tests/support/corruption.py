@@ -1,4 +1,4 @@
-"""A published data root to damage, and the damage, for tests."""
+"""A published data root, and ways to corrupt it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +15,13 @@ from music_assets.tables import (
 )
 from music_assets_tests.support.project import TOP_ARTISTS, USERS, Project
 
+Locator = Callable[[DataRoot], Path]
+
 MORE_USERS = "user_id,country,total_scrobbles\n5,Malta,1\nx,Malta,1\n"
 
 
 def publish_twice(root: Path) -> Project:
-    """Take two drops, the second with a bad row, and publish after each."""
+    """Load and publish two drops, the second with a bad row."""
     project = Project(root, reject_fail_share=1.0)
     project.drop(USER_DATA, USERS, "first.csv")
     project.drop(USER_TOP_ARTISTS, TOP_ARTISTS, "top.csv")
@@ -30,13 +32,13 @@ def publish_twice(root: Path) -> Project:
 
 
 def truncate(path: Path) -> Path:
-    """Cut a file off in the middle."""
+    """Cut a file to half its size."""
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     return path
 
 
 def garble(path: Path) -> Path:
-    """Overwrite a file with as many other bytes."""
+    """Overwrite a file with the same number of other bytes."""
     path.write_bytes(b"\xff" * path.stat().st_size)
     return path
 
@@ -48,39 +50,40 @@ def remove(path: Path) -> Path:
 
 
 def empty(path: Path) -> Path:
-    """Leave a file without content, as a power failure does."""
+    """Empty a file, as a power failure can."""
     path.write_bytes(b"")
     return path
 
 
-def parquet(table: Table) -> Callable[[Path], Path]:
-    """Return a function from a data root to the last parquet file that was added to the table."""
+def parquet(table: Table) -> Locator:
+    """Locate the parquet file that was added last to the table."""
 
-    def last_added(root: Path) -> Path:
-        files = map(Path, DeltaStore(DataRoot(root)).table_version(table).files)
+    def last_added(root: DataRoot) -> Path:
+        files = map(Path, DeltaStore(root).table_version(table).files)
         return max(files, key=lambda path: path.stat().st_mtime_ns)
 
     return last_added
 
 
-def log_entry(table: Table, version: int) -> Callable[[Path], Path]:
-    """Return a function from a data root to an entry in the log of the table; -1 is the last."""
-    return lambda root: sorted((root / table.folder / "_delta_log").glob("*.json"))[version]
+def log_entry(table: Table, version: int) -> Locator:
+    """Locate an entry in the transaction log of the table; -1 is the last."""
+    return lambda root: sorted((root.table_folder(table) / "_delta_log").glob("*.json"))[version]
 
 
-def snapshot(number: int) -> Callable[[Path], Path]:
-    """Return a function from a data root to a published DuckDB file; -1 is the newest."""
-    return lambda root: sorted((root / "music_db").glob("music_db-*.duckdb"))[number]
+def snapshot(number: int) -> Locator:
+    """Locate a published DuckDB file; -1 is the newest."""
+    return lambda root: sorted(root.snapshots.glob("music_db-*.duckdb"))[number]
 
 
-def pointer(root: Path) -> Path:
+def pointer(root: DataRoot) -> Path:
     """Return the pointer to the newest snapshot."""
-    return root / "music_db" / "current.json"
+    return root.snapshots / "current.json"
 
 
-Cause = tuple[Callable[[Path], Path], Callable[[Path], Path]]
+Corruption = tuple[Callable[[Path], Path], Locator]
+"""What is done to a file, and which file."""
 
-RAW: dict[str, Cause] = {
+RAW_CORRUPTIONS: dict[str, Corruption] = {
     "parquet cut off": (truncate, parquet(USER_DATA)),
     "parquet garbled": (garble, parquet(USER_DATA)),
     "parquet missing": (remove, parquet(USER_TOP_ARTISTS)),
@@ -92,9 +95,9 @@ RAW: dict[str, Cause] = {
     "log entry cut off": (truncate, log_entry(USER_TOP_ARTISTS, 1)),
     "log entry garbled": (garble, log_entry(USER_TOP_ARTISTS, 0)),
 }
-"""Damage to raw tables."""
+"""Damage to raw tables, which cannot be computed again."""
 
-DERIVED: dict[str, Cause] = {
+DERIVED_CORRUPTIONS: dict[str, Corruption] = {
     "ranking cut off": (truncate, parquet(ARTIST_RANK_IN_COUNTRY)),
     "ranking garbled": (garble, parquet(COUNTRY_RANK_PER_ARTIST)),
     "ranking missing": (remove, parquet(ARTIST_RANK_IN_COUNTRY)),
@@ -103,13 +106,21 @@ DERIVED: dict[str, Cause] = {
     "rejects cut off": (truncate, parquet(REJECTED_ROWS)),
     "log of rejects garbled": (garble, log_entry(REJECTED_ROWS, -1)),
 }
-"""Damage to tables that are made anew."""
+"""Damage to tables that `music-assets rebuild` computes again."""
 
-SNAPSHOT: dict[str, Cause] = {
+SNAPSHOT_CORRUPTIONS: dict[str, Corruption] = {
     "pointer garbled": (garble, pointer),
     "pointer cut off": (truncate, pointer),
     "pointer empty": (empty, pointer),
     "snapshot cut off": (truncate, snapshot(-1)),
     "snapshot missing": (remove, snapshot(-1)),
 }
-"""Damage to what is published."""
+"""Damage to the published snapshot."""
+
+CORRUPTIONS = {**RAW_CORRUPTIONS, **DERIVED_CORRUPTIONS, **SNAPSHOT_CORRUPTIONS}
+
+
+def corrupt(root: DataRoot, name: str) -> Path:
+    """Corrupt a data root in one of the ways above; return the corrupted file."""
+    damage, locate = CORRUPTIONS[name]
+    return damage(locate(root))
