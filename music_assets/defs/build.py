@@ -1,6 +1,7 @@
 """All wiring: from settings to Dagster definitions. Every part can be replaced, so that tests assemble variants."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -14,7 +15,7 @@ from music_assets.defs.io_manager import DeltaIOManager
 from music_assets.defs.jobs import refresh_rankings, train_embeddings
 from music_assets.defs.metadata import DESCRIPTIONS
 from music_assets.defs.sensors import RetryPolicy, csv_drop_sensor, run_failure_alert
-from music_assets.embedding.word2vec_gensim import train
+from music_assets.embedding import word2vec_gensim
 from music_assets.engines.base import Engine
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.engines.java import check_java
@@ -58,7 +59,7 @@ def build_definitions(
         resources={
             "io_manager": DeltaIOManager(store, engine, reader, TABLES, DESCRIPTIONS, settings.retention_hours),
             "store": store,
-            "trainer": train,
+            "trainer": word2vec_gensim.train,
             **computing,
             "ingest": Ingest(landing, store, parser, settings.retention_hours),
             "data_root": root,
@@ -84,7 +85,7 @@ def _computing(settings: Settings) -> dict[str, Any]:
     check_java()
     from dagster_pyspark import LazyPySparkResource
 
-    from music_assets.embedding.word2vec_spark import SparkTrainer
+    from music_assets.embedding import word2vec_spark
     from music_assets.engines.spark import SparkEngine, spark_config
 
     config = spark_config(
@@ -92,4 +93,9 @@ def _computing(settings: Settings) -> dict[str, Any]:
     )
     pyspark = LazyPySparkResource(spark_config=config)
     engine = SparkEngine(pyspark, settings.spark_shuffle_partitions)
-    return {"engine": engine, "reader": duckdb, "pyspark": pyspark, "trainer": SparkTrainer(lambda: engine.session)}
+    return {
+        "engine": engine,
+        "reader": duckdb,
+        "pyspark": pyspark,
+        "trainer": partial(word2vec_spark.train, lambda: engine.session),
+    }

@@ -1,7 +1,7 @@
 """The gensim training process: `python -m music_assets.embedding.gensim_process FOLDER`.
 
-Reads `task.json`, `artists.npy`, `counts.npy` and the corpus from the folder, prints a line of JSON after each part,
-and writes `input.npy` and `context.npy`. Exits when its stdin is closed, that is, when its parent has died.
+Reads `task.json` and the corpus from the folder, prints a line of JSON after each part, and writes `vectors.npy`, one
+row per word of the vocabulary. Exits when its stdin is closed, that is, when its parent has died.
 """
 
 import json
@@ -22,13 +22,11 @@ def main(folder: Path) -> None:
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     threading.excepthook = _exit_with_thread
     task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
-    tokens = [str(index) for index in np.load(folder / "artists.npy")]
     model = Word2Vec(**task["word2vec"])
-    model.build_vocab_from_freq(dict(zip(tokens, np.load(folder / "counts.npy").tolist(), strict=True)))
+    model.build_vocab_from_freq(task["vocabulary"])
     _train(model, task)
-    order = [model.wv.key_to_index[token] for token in tokens]
-    np.save(folder / "input.npy", model.wv.vectors[order])
-    np.save(folder / "context.npy", model.syn1neg[order])
+    order = [model.wv.key_to_index[word] for word in task["vocabulary"]]
+    np.save(folder / "vectors.npy", model.wv.vectors[order] + task["context_share"] * model.syn1neg[order])
 
 
 def _exit_with_parent() -> None:

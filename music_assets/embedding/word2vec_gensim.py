@@ -46,20 +46,21 @@ def train(
         words = sum(part.words for part in parts)
         passes = hyperparameters.passes_for(words)
         counts = np.bincount(interactions.artists, weights=interactions.weights, minlength=len(trained))
-        np.save(folder / "artists.npy", np.flatnonzero(trained))
-        np.save(folder / "counts.npy", counts[trained].astype(np.int64))
-        _write_task(folder, hyperparameters, passes, parts)
+        vocabulary = {str(artist): int(counts[artist]) for artist in np.flatnonzero(trained)}
+        _write_task(folder, hyperparameters, passes, parts, vocabulary)
         with _process(folder) as process:
             for line in process.stdout or ():
                 if on_progress:
                     on_progress(Progress(**json.loads(line)))
             if process.wait() != 0:
                 raise TrainingError(f"word2vec failed with exit code {process.returncode}: {_last_error(folder)}")
-        vectors = np.load(folder / "input.npy") + hyperparameters.context_share * np.load(folder / "context.npy")
-    return WordVectors(np.flatnonzero(trained), vectors.astype(np.float32), min_listeners, passes, words)
+        vectors = np.load(folder / "vectors.npy")
+    return WordVectors(np.flatnonzero(trained), vectors, min_listeners, passes, words)
 
 
-def _write_task(folder: Path, hyperparameters: Hyperparameters, passes: int, parts: list[Part]) -> None:
+def _write_task(
+    folder: Path, hyperparameters: Hyperparameters, passes: int, parts: list[Part], vocabulary: dict[str, int]
+) -> None:
     task = {
         "word2vec": {
             "vector_size": DIMENSIONS,
@@ -68,9 +69,9 @@ def _write_task(folder: Path, hyperparameters: Hyperparameters, passes: int, par
             "workers": hyperparameters.workers or os.cpu_count() or 1,
             **hyperparameters.model_dump(include={"seed", "window", "negative", "ns_exponent", "sample"}),
         },
-        "alpha": hyperparameters.alpha,
-        "min_alpha": hyperparameters.min_alpha,
+        **hyperparameters.model_dump(include={"alpha", "min_alpha", "context_share"}),
         "passes": passes,
+        "vocabulary": vocabulary,
         "parts": [{**asdict(part), "path": str(part.path)} for part in parts],
     }
     (folder / "task.json").write_text(json.dumps(task), encoding="utf-8")

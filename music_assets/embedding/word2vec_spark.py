@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,40 +48,35 @@ MAX_SENTENCE_LENGTH = 2**31 - 1
 POLL_SECONDS = 0.5
 
 
-class SparkTrainer:
-    """A trainer on the Spark session that `session` returns; it is called when a training starts."""
+def train(
+    session: Callable[[], "SparkSession"],
+    interactions: Interactions,
+    hyperparameters: Hyperparameters,
+    on_progress: OnProgress | None = None,
+    folder: Path | None = None,
+) -> WordVectors:
+    """Train word2vec on the artists with enough distinct listeners; with `session` bound, this is a `word2vec.Trainer`.
 
-    def __init__(self, session: Callable[[], "SparkSession"]) -> None:
-        self._session = session
+    All Spark executors must see `folder` under the same path. `workers` is the number of partitions; passes are
+    rounded up to whole iterations. `on_progress` is called after each iteration, without a loss.
 
-    def __call__(
-        self,
-        interactions: Interactions,
-        hyperparameters: Hyperparameters,
-        on_progress: OnProgress | None = None,
-        folder: Path | None = None,
-    ) -> WordVectors:
-        """Train word2vec on the artists with enough distinct listeners, see `word2vec.Trainer`.
-
-        All Spark executors must see `folder` under the same path. `workers` is the number of partitions; passes are
-        rounded up to whole iterations. `on_progress` is called after each iteration, without a loss.
-
-        Also raises TrainingError for settings that Spark does not support, and if the training diverged.
-        """
-        _refuse_gensim_settings(hyperparameters)
-        min_listeners, trained = select_artists(interactions, hyperparameters)
-        words = int(interactions.weights[trained[interactions.artists]].sum())
-        passes = hyperparameters.passes_for(words)
-        copies = -(-passes // MAX_ITERATIONS)
-        iterations = -(-passes // copies)
-        report = _reporter(copies, iterations, words, on_progress)
-        with tempfile.TemporaryDirectory(prefix="word2vec-", dir=folder) as name:
-            _write_copies(copies, interactions, trained, hyperparameters, Path(name))
-            found = _run(self._session, _Fit(Path(name), hyperparameters, iterations), report).sort_by("word")
-        report(iterations)
-        vectors = found["vector"].combine_chunks().flatten().to_numpy().reshape(-1, DIMENSIONS)
-        refuse_diverged(vectors)
-        return WordVectors(found["word"].to_numpy(), vectors, min_listeners, copies * iterations, words)
+    Also raises TrainingError for settings that Spark does not support, and if the training diverged.
+    """
+    _refuse_gensim_settings(hyperparameters)
+    min_listeners, trained = select_artists(interactions, hyperparameters)
+    words = int(interactions.weights[trained[interactions.artists]].sum())
+    passes = hyperparameters.passes_for(words)
+    copies = -(-passes // MAX_ITERATIONS)
+    iterations = -(-passes // copies)
+    report = _reporter(copies, iterations, words, on_progress)
+    with tempfile.TemporaryDirectory(prefix="word2vec-", dir=folder) as name:
+        _write_copies(copies, interactions, trained, hyperparameters, Path(name))
+        fit = partial(_fit, corpus=Path(name), hyperparameters=hyperparameters, iterations=iterations)
+        found = _run(session, fit, report).sort_by("word")
+    report(iterations)
+    vectors = found["vector"].combine_chunks().flatten().to_numpy().reshape(-1, DIMENSIONS)
+    refuse_diverged(vectors)
+    return WordVectors(found["word"].to_numpy(), vectors, min_listeners, copies * iterations, words)
 
 
 def _refuse_gensim_settings(hyperparameters: Hyperparameters) -> None:
@@ -121,39 +116,36 @@ def _reporter(copies: int, iterations: int, words: int, on_progress: OnProgress 
     return report
 
 
-@dataclass(frozen=True)
-class _Fit:
-    """The work of Spark: read the corpus, train, and return `word` and `vector`, one row per artist index."""
+def _fit(
+    session: "SparkSession", group: str, corpus: Path, hyperparameters: Hyperparameters, iterations: int
+) -> "pa.Table":
+    """Train in a job group; return `word` and `vector`, one row per artist index."""
+    from pyspark.ml.feature import Word2Vec
+    from pyspark.ml.functions import vector_to_array
+    from pyspark.sql.functions import col, split
 
-    corpus: Path
-    hyperparameters: Hyperparameters
-    iterations: int
-
-    def __call__(self, session: "SparkSession", group: str) -> "pa.Table":
-        from pyspark.ml.feature import Word2Vec
-        from pyspark.ml.functions import vector_to_array
-        from pyspark.sql.functions import col, split
-
-        context = session.sparkContext
-        word2vec = Word2Vec(
-            vectorSize=DIMENSIONS,
-            minCount=1,
-            numPartitions=self.hyperparameters.workers or min(context.defaultParallelism, MAX_DEFAULT_PARTITIONS),
-            maxIter=self.iterations,
-            windowSize=self.hyperparameters.window,
-            stepSize=self.hyperparameters.alpha,
-            seed=self.hyperparameters.seed,
-            maxSentenceLength=MAX_SENTENCE_LENGTH,
-            inputCol="words",
-            outputCol="vector",
-        )
-        context.setJobGroup(group, "word2vec")
-        lines = session.read.text(_spark_path(self.corpus))
-        vectors = word2vec.fit(lines.select(split("value", " ").alias("words"))).getVectors()
-        return vectors.select(col("word").cast("long"), vector_to_array("vector", "float32").alias("vector")).toArrow()
+    context = session.sparkContext
+    word2vec = Word2Vec(
+        vectorSize=DIMENSIONS,
+        minCount=1,
+        numPartitions=hyperparameters.workers or min(context.defaultParallelism, MAX_DEFAULT_PARTITIONS),
+        maxIter=iterations,
+        windowSize=hyperparameters.window,
+        stepSize=hyperparameters.alpha,
+        seed=hyperparameters.seed,
+        maxSentenceLength=MAX_SENTENCE_LENGTH,
+        inputCol="words",
+        outputCol="vector",
+    )
+    context.setJobGroup(group, "word2vec")
+    lines = session.read.text(_spark_path(corpus))
+    vectors = word2vec.fit(lines.select(split("value", " ").alias("words"))).getVectors()
+    return vectors.select(col("word").cast("long"), vector_to_array("vector", "float32").alias("vector")).toArrow()
 
 
-def _run(session: Callable[[], "SparkSession"], fit: _Fit, report: Callable[[int], None]) -> "pa.Table":
+def _run(
+    session: Callable[[], "SparkSession"], fit: Callable[..., "pa.Table"], report: Callable[[int], None]
+) -> "pa.Table":
     """Fit and report completed iterations; cancel the Spark jobs if an exception ends the wait.
 
     Only other threads call Spark: pyspark handles an interrupt by cancelling jobs from this thread, which fails in the

@@ -11,18 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from music_assets.embedding.word2vec import Hyperparameters, Progress, TrainingError
-from music_assets.embedding.word2vec_gensim import train
-from music_assets.embedding.word2vec_spark import SparkTrainer, refuse_diverged
+from music_assets.embedding import word2vec_gensim, word2vec_spark
+from music_assets.embedding.word2vec import Hyperparameters, Progress, Trainer, TrainingError
 from music_assets_tests.support.planted import planted_interactions
 
 QUICK = Hyperparameters(passes=2)
 
 
-def test_same_artists_and_passes_as_gensim_with_any_number_of_partitions(spark_trainer: SparkTrainer):
+def no_session() -> Any:
+    pytest.fail("refused only after the session was started")
+
+
+def test_same_artists_and_passes_as_gensim_with_any_number_of_partitions(spark_trainer: Trainer):
     interactions = planted_interactions(users=60)
-    ours, gensims = spark_trainer(interactions, QUICK), train(interactions, QUICK)
-    three = spark_trainer(interactions, QUICK.model_copy(update={"workers": 3}))
+    ours, gensims = spark_trainer(interactions, QUICK, None, None), word2vec_gensim.train(interactions, QUICK)
+    three = spark_trainer(interactions, QUICK.model_copy(update={"workers": 3}), None, None)
     assert ours.artists.tolist() == three.artists.tolist() == gensims.artists.tolist()
     assert ours.vectors.shape == three.vectors.shape == gensims.vectors.shape
     assert (ours.min_listeners, ours.words, ours.passes) == (gensims.min_listeners, gensims.words, gensims.passes)
@@ -31,10 +34,10 @@ def test_same_artists_and_passes_as_gensim_with_any_number_of_partitions(spark_t
 
 
 @pytest.mark.parametrize(("passes", "rounded"), [(1, 1), (7, 8), (20, 20)])
-def test_passes_are_whole_iterations(spark_trainer: SparkTrainer, passes: int, rounded: int):
+def test_passes_are_whole_iterations(spark_trainer: Trainer, passes: int, rounded: int):
     """Up to five passes are iterations over one copy of the corpus; seven are four iterations over two copies."""
     reported: list[Progress] = []
-    word_vectors = spark_trainer(planted_interactions(users=30), Hyperparameters(passes=passes), reported.append)
+    word_vectors = spark_trainer(planted_interactions(users=30), Hyperparameters(passes=passes), reported.append, None)
     assert word_vectors.passes == rounded
     assert [progress.passes for progress in reported] == [rounded] * len(reported)
     done = [progress.passes_done for progress in reported]
@@ -44,7 +47,7 @@ def test_passes_are_whole_iterations(spark_trainer: SparkTrainer, passes: int, r
     assert all(progress.words_per_second > 0 and progress.loss is None for progress in reported)
 
 
-def test_folder_name_with_special_characters_and_clean_up(spark_trainer: SparkTrainer, tmp_path: Path):
+def test_folder_name_with_special_characters_and_clean_up(spark_trainer: Trainer, tmp_path: Path):
     folder = tmp_path / "my [old] {data,x} 100% *?\\"
     folder.mkdir()
     assert len(spark_trainer(planted_interactions(users=30), QUICK, None, folder).artists) > 10
@@ -54,24 +57,23 @@ def test_folder_name_with_special_characters_and_clean_up(spark_trainer: SparkTr
 @pytest.mark.parametrize("setting", [{"negative": 7}, {"ns_exponent": 0.75}, {"min_alpha": 0.01}, {"context_share": 0}])
 def test_setting_that_spark_does_not_support_is_refused_by_name(setting: dict[str, float]):
     (name,) = setting
-    trainer = SparkTrainer(lambda: pytest.fail("refused only after the session was started"))
     with pytest.raises(TrainingError, match=f"does not support {name}"):
-        trainer(planted_interactions(users=10), Hyperparameters(**setting))
+        word2vec_spark.train(no_session, planted_interactions(users=10), Hyperparameters(**setting))
 
 
-def test_diverged_training_is_refused(spark_trainer: SparkTrainer):
+def test_diverged_training_is_refused(spark_trainer: Trainer):
     """A learning rate of 5 gives components of thousands."""
     with pytest.raises(TrainingError, match=r"diverged: the vectors of \d+ of \d+ artists .* fewer workers"):
-        spark_trainer(planted_interactions(users=60), Hyperparameters(passes=5, alpha=5, sample=0))
+        spark_trainer(planted_interactions(users=60), Hyperparameters(passes=5, alpha=5, sample=0), None, None)
 
 
 @pytest.mark.parametrize("component", [np.inf, -np.inf, np.nan, 1e4, -1e30])
 def test_single_diverged_component_is_detected(component: float):
     vectors = np.full((3, 49), 2.5, np.float32)
-    refuse_diverged(vectors)
+    word2vec_spark.refuse_diverged(vectors)
     vectors[1, 17] = component
     with pytest.raises(TrainingError, match="of 1 of 3 artists"):
-        refuse_diverged(vectors)
+        word2vec_spark.refuse_diverged(vectors)
 
 
 def send_during_job(number: int, sent: signal.Signals, session: Any) -> None:
@@ -87,9 +89,7 @@ def send_during_job(number: int, sent: signal.Signals, session: Any) -> None:
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGUSR1])
-def test_interrupt_cancels_the_jobs(
-    spark_trainer: SparkTrainer, spark_engine: Any, tmp_path: Path, sent: signal.Signals
-):
+def test_interrupt_cancels_the_jobs(spark_trainer: Trainer, spark_engine: Any, tmp_path: Path, sent: signal.Signals):
     """During a training of minutes. Its first job counts the words; the second is the first iteration.
 
     pyspark handles SIGINT by cancelling every job; SIGUSR1 only raises here.
@@ -113,7 +113,7 @@ def test_interrupt_cancels_the_jobs(
 
 def test_pyspark_is_not_imported_before_a_training():
     code = (
-        "import sys; from music_assets.embedding.word2vec_spark import SparkTrainer; SparkTrainer(lambda: None); "
+        "import sys; import music_assets.embedding.word2vec_spark; "
         "print({name.split('.')[0] for name in sys.modules} & {'pyspark', 'py4j', 'dagster_pyspark'})"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

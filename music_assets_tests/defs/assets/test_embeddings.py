@@ -4,6 +4,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import pytest
 from music_assets.data_root import DataRoot, exclusive_lock
 from music_assets.defs.assets.embeddings import BEATS_POPULARITY, TrainingConfig
 from music_assets.defs.build import build_definitions
+from music_assets.embedding import word2vec_spark
 from music_assets.embedding.word2vec import Hyperparameters
-from music_assets.embedding.word2vec_spark import SparkTrainer
 from music_assets.sample_data.generator import artist_cluster, user_clusters
 from music_assets.settings import Settings
 from music_assets.storage.delta import DeltaStore
@@ -103,7 +104,7 @@ def test_every_artist_and_user_has_a_vector_when_spark_trains(tmp_path: Path, sp
     with dg.DagsterInstance.ephemeral() as instance:
         drop(tmp_path, 100)
         refresh(tmp_path, instance)
-        trainer = SparkTrainer(lambda: spark_engine.session)
+        trainer = partial(word2vec_spark.train, lambda: spark_engine.session)
         definitions = build_definitions(Settings(data=tmp_path), resources={"trainer": trainer})
         config = {"ops": {"embeddings": {"config": {"passes": 5}}}}
         job = definitions.resolve_job_def(TRAIN_EMBEDDINGS)
