@@ -13,8 +13,8 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["music_assets", "music_assets.*"]),
-    # Symbolic links to the top-level files in the repository, copies in the wheel.
-    package_data={"music_assets.runtime": ["dagster.yaml", "workspace.yaml"]},
+    # The yaml files are symbolic links to the top-level ones in the repository, copies in the wheel.
+    package_data={"music_assets.runtime": ["*.yaml"], "music_assets.sample_data": ["words.toml"]},
     install_requires=[
         # Orchestration and web UI.
         "dagster>=1.13,<1.14",

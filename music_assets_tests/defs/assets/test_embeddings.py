@@ -18,7 +18,6 @@ from music_assets.defs.assets.embeddings import BEATS_POPULARITY, TrainingConfig
 from music_assets.defs.build import build_definitions
 from music_assets.embedding import word2vec_spark
 from music_assets.embedding.word2vec import Hyperparameters
-from music_assets.sample_data.generator import artist_cluster, user_clusters
 from music_assets.settings import Settings
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.published_snapshot import Publisher, connect, newest_snapshot
@@ -33,6 +32,7 @@ from music_assets.tables import (
 )
 from music_assets_tests.service.conftest import serving
 from music_assets_tests.support.planted import same_cluster_share
+from music_assets_tests.support.sample_genres import artist_genre, user_genres
 from music_assets_tests.support.training import drop, refresh, run_job, train
 
 USERS = 400
@@ -121,8 +121,8 @@ def chance(clusters: np.ndarray) -> float:
 
 def test_users_of_a_planted_cluster_are_neighbours(trained: Trained) -> None:
     users = trained.table(USER_EMBEDDING.full_name).set_index("user_id")
-    planted = user_clusters(USERS)
-    clusters = np.array([planted[user] for user in users.index])
+    genres = user_genres(USERS)
+    clusters = np.array([genres[user] for user in users.index])
     assert same_cluster_share(users.to_numpy(), clusters) > 5 * chance(clusters)
 
 
@@ -131,7 +131,7 @@ def test_artists_of_a_planted_cluster_are_neighbours(trained: Trained) -> None:
     listeners = trained.table("raw_parquet_user_top_artists")["artist_name"].value_counts()
     artists = trained.table(ARTIST_EMBEDDING.full_name).set_index("artist_name")
     frequent = artists.loc[listeners[listeners >= 10].index]
-    clusters = np.array([artist_cluster(name) for name in frequent.index])
+    clusters = np.array([artist_genre(name) for name in frequent.index])
     assert len(frequent) > 100
     assert same_cluster_share(frequent.to_numpy(), clusters) > 4 * chance(clusters)
 
