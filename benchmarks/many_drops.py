@@ -100,15 +100,17 @@ def drop(root: Path, number: int) -> None:
     again = [chance.randrange(first) for _ in range(DELIVERED_AGAIN)] if number else []
     users = [*again, *range(first, first + USERS_IN_DROP)]
     landing = Landing(DataRoot(root))
-    landing.prepare()
+    landing.root.prepare()
     lines = [f"{user},{chance.choice(('Germany', 'Chad', 'Mali'))},{chance.randrange(9999)}" for user in users]
-    write(landing.folder(USER_DATA) / f"{number}.csv", "user_id,country,total_scrobbles", lines)
+    write(landing.root.drop_folder(USER_DATA) / f"{number}.csv", "user_id,country,total_scrobbles", lines)
     lines = [
         f"{user},{rank},artist {chance.randrange(500)},{5000 // rank},"
         for user in dict.fromkeys(users)
         for rank in range(1, 51)
     ]
-    write(landing.folder(USER_TOP_ARTISTS) / f"{number}.csv", "user_id,rank,artist_name,playcount,mbid", lines)
+    write(
+        landing.root.drop_folder(USER_TOP_ARTISTS) / f"{number}.csv", "user_id,rank,artist_name,playcount,mbid", lines
+    )
 
 
 def write(path: Path, header: str, lines: list[str]) -> None:

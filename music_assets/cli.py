@@ -219,7 +219,7 @@ def up(
     """Start the web UI, the daemon with its sensor, and the query service; Ctrl-C stops all of it."""
     chosen = _able_settings()
     root, address = DataRoot(chosen.data), f"http://{host}:{port}"
-    Landing(root).prepare()
+    root.prepare()
     try:
         with local.up_lock(root, address):
             check_port(host, port, "--port")

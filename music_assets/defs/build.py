@@ -19,7 +19,7 @@ from music_assets.embedding import word2vec_gensim
 from music_assets.engines.base import Engine
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.engines.java import check_java
-from music_assets.ingest.batches import Ingest
+from music_assets.ingest.ingest import Ingest
 from music_assets.ingest.landing import Landing
 from music_assets.ingest.parser import Parser
 from music_assets.settings import Settings

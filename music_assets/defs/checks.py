@@ -15,8 +15,7 @@ import ibis.expr.types as ir
 
 from music_assets.defs.metadata import markdown_table
 from music_assets.engines.base import Engine
-from music_assets.ingest.batches import FILES
-from music_assets.storage.delta import DeltaStore
+from music_assets.storage.delta import FILES, DeltaStore
 from music_assets.storage.published_snapshot import INPUTS, NothingPublishedError, PublishedTable, newest_snapshot
 from music_assets.tables import (
     ARTIST_RANK_IN_COUNTRY,

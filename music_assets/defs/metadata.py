@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import ibis.expr.types as ir
 
-from music_assets.ingest.batches import IngestReport
+from music_assets.ingest.report import IngestReport
 from music_assets.storage.delta import TableVersion
 from music_assets.tables import (
     ARTIST_RANK_IN_COUNTRY,
@@ -108,7 +108,7 @@ def ingest_metadata(report: IngestReport) -> dict[str, Any]:
         }
         for file in report.files[:SHOWN_FILES]
     ]
-    reasons = [{"reason": reason, "rows": rows} for reason, rows in report.reasons.most_common()]
+    reasons = [{"reason": reason, "rows": rows} for reason, rows in report.reject_reasons.most_common()]
     return {
         "files taken": markdown_table(files),
         "number of files": len(report.files),

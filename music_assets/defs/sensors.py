@@ -154,9 +154,9 @@ def csv_drop_sensor(
         description=f"Starts {REFRESH_RANKINGS} when complete CSV files wait in the drop folders.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        landing.prepare()
+        landing.root.prepare()
         landing.wait_until_settled(LONGEST_WAIT)
-        work = Work(landing.complete(), _unpublished(store))
+        work = Work(landing.complete_files(), _unpublished(store))
         return decide(
             work,
             [table for table in RAW_TABLES if store.table_version(table).rows],

@@ -52,23 +52,32 @@ class Parser:
         self.scratch = Scratch(scratch)
         self.threads = threads
 
-    def parse(self, csv_file: CsvFile, folder: Path, reject_folder: Path) -> ParsedFile:
-        """Write the good rows of a file into `folder`, and the rejected ones, if any, into `reject_folder`.
+    def parse(self, csv_files: Sequence[CsvFile], folder: Path, reject_folder: Path) -> list[ParsedFile | BadFileError]:
+        """Parse one file, or many small ones of the same table, and return the result for each.
 
-        Raises BadFileError if the file cannot be read to its end.
+        Good rows are written into `folder`, rejected ones, if there are any, into `reject_folder`. The result is a
+        BadFileError if the file cannot be read to its end.
         """
+        if len(csv_files) > 1:
+            return self._parse_together(csv_files, folder, reject_folder)
+        try:
+            return [self._parse_one(csv_files[0], folder, reject_folder)]
+        except BadFileError as error:
+            return [error]
+
+    def _parse_one(self, csv_file: CsvFile, folder: Path, reject_folder: Path) -> ParsedFile:
         try:
             files, reject_files = self._parse_fast(csv_file, folder)
         except PossibleDefectError:
             files, reject_files = self._parse_exactly(csv_file, folder, reject_folder)
         return self._summarize([csv_file], files, reject_files)[0]
 
-    def parse_together(
+    def _parse_together(
         self, csv_files: Sequence[CsvFile], folder: Path, reject_folder: Path
     ) -> list[ParsedFile | BadFileError]:
-        """Parse small files of one table into shared parquet files; return the result of each.
+        """Parse files exactly into shared parquet files: parsed one by one they would take far longer.
 
-        Parsing a file alone takes far longer than its rows would. The rows of all files are in memory as text.
+        The rows of all files are in memory as text.
         """
         texts: dict[CsvFile, pa.Table] = {}
         bad: dict[CsvFile, BadFileError] = {}

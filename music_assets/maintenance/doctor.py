@@ -24,7 +24,9 @@ from music_assets.defs.checks import CHECKS, Subject, Thresholds
 from music_assets.defs.sensors import DROP_SENSOR, UNFINISHED
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.engines.java import JavaMissingError, check_java
-from music_assets.ingest.landing import REASON_SUFFIX, DroppedFile, Landing, printable
+from music_assets.ingest.file_names import printable
+from music_assets.ingest.landing import DroppedFile, Landing
+from music_assets.ingest.quarantine import REASON_SUFFIX
 from music_assets.runtime.dagster_home import find_dagster_home
 from music_assets.settings import SECRETS, Settings
 from music_assets.storage.delta import DeltaStore
@@ -199,7 +201,7 @@ def _room_needed(settings: Settings) -> int:
 
 
 def _listed(landing: Landing, table: Table) -> list[DroppedFile]:
-    return landing.listing(table) if landing.folder(table).is_dir() else []
+    return landing.files(table) if landing.root.drop_folder(table).is_dir() else []
 
 
 def _drops(settings: Settings) -> Iterator[Finding]:
@@ -214,7 +216,7 @@ def _drops(settings: Settings) -> Iterator[Finding]:
             size = sum(file.size for file in waiting)
             told = f"{_counted(waiting, 'file')} of {_size(size)}, the oldest {_age(age)} old"
             yield _note(subject, told, f"The daemon takes them, or the job {REFRESH_RANKINGS}.")
-        if landing.folder(table).is_dir() and (ignored := landing.ignored(table)):
+        if landing.root.drop_folder(table).is_dir() and (ignored := landing.ignored(table)):
             yield _note(subject, f"not looked at: {'; '.join(ignored)}", "Only regular files are taken: copy it there.")
 
 

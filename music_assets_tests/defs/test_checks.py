@@ -12,7 +12,7 @@ import pytest
 from music_assets.data_root import DataRoot
 from music_assets.defs.checks import CHECKS, Subject, Thresholds, reject_share
 from music_assets.defs.sensors import WORK_TAG
-from music_assets.ingest.batches import FILES
+from music_assets.storage.delta import FILES
 from music_assets.storage.published_snapshot import connect, newest_snapshot
 from music_assets.tables import (
     ARTIST_EMBEDDING,

@@ -174,7 +174,7 @@ class TestSensor:
     def test_it_makes_the_drop_folders_and_waits_for_both_files(self, tmp_path: Path) -> None:
         project = Project(tmp_path / "new")
         assert "user_data/user_data and user_data/user_top_artists" in project.tick().skip_message
-        assert project.landing.folder(USER_DATA).is_dir()
+        assert project.landing.root.drop_folder(USER_DATA).is_dir()
         project.drop(USER_DATA, USERS)
         assert "in user_data/user_top_artists." in project.tick().skip_message
         project.drop(USER_TOP_ARTISTS, TOP_ARTISTS)
@@ -201,7 +201,7 @@ class TestSensor:
 
     def test_a_failed_listing_raises(self, project: Project) -> None:
         """It must never look like an empty folder, which would say that all is well while files pile up."""
-        folder = project.landing.folder(USER_DATA)
+        folder = project.landing.root.drop_folder(USER_DATA)
         folder.rmdir()
         folder.symlink_to(project.root.path / "unmounted")
         with pytest.raises(OSError, match="user_data"):

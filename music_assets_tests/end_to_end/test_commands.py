@@ -15,9 +15,9 @@ LATER = "user_id,country,total_scrobbles\n2,Germany,50\n"
 
 def test_dagster_runs_the_job_and_materializes_single_assets(shell: Shell, tmp_path: Path) -> None:
     landing = Landing(DataRoot(tmp_path / "data"))
-    landing.prepare()
-    landing.folder(USER_DATA).joinpath("users.csv").write_text(USERS)
-    landing.folder(USER_TOP_ARTISTS).joinpath("top.csv").write_text(TOP_ARTISTS)
+    landing.root.prepare()
+    landing.root.drop_folder(USER_DATA).joinpath("users.csv").write_text(USERS)
+    landing.root.drop_folder(USER_TOP_ARTISTS).joinpath("top.csv").write_text(TOP_ARTISTS)
     ended = shell(
         "dagster", "job", "execute", "-m", "music_assets.definitions", "-j", "refresh_rankings",
         MUSIC_ASSETS_SETTLE_SECONDS="0",
@@ -27,14 +27,14 @@ def test_dagster_runs_the_job_and_materializes_single_assets(shell: Shell, tmp_p
         found = connection.execute("FROM processed_parquet_artist_rank_in_country ORDER BY country, rank").fetchall()
     assert found == RANKED_ARTISTS
 
-    landing.folder(USER_DATA).joinpath("later.csv").write_text(LATER)
+    landing.root.drop_folder(USER_DATA).joinpath("later.csv").write_text(LATER)
     ended = shell(
         "dagster", "asset", "materialize", "-m", "music_assets.definitions",
         "--select", "raw_parquet/user_data,artist_rank_in_country",
         MUSIC_ASSETS_SETTLE_SECONDS="0",
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr[-3000:]
-    assert not landing.folder(USER_DATA).joinpath("later.csv").exists()
+    assert not landing.root.drop_folder(USER_DATA).joinpath("later.csv").exists()
     with connect(landing.root) as connection:
         unchanged = connection.execute("FROM processed_parquet_artist_rank_in_country ORDER BY ALL").fetchall()
     assert unchanged == sorted(RANKED_ARTISTS), "music_db was not asked for"

@@ -60,7 +60,7 @@ def published(root: Path) -> dict[str, list[tuple[Any, ...]]]:
 
 def drop_generated(root: Path, users: int) -> None:
     landing = Landing(DataRoot(root))
-    landing.prepare()
+    landing.root.prepare()
     made = generate(root / "made", users, dirty=0.005)
     for path in (made.users_csv, made.user_top_artists_csv):
         landing.place(path)
@@ -133,9 +133,9 @@ def test_the_job_survives_a_worker_that_is_killed(cluster: Cluster, tmp_path: Pa
 
 def test_without_java_nothing_is_touched(shell: Shell, tmp_path: Path) -> None:
     landing = Landing(DataRoot(tmp_path / "data"))
-    landing.prepare()
+    landing.root.prepare()
     for table, text in ((USER_DATA, USERS), (USER_TOP_ARTISTS, TOP_ARTISTS)):
-        landing.folder(table).joinpath("drop.csv").write_text(text)
+        landing.root.drop_folder(table).joinpath("drop.csv").write_text(text)
     before = sorted(landing.root.path.rglob("*"))
     for command in (JOB, ("music-assets", "up"), ("music-assets", "demo", "--data", tmp_path / "shown")):
         ended = shell(*command, MUSIC_ASSETS_SETTLE_SECONDS="0", **NO_JAVA)

@@ -153,7 +153,7 @@ def test_a_drop_leads_to_published_tables_with_no_further_act(station: Station, 
     assert shell("music-assets", "drop", again).returncode == 0
     duplicate = station.wait_for_run(2)
     assert "again.csv: duplicate" in station.messages(duplicate)
-    assert "the same bytes as a file taken before: counted once, removed" in station.messages(duplicate)
+    assert "same content as a file loaded before: counted once, deleted" in station.messages(duplicate)
     assert waiting(station.root) == []
     assert station.ask(COUNTS)[0] == (users, artists, plays)
     assert station.ask("FROM processed_parquet_country_rank_per_artist ORDER BY ALL") == before

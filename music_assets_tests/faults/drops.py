@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from music_assets.data_root import DataRoot
-from music_assets.ingest.landing import Landing
 from music_assets.tables import USER_DATA, USER_TOP_ARTISTS, Table
 
 USERS = 30
@@ -45,11 +44,10 @@ def drops(seed: int, number: int) -> list[list[DroppedCsv]]:
 
 def place(drop: list[DroppedCsv], root: DataRoot) -> None:
     """Put the files of a drop into the drop folders."""
-    landing = Landing(root)
-    landing.prepare()
+    root.prepare()
     first = int(time.time()) - SECONDS_AGO
     for age, file in enumerate(drop):
-        path = landing.folder(file.table) / file.name
+        path = root.drop_folder(file.table) / file.name
         path.write_bytes(file.content)
         os.utime(path, (first + age, first + age))
 

@@ -40,11 +40,11 @@ class Call:
 class Point(Enum):
     """Where a run can be killed, in the order in which a run comes by."""
 
-    FILES_LISTED = Call("music_assets.ingest.landing:Landing.complete", AFTER)
-    FILE_HASHED = Call("music_assets.ingest.batches:identity_of", AFTER)
-    HEADER_READ = Call("music_assets.ingest.batches:read_header", AFTER)
+    FILES_LISTED = Call("music_assets.ingest.landing:Landing.complete_files", AFTER)
+    FILE_HASHED = Call("music_assets.ingest.content_hash:content_hash", AFTER)
+    HEADER_READ = Call("music_assets.ingest.ingest:read_header", AFTER)
     REASON_UNWRITTEN = Call("pathlib:Path.write_text", BEFORE, "reason.txt")
-    FILE_IN_REJECTED = Call("music_assets.ingest.landing:Landing.quarantine", AFTER)
+    FILE_IN_REJECTED = Call("music_assets.ingest.quarantine:Quarantine.move", AFTER)
     PARQUET_HALF_WRITTEN = Call("ibis.backends.duckdb:Backend.to_parquet", HALFWAY)
     FILE_READ_EXACTLY = Call("music_assets.ingest.parser:write_text", AFTER)
     FILE_PARSED = Call("music_assets.ingest.parser:Parser.parse", AFTER)

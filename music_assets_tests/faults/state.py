@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow.parquet as pq
 
 from music_assets.data_root import DataRoot
-from music_assets.ingest.landing import identity_of
+from music_assets.ingest.content_hash import content_hash
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.published_snapshot import NothingPublishedError, connect, newest_snapshot
 from music_assets.tables import RAW_TABLES, REJECTED_ROWS, TABLES, Table
@@ -136,7 +136,7 @@ def _source(table: Table, row: tuple) -> str:
 def _rejected(root: DataRoot) -> Counter[str]:
     """The digests of the files that were moved aside."""
     files = [path for path in root.rejected.glob("*") if not path.name.endswith("reason.txt")]
-    return Counter(identity_of(path) for path in files if path.stat().st_size)
+    return Counter(content_hash(path) for path in files if path.stat().st_size)
 
 
 def _digest(items: Iterable[object]) -> str:

@@ -22,7 +22,7 @@ from music_assets_tests.faults.stations import daemon, runs_of, wait_for
 from music_assets_tests.faults.story import Story, Undisturbed
 from music_assets_tests.support import training
 
-REFUSED_FILES = "Another run is taking the files below {}. Wait for it to end, then run again."
+REFUSED_FILES = "Another run is loading files below {}. Wait until it has ended."
 RANKING = "processed_parquet_artist_rank_in_country"
 OVERTAKEN = {
     Point.RANKING_WRITTEN: f"{RANKING}: another run has computed it from newer user_data. Nothing was changed",
@@ -79,7 +79,7 @@ def test_a_run_waits_while_another_publishes(story: Story) -> None:
         other = other_home(story)
         second = other.start()
         # It vacuums next, for which nobody else may publish.
-        wait_for(other, "taking the files", lambda: "rows are in user_data" in other.log.read_text())
+        wait_for(other, "taking the files", lambda: "rows into user_data" in other.log.read_text())
         time.sleep(0.5)
         assert second.is_alive()
         assert published_rows(story.home.root) is None

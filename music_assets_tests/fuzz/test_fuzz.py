@@ -49,7 +49,7 @@ def test_any_bytes_dropped(
     assert not harness.waiting()
     for file in report.files:
         content = files[int(file.name[0])]
-        expected = csv_properties.check(path, content) if file.outcome == "landed" else 0
+        expected = csv_properties.check(path, content) if file.outcome == "loaded" else 0
         assert file.rows + file.rejects == expected, content
 
 

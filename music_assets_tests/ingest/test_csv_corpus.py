@@ -237,8 +237,8 @@ def check(harness: IngestHarness, table: Table, name: str, content: bytes, good:
     report = harness.load(table)
     assert harness.delivered(table) == sorted(good, key=repr)
     assert harness.rejected() == sorted(rejected, key=repr)
-    assert [(file.outcome, file.rows, file.rejects) for file in report.files] == [("landed", len(good), len(rejected))]
-    assert report.reasons.total() == len(rejected)
+    assert [(file.outcome, file.rows, file.rejects) for file in report.files] == [("loaded", len(good), len(rejected))]
+    assert report.reject_reasons.total() == len(rejected)
     assert not harness.waiting()
 
 
@@ -316,7 +316,7 @@ def test_bad_files_move_aside_and_the_rest_goes_on(harness: IngestHarness) -> No
 
     assert harness.delivered(USER_TOP_ARTISTS) == EXPECTED
     assert {file.name: file.outcome for file in report.files} == (
-        dict.fromkeys(contents, "rejected") | {"first.csv": "landed", "last.csv": "landed"}
+        dict.fromkeys(contents, "rejected") | {"first.csv": "loaded", "last.csv": "loaded"}
     )
     folder = harness.root.rejected
     for name, content in contents.items():
@@ -368,4 +368,4 @@ def test_file_whose_name_is_a_pattern(harness: IngestHarness) -> None:
 def test_drop_finds_the_table_by_the_header(tmp_path: Path) -> None:
     landing = Landing(DataRoot(tmp_path / "data"))
     for name, table in (("names.csv", USER_TOP_ARTISTS), ("unknown.csv", USER_DATA)):
-        assert landing.place(CORPUS / name) == landing.folder(table) / name
+        assert landing.place(CORPUS / name) == landing.root.drop_folder(table) / name

@@ -109,7 +109,7 @@ def rights() -> Iterator[IngestHarness]:
 def test_file_that_may_not_be_read_is_moved_aside(rights: IngestHarness) -> None:
     rights.drop(USER_DATA, "a.csv", HEADER + "1,Germany,5\n").chmod(0)
     rights.drop(USER_DATA, "b.csv", HEADER + "2,Chad,6\n")
-    assert outcomes(rights) == [("a.csv", "rejected"), ("b.csv", "landed")]
+    assert outcomes(rights) == [("a.csv", "rejected"), ("b.csv", "loaded")]
     assert "unreadable: Permission denied" in (rights.root.rejected / "a.csv.reason.txt").read_text()
     moved = rights.root.rejected / "a.csv"
     moved.chmod(0o600)
@@ -118,7 +118,7 @@ def test_file_that_may_not_be_read_is_moved_aside(rights: IngestHarness) -> None
 
 def test_folder_that_may_not_be_read_raises(rights: IngestHarness) -> None:
     """It must never look like an empty one."""
-    folder = rights.landing.folder(USER_DATA)
+    folder = rights.landing.root.drop_folder(USER_DATA)
     folder.chmod(0)
     with pytest.raises(PermissionError, match="Permission denied") as raised:
         rights.load(USER_DATA)
@@ -128,19 +128,19 @@ def test_folder_that_may_not_be_read_raises(rights: IngestHarness) -> None:
 
 def test_file_that_may_not_be_removed_is_counted_once(rights: IngestHarness, caplog: pytest.LogCaptureFixture) -> None:
     """The run failed with the other files neither removed nor published."""
-    folder = rights.landing.folder(USER_DATA)
+    folder = rights.landing.root.drop_folder(USER_DATA)
     rights.drop(USER_DATA, "a.csv", HEADER + "1,Germany,5\n")
     rights.drop(USER_DATA, "b.csv", HEADER + "2,Chad,6\n")
     folder.chmod(0o500)
     with caplog.at_level(logging.ERROR):
-        assert outcomes(rights) == [("a.csv", "landed"), ("b.csv", "landed")]
+        assert outcomes(rights) == [("a.csv", "loaded"), ("b.csv", "loaded")]
         assert outcomes(rights) == [("a.csv", "duplicate"), ("b.csv", "duplicate")]
     assert rights.delivered(USER_DATA) == [(1, "Germany", 5), (2, "Chad", 6)]
     assert rights.waiting() == ["a.csv", "b.csv"]
     user = os.geteuid()
     assert (
-        "a.csv: its rows are in, but it cannot be removed: Permission denied. Every run reads it again until you "
-        f"remove it, or let the user with the number {user} remove files from {folder}"
+        "a.csv: rows loaded, but the file could not be deleted: Permission denied. Every run reads it again until you "
+        f"delete it, or allow user {user} to delete files from {folder}"
     ) in caplog.messages
     folder.chmod(0o700)
     assert outcomes(rights) == [("a.csv", "duplicate"), ("b.csv", "duplicate")]
@@ -154,8 +154,8 @@ def test_bad_file_that_cannot_be_moved_stays_and_others_go_on(
     rights.drop(USER_DATA, "b.csv", HEADER + "2,Chad,6\n")
     rights.root.rejected.mkdir(mode=0o500)
     with caplog.at_level(logging.ERROR):
-        assert outcomes(rights) == [("a.csv", "rejected"), ("b.csv", "landed")]
-    assert f"a.csv: it stays, as it cannot be moved to {rights.root.rejected}: Permission denied" in caplog.messages
+        assert outcomes(rights) == [("a.csv", "rejected"), ("b.csv", "loaded")]
+    assert f"a.csv: could not be moved to {rights.root.rejected}: Permission denied" in caplog.messages
     assert rights.waiting() == ["a.csv"]
     assert not list(rights.root.rejected.iterdir())
 
@@ -171,6 +171,6 @@ def test_bad_file_is_moved_to_another_disk(harness: IngestHarness) -> None:
         with full(disk, PAGE):
             harness.drop(USER_DATA, "b.csv", content + "\n")
             harness.drop(USER_DATA, "c.csv", HEADER + "1,Chad,1\n")
-            assert outcomes(harness) == [("b.csv", "rejected"), ("c.csv", "landed")]
+            assert outcomes(harness) == [("b.csv", "rejected"), ("c.csv", "loaded")]
             assert harness.waiting() == ["b.csv"]
         assert sorted(path.name for path in disk.iterdir()) == ["a.csv", "a.csv.reason.txt"]

@@ -1,4 +1,4 @@
-"""Drops: which files are looked at, when they are complete, where they are put, where bad ones go."""
+"""The drop folders: which files are listed, when they are complete, and how files are placed there."""
 
 import os
 import time
@@ -8,46 +8,40 @@ import pytest
 
 from music_assets.data_root import DataRoot
 from music_assets.ingest.csv_header import BadFileError
-from music_assets.ingest.landing import Landing, look_at
-from music_assets.tables import USER_DATA, USER_TOP_ARTISTS
+from music_assets.ingest.landing import DroppedFile, Landing
+from music_assets.tables import USER_DATA
 
 USERS = "user_id,country,total_scrobbles\n1,Germany,5\n"
 
 
 @pytest.fixture
 def landing(tmp_path: Path) -> Landing:
-    landing = Landing(DataRoot(tmp_path / "data"), settle_seconds=60, pause_between_looks=0)
-    landing.prepare()
+    landing = Landing(DataRoot(tmp_path / "data"), settle_seconds=60, recheck_seconds=0)
+    landing.root.prepare()
     return landing
 
 
 def drop(landing: Landing, name: str, seconds_ago: float, content: str = USERS) -> Path:
-    path = landing.folder(USER_DATA) / name
+    path = landing.root.drop_folder(USER_DATA) / name
     path.write_text(content)
     os.utime(path, (time.time() - seconds_ago,) * 2)
     return path
 
 
 def names(landing: Landing) -> list[str]:
-    return [file.name for file in landing.complete()[USER_DATA]]
+    return [file.name for file in landing.complete_files()[USER_DATA]]
 
 
-def test_folders(landing: Landing, tmp_path: Path) -> None:
-    assert landing.folder(USER_DATA) == tmp_path / "data/user_data/user_data"
-    assert landing.folder(USER_TOP_ARTISTS) == tmp_path / "data/user_data/user_top_artists"
-    assert landing.complete() == {USER_DATA: [], USER_TOP_ARTISTS: []}
-
-
-def test_what_is_looked_at(landing: Landing, tmp_path: Path) -> None:
+def test_regular_csv_files_are_listed(landing: Landing, tmp_path: Path) -> None:
     for name in ("a.csv", "B.CSV", "c.csv.gz", "d.e.csv"):
         drop(landing, name, 100)
     hidden = (".a.csv", "_a.csv", "a.csv.tmp", "a.csv.part", "a.csv.crdownload", "a.tsv", "a.gz", "csv", "a.csv.zip")
     for name in hidden:
         drop(landing, name, 100)
-    (landing.folder(USER_DATA) / "folder.csv").mkdir()
-    (landing.folder(USER_DATA) / "link.csv").symlink_to(drop(landing, "target", 100))
-    (landing.folder(USER_DATA) / "dangling.csv").symlink_to(tmp_path / "nowhere")
-    os.mkfifo(landing.folder(USER_DATA) / "pipe.csv")
+    (landing.root.drop_folder(USER_DATA) / "folder.csv").mkdir()
+    (landing.root.drop_folder(USER_DATA) / "link.csv").symlink_to(drop(landing, "target", 100))
+    (landing.root.drop_folder(USER_DATA) / "dangling.csv").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(landing.root.drop_folder(USER_DATA) / "pipe.csv")
     assert sorted(names(landing)) == ["B.CSV", "a.csv", "c.csv.gz", "d.e.csv"]
 
 
@@ -58,17 +52,17 @@ def test_file_is_complete_once_it_has_settled(landing: Landing) -> None:
     assert names(landing) == ["settled.csv"]
 
 
-def test_the_oldest_comes_first(landing: Landing) -> None:
+def test_oldest_file_comes_first(landing: Landing) -> None:
     for name, age in (("b.csv", 300), ("a.csv", 200), ("c.csv", 400)):
         drop(landing, name, age)
     assert names(landing) == ["c.csv", "b.csv", "a.csv"]
 
 
 @pytest.mark.parametrize("change", ["grows", "touched", "replaced", "gone"])
-def test_change_between_two_looks(landing: Landing, change: str) -> None:
+def test_change_between_two_checks(landing: Landing, change: str) -> None:
     path = drop(landing, "a.csv", 100)
-    seen = look_at(path)
-    assert seen.unchanged()
+    seen = DroppedFile.at(path)
+    assert seen.is_unchanged()
     times = (seen.modified_ns, seen.modified_ns)
     if change == "grows":
         path.write_text(USERS + USERS)
@@ -81,20 +75,20 @@ def test_change_between_two_looks(landing: Landing, change: str) -> None:
         other.replace(path)
     else:
         path.unlink()
-    assert not seen.unchanged()
+    assert not seen.is_unchanged()
 
 
-def test_only_a_first_look_is_followed_by_a_pause(landing: Landing, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_files_seen_for_the_first_time_are_waited_for(landing: Landing, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[bool] = []
     monkeypatch.setattr(time, "sleep", lambda seconds: pauses.append(seconds > 0))
-    landing.pause_between_looks = 0.5
-    landing.complete()
+    landing.recheck_seconds = 0.5
+    landing.complete_files()
     path = drop(landing, "a.csv", 100)
     assert names(landing) == ["a.csv"]
     assert pauses == [True]
-    landing.pause_between_looks = 0
+    landing.recheck_seconds = 0
     assert names(landing) == ["a.csv"]
-    landing.pause_between_looks = 0.5
+    landing.recheck_seconds = 0.5
     os.utime(path, (time.time() - 200,) * 2)
     assert names(landing) == ["a.csv"]
     assert pauses == [True, False, True]
@@ -102,49 +96,14 @@ def test_only_a_first_look_is_followed_by_a_pause(landing: Landing, monkeypatch:
 
 def test_folder_that_cannot_be_listed_raises(landing: Landing) -> None:
     """It must never look like an empty one."""
-    landing.folder(USER_DATA).rmdir()
+    landing.root.drop_folder(USER_DATA).rmdir()
     with pytest.raises(FileNotFoundError):
-        landing.complete()
-    landing.folder(USER_DATA).write_text("a file where the folder was")
+        landing.complete_files()
+    landing.root.drop_folder(USER_DATA).write_text("a file where the folder was")
     with pytest.raises(OSError, match="Not a directory"):
-        landing.complete()
+        landing.complete_files()
     with pytest.raises(OSError, match="exists"):
-        landing.prepare()
-
-
-def test_name_that_is_not_utf8(landing: Landing) -> None:
-    path = os.fsencode(landing.folder(USER_DATA)) + b"/caf\xe9.csv"
-    Path(os.fsdecode(path)).write_text(USERS)
-    os.utime(path, (time.time() - 100,) * 2)
-    (file,) = landing.complete()[USER_DATA]
-    assert file.name == "caf\ufffd.csv"
-    moved = landing.quarantine(file, "bad")
-    assert moved.read_text() == USERS
-    assert "bad" in moved.with_name(f"{moved.name}.reason.txt").read_text(errors="surrogateescape")
-
-
-def test_quarantine_keeps_the_bytes_and_overwrites_nothing(landing: Landing) -> None:
-    moved = []
-    for content in ("one", "two", "three"):
-        path = drop(landing, "a.csv", 100, content)
-        moved.append(landing.quarantine(look_at(path), f"reason {content}"))
-        assert not path.exists()
-    assert [path.name for path in moved] == ["a.csv", "a-2.csv", "a-3.csv"]
-    assert [path.read_text() for path in moved] == ["one", "two", "three"]
-    for path, content in zip(moved, ("one", "two", "three"), strict=True):
-        reason = path.with_name(f"{path.name}.reason.txt").read_text().splitlines()
-        assert reason[1:] == [f"reason {content}", "Mend the file and drop it again."]
-
-
-def test_quarantine_that_died_halfway_is_ended_and_not_repeated(landing: Landing) -> None:
-    """A run killed in the middle left the file aside twice, once without a reason."""
-    path = drop(landing, "a.csv", 100, "bad")
-    landing.root.rejected.mkdir()
-    (landing.root.rejected / "a.csv.reason.txt").write_text("what the dead run wrote")
-    moved = landing.quarantine(look_at(path), "reason")
-    assert not path.exists()
-    assert sorted(each.name for each in moved.parent.iterdir()) == ["a.csv", "a.csv.reason.txt"]
-    assert "reason\n" in (moved.parent / "a.csv.reason.txt").read_text()
+        landing.root.prepare()
 
 
 def test_place_overwrites_nothing(landing: Landing, tmp_path: Path) -> None:
@@ -157,7 +116,7 @@ def test_place_overwrites_nothing(landing: Landing, tmp_path: Path) -> None:
     assert [path.name for path in placed] == ["users.csv", "users-2.csv"]
     assert [path.read_text() for path in placed] == [USERS, USERS + "2,,\n"]
     assert sum(copied) == 2 * len(USERS) + 4
-    assert sorted(path.name for path in landing.folder(USER_DATA).iterdir()) == ["users-2.csv", "users.csv"]
+    assert sorted(path.name for path in landing.root.drop_folder(USER_DATA).iterdir()) == ["users-2.csv", "users.csv"]
 
 
 @pytest.mark.parametrize(

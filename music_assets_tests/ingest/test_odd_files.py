@@ -45,7 +45,7 @@ def test_odd_names_land(harness: IngestHarness) -> None:
         drop(harness, b"m" + os.fsencode(os.fsdecode(name)[1:]), HEADER + f"{mixed},Chad,1\nx,,\n")
         expected += [(good, shown), (mixed, "m" + shown[1:])]
     taken = harness.load(USER_DATA).files
-    assert {file.outcome for file in taken} == {"landed"}
+    assert {file.outcome for file in taken} == {"loaded"}
     found = dict(harness.rows(USER_DATA, "user_id", "source_file"))
     assert found == dict(expected)
     assert len(harness.rejected()) == len(NAMES)
@@ -57,7 +57,7 @@ def test_bad_files_of_odd_names_are_moved_aside(harness: IngestHarness) -> None:
         drop(harness, name, f"nonsense {number}\n")
     drop(harness, b"other.csv", HEADER + "2,Malta,2\n")
     taken = {file.name: file.outcome for file in harness.load(USER_DATA).files}
-    assert taken == {**dict.fromkeys(NAMES.values(), "rejected"), "other.csv": "landed"}
+    assert taken == {**dict.fromkeys(NAMES.values(), "rejected"), "other.csv": "loaded"}
     folder = harness.root.rejected
     moved = [path for path in folder.iterdir() if not path.name.endswith(".reason.txt")]
     assert sorted(path.read_text() for path in moved) == sorted(f"nonsense {number}\n" for number in range(len(NAMES)))
@@ -89,7 +89,7 @@ def test_a_name_of_the_longest_kind_can_be_placed_twice(harness: IngestHarness, 
 def test_two_names_that_look_the_same_both_land(harness: IngestHarness) -> None:
     for number, name in enumerate((b"\xe9.csv", b"\xea.csv", "\ufffd.csv".encode())):
         drop(harness, name, HEADER + f"{number},Chad,1\n")
-    assert [file.outcome for file in harness.load(USER_DATA).files] == ["landed"] * 3
+    assert [file.outcome for file in harness.load(USER_DATA).files] == ["loaded"] * 3
     assert [user for user, *_ in harness.delivered(USER_DATA)] == [0, 1, 2]
 
 
@@ -97,7 +97,7 @@ def test_what_is_no_regular_file_is_left_alone_and_told(
     harness: IngestHarness, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """They were passed over in silence."""
-    folder = harness.landing.folder(USER_DATA)
+    folder = harness.landing.root.drop_folder(USER_DATA)
     (tmp_path / "secret.csv").write_text(HEADER + "9,Secret,9\n")
     (folder / "out.csv").symlink_to(tmp_path / "secret.csv")
     (folder / "dangling.csv").symlink_to(tmp_path / "nowhere")
@@ -106,9 +106,9 @@ def test_what_is_no_regular_file_is_left_alone_and_told(
     os.mkfifo(folder / "pipe.csv.gz")
     harness.drop(USER_DATA, "good.csv", HEADER + "1,Chad,1\n")
     with caplog.at_level(logging.WARNING):
-        assert [(file.name, file.outcome) for file in harness.load(USER_DATA).files] == [("good.csv", "landed")]
-    assert [message for message in caplog.messages if "not looked at" in message] == [
-        f"{entry}: not looked at; only regular files are taken"
+        assert [(file.name, file.outcome) for file in harness.load(USER_DATA).files] == [("good.csv", "loaded")]
+    assert [message for message in caplog.messages if "ignored" in message] == [
+        f"{entry}: ignored, only regular files are loaded"
         for entry in (
             "dangling.csv, a symbolic link",
             "folder.csv, a folder",
@@ -124,26 +124,26 @@ def test_what_is_no_regular_file_is_left_alone_and_told(
 def test_file_that_becomes_a_link_is_not_followed(harness: IngestHarness, tmp_path: Path) -> None:
     """Between the listing and the look, a file was replaced by a link, which led out of the folder."""
     path = harness.drop(USER_DATA, "a.csv", HEADER + "1,Chad,1\n")
-    (seen,) = harness.landing.listing(USER_DATA)
+    (seen,) = harness.landing.files(USER_DATA)
     target = tmp_path / "elsewhere.csv"
     path.rename(target)
     path.symlink_to(target)
-    assert not seen.unchanged()
+    assert not seen.is_unchanged()
 
 
 class VanishingLanding(Landing):
     """A folder from which a file goes away after it was found complete."""
 
-    def complete(self):  # type: ignore[no-untyped-def]
-        found = super().complete()
-        self.folder(USER_DATA).joinpath("gone.csv").unlink()
+    def complete_files(self):  # type: ignore[no-untyped-def]
+        found = super().complete_files()
+        self.root.drop_folder(USER_DATA).joinpath("gone.csv").unlink()
         return found
 
 
 def test_file_that_vanishes_after_the_listing(harness: IngestHarness) -> None:
     harness.drop(USER_DATA, "gone.csv", HEADER + "1,Chad,1\n")
     harness.drop(USER_DATA, "here.csv", HEADER + "2,Chad,1\n")
-    harness.ingest.landing = VanishingLanding(harness.root, settle_seconds=0, pause_between_looks=0)
-    assert [(file.name, file.outcome) for file in harness.load(USER_DATA).files] == [("here.csv", "landed")]
+    harness.ingest.landing = VanishingLanding(harness.root, settle_seconds=0, recheck_seconds=0)
+    assert [(file.name, file.outcome) for file in harness.load(USER_DATA).files] == [("here.csv", "loaded")]
     assert harness.delivered(USER_DATA) == [(2, "Chad", 1)]
     assert not harness.root.rejected.exists()

@@ -11,8 +11,8 @@ import pytest
 from deltalake import DeltaTable
 
 from music_assets.data_root import DataRoot
-from music_assets.ingest.batches import FILES, Ingest
-from music_assets.storage.delta import MOST_SMALL_FILES, ConcurrentCommitError, DeltaStore
+from music_assets.ingest.ingest import Ingest
+from music_assets.storage.delta import FILES, MOST_SMALL_FILES, ConcurrentCommitError, DeltaStore
 from music_assets.storage.published_snapshot import newest_snapshot
 from music_assets.tables import REJECTED_ROWS, USER_DATA
 from music_assets_tests.support.ingest_harness import LOG, IngestHarness
@@ -182,13 +182,13 @@ def test_every_row_once_through_drops_compaction_checkpoint_and_vacuum(harness: 
     contents = [HEADER + f"{user},Germany,1\n7777,Chad,{user}\nx,,\n" for user in range(DROPS + 2)]
     for number, content in enumerate(contents):
         harness.drop(USER_DATA, f"{number}.csv", content)
-        ingest.take(USER_DATA, LOG)
+        ingest.load(USER_DATA, LOG)
     for table in (USER_DATA, REJECTED_ROWS):
         assert len(harness.store.table_version(table).files) <= 3
         DeltaTable(str(harness.store.folder(table))).create_checkpoint()
     for number, content in enumerate(contents):
         harness.drop(USER_DATA, f"again {number}.csv", content)
-    assert {file.outcome for file in ingest.take(USER_DATA, LOG).files} == {"duplicate"}
+    assert {file.outcome for file in ingest.load(USER_DATA, LOG).files} == {"duplicate"}
 
     expected = [(user, "Germany", 1) for user in range(len(contents))]
     expected += [(7777, "Chad", user) for user in range(len(contents))]
@@ -208,8 +208,8 @@ def test_refresh_after_refresh(tmp_path: Path) -> None:
     assert project.refresh().success
     for user in range(10, 10 + DROPS):
         project.drop(USER_DATA, f"user_id,country,total_scrobbles\n{user},Chad,1\n", "users.csv")
-        report = project.defs.resources["ingest"].take(USER_DATA, LOG)  # type: ignore[index]
-        assert [file.outcome for file in report.files] == ["landed"]
+        report = project.defs.resources["ingest"].load(USER_DATA, LOG)  # type: ignore[index]
+        assert [file.outcome for file in report.files] == ["loaded"]
     assert project.refresh().success
     assert len(project.store.table_version(USER_DATA).files) <= MOST_SMALL_FILES
     assert "No CSV file is waiting" in project.tick().skip_message
@@ -229,7 +229,7 @@ def test_published_files_outlive_any_retention(tmp_path: Path) -> None:
     for user in range(10, 10 + DROPS):
         rows = "".join(f"{user},Chad,{plays}\n" for plays in range(200))
         project.drop(USER_DATA, f"user_id,country,total_scrobbles\n{rows}x,,\n", "users.csv")
-        ingest.take(USER_DATA, LOG)
+        ingest.load(USER_DATA, LOG)
 
     kept = set(shown.tables[USER_DATA.full_name].files)
     current = set(project.store.table_version(USER_DATA).files)
@@ -241,7 +241,7 @@ def test_published_files_outlive_any_retention(tmp_path: Path) -> None:
     assert project.refresh().success
     assert project.refresh().success
     project.drop(USER_DATA, "user_id,country,total_scrobbles\n9,Chad,1\n", "users.csv")
-    ingest.take(USER_DATA, LOG)
+    ingest.load(USER_DATA, LOG)
     assert not any(Path(file).exists() for file in kept)
 
 
@@ -255,9 +255,9 @@ def test_nothing_is_vacuumed_while_it_is_not_known_what_is_published(
     orphan.write_bytes(b"")
     (project.root.snapshots / "current.json").write_text("garbage")
     ingest: Ingest = project.defs.resources["ingest"]  # type: ignore[index]
-    ingest.take(USER_DATA, LOG)
+    ingest.load(USER_DATA, LOG)
     assert orphan.exists()
-    assert "Nothing is vacuumed" in caplog.text
+    assert "not vacuumed" in caplog.text
     assert project.refresh().success
-    ingest.take(USER_DATA, LOG)
+    ingest.load(USER_DATA, LOG)
     assert not orphan.exists()

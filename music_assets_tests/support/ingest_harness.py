@@ -6,7 +6,7 @@ Rows are read back with plain pyarrow, so that an engine cannot hide its own mis
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,9 +19,11 @@ from music_assets.data_root import DataRoot
 from music_assets.defs.assets import rankings
 from music_assets.engines.base import Engine
 from music_assets.engines.duckdb import DuckDBEngine
-from music_assets.ingest.batches import Ingest, IngestReport
+from music_assets.ingest.csv_header import BadFileError, CsvFile
+from music_assets.ingest.ingest import Ingest
 from music_assets.ingest.landing import Landing
-from music_assets.ingest.parser import Parser
+from music_assets.ingest.parser import ParsedFile, Parser
+from music_assets.ingest.report import IngestReport
 from music_assets.storage.delta import DeltaStore
 from music_assets.tables import (
     ARTIST_RANK_IN_COUNTRY,
@@ -48,6 +50,21 @@ def table_on(engine: Engine, folder: Path, schema: Mapping[str, str], rows: Sequ
     return engine.read(table, [str(file)])
 
 
+class ParserWithSideEffect(Parser):
+    """A parser after which something happens to each file, before anything is committed."""
+
+    def __init__(self, parser: Parser, side_effect: Callable[[Path], object]) -> None:
+        super().__init__(parser.engine, parser.scratch.parent, parser.threads)
+        self.side_effect = side_effect
+
+    def parse(self, csv_files: Sequence[CsvFile], folder: Path, reject_folder: Path) -> list[ParsedFile | BadFileError]:
+        try:
+            return super().parse(csv_files, folder, reject_folder)
+        finally:
+            for csv_file in csv_files:
+                self.side_effect(csv_file.path)
+
+
 class IngestHarness:
     """A data root with everything that works on it. `engine` computes the rankings; DuckDB parses the files."""
 
@@ -55,8 +72,8 @@ class IngestHarness:
         self.root = root if isinstance(root, DataRoot) else DataRoot(root)
         self.engine = engine
         self.reader = engine if engine.name == "duckdb" else DuckDBEngine(self.root.scratch, threads=1)
-        self.landing = Landing(self.root, settle_seconds=0, pause_between_looks=0)
-        self.landing.prepare()
+        self.landing = Landing(self.root, settle_seconds=0, recheck_seconds=0)
+        self.root.prepare()
         self.store = DeltaStore(self.root)
         self.parser = Parser(self.reader, self.root.scratch, threads=1)
         self.ingest = Ingest(self.landing, self.store, self.parser)
@@ -73,7 +90,7 @@ class IngestHarness:
 
     def load(self, table: Table) -> IngestReport:
         """Load the files that wait for the table."""
-        return self.ingest.take(table, LOG)
+        return self.ingest.load(table, LOG)
 
     def waiting(self) -> list[str]:
         """Return the names of the files in the drop folders, including hidden ones."""

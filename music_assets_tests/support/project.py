@@ -41,7 +41,7 @@ class Project:
         self.instance = dg.DagsterInstance.ephemeral()
         self.store = DeltaStore(self.root)
         self.landing = Landing(self.root, settle_seconds=0)
-        self.landing.prepare()
+        self.landing.root.prepare()
 
     def drop(self, table: Table, text: str, name: str = "drop.csv") -> Path:
         """Write a CSV file into the table's drop folder."""

@@ -23,7 +23,7 @@ def run_job(root: Path, job: str, instance: dg.DagsterInstance, **config: Any) -
 def drop(root: Path, users: int, seed: int = 0) -> None:
     """Drop generated files."""
     landing = Landing(DataRoot(root))
-    landing.prepare()
+    landing.root.prepare()
     made = generate(root / "made", users, seed)
     for path in (made.users_csv, made.user_top_artists_csv):
         landing.place(path)

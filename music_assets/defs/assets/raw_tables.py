@@ -1,4 +1,4 @@
-"""The raw assets: dropped CSV files, taken exactly once into append-only history."""
+"""The raw assets: dropped CSV files, loaded exactly once into append-only history."""
 
 import time
 
@@ -6,8 +6,7 @@ import dagster as dg
 
 from music_assets.defs.assets import OWNERS
 from music_assets.defs.metadata import ingest_metadata, table_metadata
-from music_assets.ingest.batches import Ingest
-from music_assets.ingest.landing import IngestRunningError
+from music_assets.ingest.ingest import Ingest, IngestRunningError
 from music_assets.storage.delta import ConcurrentCommitError
 from music_assets.tables import USER_DATA, USER_TOP_ARTISTS, Table
 
@@ -23,7 +22,7 @@ def _raw_asset(table: Table) -> dg.AssetsDefinition:
     def raw(context: dg.AssetExecutionContext, ingest: dg.ResourceParam[Ingest]) -> dg.MaterializeResult:
         begun = time.monotonic()
         try:
-            report = ingest.take(table, context.log)
+            report = ingest.load(table, context.log)
         except (IngestRunningError, ConcurrentCommitError) as error:
             raise dg.Failure(str(error), allow_retries=False) from None
         snapshot = ingest.store.table_version(table)

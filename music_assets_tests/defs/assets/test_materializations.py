@@ -96,14 +96,14 @@ def test_raw_tables_tell_what_became_of_each_file(shown) -> None:
     outcomes = {line.split(" | ")[0][2:]: line.split(" | ")[1:6] for line in lines[2:]}
     size = str(len(USERS))
     assert outcomes == {
-        "a.csv": ["landed", "4", "0", "0", size],
+        "a.csv": ["loaded", "4", "0", "0", size],
         "b.csv": ["duplicate", "0", "0", "0", size],
         "c.csv": ["rejected", "0", "0", "0", "13"],
     }
     assert shown["raw_parquet/user_data"]["reject reasons"] == "none"
     top = shown["raw_parquet/user_top_artists"]
     assert (top["number of files"], top["rows taken"], top["rows rejected"]) == (1, 6, 3)
-    assert r"| top\|artists.csv | landed | 6 | 3 | 0 |" in top["files taken"]
+    assert r"| top\|artists.csv | loaded | 6 | 3 | 0 |" in top["files taken"]
 
 
 def test_raw_tables_tell_the_reasons_of_rejected_rows(shown) -> None:

@@ -1,4 +1,4 @@
-"""Lines, and numbers of rejects, that no memory should depend on."""
+"""The exact reader: lines that are too long, line numbers, and many rejects."""
 
 from datetime import datetime
 from pathlib import Path
@@ -25,11 +25,11 @@ def read(folder: Path, content: str) -> list[tuple[int, str | None, str]]:
 
 
 def test_line_of_50_mb_is_one_rejected_row(harness: IngestHarness) -> None:
-    """It stood whole in rejected_rows, and its fields in memory."""
+    """Neither `rejected_rows` nor the memory contains the whole line."""
     long = "2," + "é," * 25_000_000
     harness.drop(USER_DATA, "a.csv", f"{HEADER}1,Germany,1\n{long}\n3,Mali,3\nx,Mali,3\n")
     (file,) = harness.load(USER_DATA).files
-    assert (file.outcome, file.rows, file.rejects) == ("landed", 2, 2)
+    assert (file.outcome, file.rows, file.rejects) == ("loaded", 2, 2)
     assert harness.delivered(USER_DATA) == [(1, "Germany", 1), (3, "Mali", 3)]
     assert harness.rejected() == [
         (3, None, TOO_LONG, long[:1000] + " … (50,000,002 characters)"),
@@ -37,8 +37,8 @@ def test_line_of_50_mb_is_one_rejected_row(harness: IngestHarness) -> None:
     ]
 
 
-def test_file_with_a_long_line_is_kept(harness: IngestHarness) -> None:
-    """`rejected_rows` holds but the start of the line, and the dropped file is removed."""
+def test_file_with_a_long_line_is_copied(harness: IngestHarness) -> None:
+    """`rejected_rows` shows only the start of the line, and the dropped file is deleted."""
     content = f"{HEADER}1,Germany,1\n2,{'a' * MAXIMUM_ROW_LENGTH},\n"
     dropped = harness.drop(USER_DATA, "a.csv", content)
     harness.drop(USER_DATA, "b.csv", f"{HEADER}x,Mali,3\n")
@@ -50,8 +50,7 @@ def test_file_with_a_long_line_is_kept(harness: IngestHarness) -> None:
 
 
 @pytest.mark.parametrize("more", [0, 1])
-def test_where_too_long_begins(harness: IngestHarness, more: int) -> None:
-    """Wherever an engine would draw the line by itself."""
+def test_maximum_length(harness: IngestHarness, more: int) -> None:
     country = "a" * (MAXIMUM_ROW_LENGTH - 3 + more)
     harness.drop(USER_DATA, "a.csv", f"{HEADER}1,{country},\n")
     (file,) = harness.load(USER_DATA).files
@@ -61,7 +60,7 @@ def test_where_too_long_begins(harness: IngestHarness, more: int) -> None:
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", ""], ids=["LF", "CRLF", "no end"])
 @pytest.mark.parametrize("letter", ["a", "é", "\U0001d518"])
-def test_length_is_told_in_characters_without_the_end(tmp_path: Path, letter: str, end: str) -> None:
+def test_length_is_in_characters_without_the_line_end(tmp_path: Path, letter: str, end: str) -> None:
     longest = "1," + letter * (MAXIMUM_ROW_LENGTH - 3) + ","
     assert read(tmp_path, HEADER + longest + end) == [(2, None, longest)]
     shown = "1," + letter * 998 + " … (2,000,001 characters)"
@@ -69,7 +68,7 @@ def test_length_is_told_in_characters_without_the_end(tmp_path: Path, letter: st
 
 
 def test_long_line_inside_quotes(tmp_path: Path) -> None:
-    """A field that goes on in a line of which only the start is kept cannot be taken."""
+    """A quoted field cannot continue in a line that is cut."""
     long = "a" * (BLOCK_CHARACTERS + MAXIMUM_ROW_LENGTH)
     rows = read(tmp_path, f'{HEADER}1,"Ger\n{long}",1\n2,Mali,2\n3,"{long}",3\n')
     assert [(line, reason) for line, reason, _ in rows] == [
@@ -83,7 +82,7 @@ def test_long_line_inside_quotes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["LF", "CRLF", "CR"])
 @pytest.mark.parametrize("shift", range(4))
 def test_lines_are_counted_across_blocks(tmp_path: Path, end: str, shift: int) -> None:
-    """A line end, CR and LF, may stand on both sides of where reading pauses."""
+    """A line end may be split between two blocks."""
     head = HEADER.replace("\n", end) + f"1,,{end}"
     filling = "2," + "a" * (BLOCK_CHARACTERS - len(head) - 3 - shift) + ","
     rows = read(tmp_path, f"{head}{filling}{end}3,,{end}{end}5,,{end}")
@@ -92,10 +91,9 @@ def test_lines_are_counted_across_blocks(tmp_path: Path, end: str, shift: int) -
 
 
 def test_many_rejects(harness: IngestHarness) -> None:
-    """Each is told; the good rows between them land."""
     rows = "".join(f"{user},,1\nx{user},,1\n" for user in range(50_000))
     harness.drop(USER_DATA, "a.csv", HEADER + rows)
     report = harness.load(USER_DATA)
     assert [(file.rows, file.rejects) for file in report.files] == [(50_000, 50_000)]
-    assert dict(report.reasons) == {"not an integer": 50_000}
+    assert dict(report.reject_reasons) == {"not an integer": 50_000}
     assert [row[3] for row in sorted(harness.rejected())] == [f"x{user},,1" for user in range(50_000)]

@@ -1,0 +1,270 @@
+"""The ingest: loads dropped CSV files into a raw table, each exactly once.
+
+The files are loaded in batches, with one transaction each, so that a drop of any size makes lasting progress and needs
+little disk space besides the tables. The order of the steps guarantees that a crash at any point leaves the CSV file,
+or its rows, or both: the rejected rows are committed, then the rows, both together with the content hash of their file,
+and only then is the file deleted, if it is still the one that was read. A file that is left over although its rows are
+committed is recognised by its content hash.
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from itertools import chain
+from pathlib import Path
+
+from music_assets.data_root import LockHeldError, acquire_lock
+from music_assets.ingest.batch import FEWEST_TOGETHER, Batch, LoadedFile, NewFile, split_into_batches
+from music_assets.ingest.content_hash import ContentHashes
+from music_assets.ingest.csv_header import BadFileError, CsvFile, check_compression, read_header
+from music_assets.ingest.csv_records import TOO_LONG
+from music_assets.ingest.landing import DroppedFile, Landing, with_utf8_name
+from music_assets.ingest.parser import ParsedFile, Parser
+from music_assets.ingest.quarantine import Quarantine
+from music_assets.ingest.report import FileReport, IngestReport, Outcome
+from music_assets.storage.delta import FILES, ConcurrentCommitError, DeltaStore
+from music_assets.storage.integrity import truncated_log
+from music_assets.storage.published_snapshot import DamagedPointerError, publish_lock, referenced_files
+from music_assets.tables import RAW_TABLES, REJECTED_ROWS, Table
+
+
+class IngestRunningError(Exception):
+    """Another process is loading files of this data root."""
+
+
+class LostHistoryError(Exception):
+    """A table has fewer rows than were published of it, because its log is damaged. No file was changed."""
+
+
+class Ingest:
+    """Loads the complete files of a data root into its raw tables."""
+
+    def __init__(self, landing: Landing, store: DeltaStore, parser: Parser, retention_hours: float = 168.0) -> None:
+        self.landing = landing
+        self.store = store
+        self.parser = parser
+        self.retention_hours = retention_hours
+        self.quarantine = Quarantine(landing.root)
+        self.hashes = ContentHashes()
+
+    def load(self, table: Table, log: logging.Logger) -> IngestReport:
+        """Load every complete file that waits for the table, and report what became of each.
+
+        Raises IngestRunningError if another process is loading files, ConcurrentCommitError if another process
+        committed in between, LostHistoryError if the log of a table is damaged. The files then wait for the next run.
+        """
+        self.landing.root.prepare()
+        with self._lock():
+            self._check_history(table)
+            report = IngestReport()
+            for batch in self._list(table, log):
+                self._hash(batch)
+                self._read_headers(batch)
+                self._parse(batch)
+                self._copy_long_lines(batch)
+                self._commit(batch)
+                self._clear(batch, report)
+            self._create_missing(table)
+            self._compact_and_vacuum(table, log)
+            return report
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        root = self.landing.root
+        try:
+            lock = acquire_lock(root.ingest_lock)
+        except LockHeldError:
+            raise IngestRunningError(f"Another run is loading files below {root}. Wait until it has ended.") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _check_history(self, table: Table) -> None:
+        """Raise LostHistoryError before vacuum deletes files that a damaged log no longer refers to."""
+        for each in (table, REJECTED_ROWS):
+            if damage := truncated_log(self.store, each):
+                raise LostHistoryError(f"{damage}. No file was loaded. Run `music-assets doctor` for the remedy.")
+
+    def _list(self, table: Table, log: logging.Logger) -> list[Batch]:
+        """List the complete files of the table, and start to hash the first batches of this table and of later ones."""
+        for entry in self.landing.ignored(table):
+            log.warning(f"{entry}: ignored, only regular files are loaded")
+        complete = self.landing.complete_files()
+        batches = {each: split_into_batches(complete[each]) for each in RAW_TABLES[RAW_TABLES.index(table) :]}
+        self.hashes.start(file for each in batches.values() for file in chain(*each[:1]))
+        return [Batch(table, files, log) for files in batches[table]]
+
+    def _hash(self, batch: Batch) -> None:
+        """Hash the files, and find those whose content is in the table already."""
+        for place, seen in enumerate(batch.files):
+            file = seen
+            try:
+                batch.files[place] = file = with_utf8_name(seen)
+                batch.hashes[file] = self.hashes.get(file)
+            except OSError as error:
+                batch.bad[file] = f"unreadable: {error.strerror}"
+        batch.committed = self.store.committed_ids(batch.table, batch.hashes.values())
+
+    def _read_headers(self, batch: Batch) -> None:
+        """Match the header of each new file with the table, and give each a later time than the one before."""
+        ingested_at = self.store.table_version(batch.table).latest_ingest
+        for content_hash, file in batch.originals().items():
+            try:
+                check_compression(file.path)
+                header = read_header(file.path, batch.table)
+            except BadFileError as error:
+                batch.bad[file] = str(error)
+                continue
+            if header.unknown:
+                batch.log.warning(f"{file.name}: unknown columns ignored: {', '.join(header.unknown)}")
+            ingested_at = _later_than(ingested_at)
+            batch.new.append(NewFile(file, content_hash, CsvFile(file.path, header, file.name, ingested_at)))
+
+    def _parse(self, batch: Batch) -> None:
+        """Parse the new files. Their rejected rows may have been committed by a run that died afterwards."""
+        batch.committed_rejects = self.store.committed_ids(REJECTED_ROWS, [file.rejects_id for file in batch.new])
+        for group in batch.groups():
+            batch.loaded += self._parse_unchanged(batch, group)
+
+    def _parse_unchanged(self, batch: Batch, files: Sequence[NewFile]) -> list[LoadedFile]:
+        """Parse files into shared parquet files; again without those that changed meanwhile, if there are any."""
+        while files:
+            parsed = self._parse_once(batch, files)
+            files = [each.file for each in parsed if _is_still_there(each.file.dropped, batch.log)]
+            if len(files) == len(parsed):
+                return parsed
+        return []
+
+    def _parse_once(self, batch: Batch, files: Sequence[NewFile]) -> list[LoadedFile]:
+        what = files[0].dropped.name if len(files) == 1 else f"{len(files):,} small files"
+        size = sum(file.dropped.size for file in files)
+        batch.log.info(f"{what}: reading {size:,} bytes for {batch.table.name}")
+        folder, reject_folder = self.store.new_folder(batch.table), self.store.new_folder(REJECTED_ROWS)
+        try:
+            results = self.parser.parse([file.csv_file for file in files], folder, reject_folder)
+        except BaseException:
+            shutil.rmtree(folder)
+            shutil.rmtree(reject_folder)
+            raise
+        parsed = []
+        for file, result in zip(files, results, strict=True):
+            if isinstance(result, ParsedFile):
+                parsed.append(LoadedFile(file, result))
+            else:
+                batch.bad[file.dropped] = str(result)
+        if not parsed:
+            shutil.rmtree(folder)
+        if not any(each.parsed.reject_files for each in parsed):
+            shutil.rmtree(reject_folder)
+        return parsed
+
+    def _copy_long_lines(self, batch: Batch) -> None:
+        """Copy files with lines that `rejected_rows` does not show completely: the file itself is deleted."""
+        for loaded in batch.loaded:
+            if count := loaded.parsed.reject_reasons.get(TOO_LONG):
+                reason = f"{count} x {TOO_LONG}: {REJECTED_ROWS.name} has only their start. All other rows are loaded."
+                copy = self.quarantine.copy(loaded.file.dropped, reason)
+                batch.log.warning(f"{loaded.file.dropped.name}: {reason} A copy of the file is in {copy}")
+
+    def _commit(self, batch: Batch) -> None:
+        """Commit the rejected rows, then the rows; the ids of both commits keep a later run from repeating them."""
+        if not batch.loaded:
+            return
+        rejecting = [each for each in batch.loaded if each.file.rejects_id not in batch.committed_rejects]
+        reject_files = _distinct(path for each in rejecting for path in each.parsed.reject_files)
+        if reject_files:
+            self.store.append(REJECTED_ROWS, reject_files, [each.file.rejects_id for each in rejecting], {})
+        self.store.append(
+            batch.table,
+            _distinct(path for each in batch.loaded for path in each.parsed.files),
+            [each.file.content_hash for each in batch.loaded],
+            {FILES: [asdict(each.report) for each in batch.loaded]},
+        )
+        rows = sum(each.parsed.rows for each in batch.loaded)
+        batch.log.info(f"Loaded {len(batch.loaded):,} files with {rows:,} rows into {batch.table.name}")
+
+    def _clear(self, batch: Batch, report: IngestReport) -> None:
+        """Delete the files whose content is in the table now, and move bad ones away. Files that changed stay."""
+        originals = batch.originals()
+        loaded = {each.file.content_hash: each for each in batch.loaded}
+        for file in batch.files:
+            content_hash = batch.hashes.get(file, "")
+            original = originals.get(content_hash, file)
+            if reason := batch.bad.get(original):
+                self._reject(file, reason, report, batch.log)
+            elif content_hash in loaded and file is original:
+                each = loaded[content_hash]
+                report.add(each.report, batch.log, quiet=len(batch.files) >= FEWEST_TOGETHER)
+                report.reject_reasons.update(each.parsed.reject_reasons)
+                _delete(file, batch.log)
+            elif content_hash in loaded or content_hash in batch.committed:
+                same = original.name if content_hash in loaded else "a file loaded before"
+                note = f"same content as {same}: counted once, deleted"
+                report.add(FileReport(file.name, Outcome.DUPLICATE, file.size, note=note), batch.log)
+                _delete(file, batch.log)
+
+    def _reject(self, file: DroppedFile, reason: str, report: IngestReport, log: logging.Logger) -> None:
+        """Move a bad file away, unless it changed: then it was not complete."""
+        if not _is_still_there(file, log):
+            return
+        try:
+            result = f"moved to {self.quarantine.move(file, reason)}"
+        except OSError as error:
+            result = f"could not be moved to {self.quarantine.folder}: {error.strerror}"
+            log.error(f"{file.name}: {result}")
+        report.add(FileReport(file.name, Outcome.REJECTED, file.size, note=f"{reason}; {result}"), log)
+
+    def _create_missing(self, table: Table) -> None:
+        """Create the tables if no file did, so that they can be read."""
+        for each in (REJECTED_ROWS, table):
+            if self.store.table_version(each).version < 0:
+                self.store.append(each, [], [], {})
+
+    def _compact_and_vacuum(self, table: Table, log: logging.Logger) -> None:
+        for each in (table, REJECTED_ROWS):
+            try:
+                if self.store.compact(each):
+                    log.info(
+                        f"{each.full_name}: compacted to {len(self.store.table_version(each).files)} parquet files"
+                    )
+                with publish_lock(self.store.root):
+                    self.store.vacuum(each, self.retention_hours, referenced_files(self.store.root))
+            except ConcurrentCommitError as error:
+                log.info(f"{each.full_name}: not compacted this time: {error}")
+            except DamagedPointerError as error:
+                log.warning(f"{each.full_name}: not vacuumed, since the published snapshot is unknown: {error}")
+
+
+def _distinct(paths: Iterable[Path]) -> list[Path]:
+    return list(dict.fromkeys(paths))
+
+
+def _later_than(moment: datetime | None) -> datetime:
+    """Return the time, or the next microsecond after `moment` if the clock is behind it: later drops must win."""
+    now = datetime.now(UTC).replace(tzinfo=None)
+    return now if moment is None else max(now, moment + timedelta(microseconds=1))
+
+
+def _is_still_there(file: DroppedFile, log: logging.Logger) -> bool:
+    if file.is_unchanged():
+        return True
+    log.warning(f"{file.name}: changed while it was read; the next run loads it")
+    return False
+
+
+def _delete(file: DroppedFile, log: logging.Logger) -> None:
+    if not file.is_unchanged():
+        log.warning(f"{file.name}: changed after it was read; the next run loads the new content")
+        return
+    try:
+        file.path.unlink()
+    except OSError as error:
+        log.error(
+            f"{file.name}: rows loaded, but the file could not be deleted: {error.strerror}. Every run reads it again "
+            f"until you delete it, or allow user {os.geteuid()} to delete files from {file.path.parent}"
+        )
