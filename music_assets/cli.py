@@ -159,6 +159,19 @@ def query(
 
 
 @app.command()
+def api_key(name: Annotated[str, typer.Argument(help="Name of the client, for the access log.")]) -> None:
+    """Create an API key for the query service. Only its digest goes into the settings."""
+    from music_assets.service.auth import create_api_key
+
+    try:
+        key, entry = create_api_key(name)
+    except ValueError as error:
+        raise _fail(str(error)) from None
+    out.print(f"key for the client:     {key}", highlight=False, soft_wrap=True)
+    out.print(f"entry for the settings: {entry}", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def tables() -> None:
     """List the tables of the published music_db with their rows and columns."""
     try:

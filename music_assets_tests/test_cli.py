@@ -17,7 +17,7 @@ from music_assets.tables import PUBLISHED_TABLES
 from music_assets_tests.support.disk import as_nobody
 from music_assets_tests.support.project import TOP_ARTISTS, USERS, Project
 
-COMMANDS = ["generate", "drop", "query", "tables", "doctor", "rebuild", "home", "up", "serve", "demo"]
+COMMANDS = ["generate", "drop", "query", "api-key", "tables", "doctor", "rebuild", "home", "up", "serve", "demo"]
 
 
 class Shell:

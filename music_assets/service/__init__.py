@@ -1,4 +1,5 @@
-"""The query service: SQL over HTTP.
+"""The query service: SQL and ready-made queries over HTTP on the newest published snapshot, read-only.
 
-`app` wires it; `routes` says what the addresses answer; `sandbox` runs the SQL, in processes apart from the service.
+`app` assembles the service, `routes` contains the endpoints, `sandbox` runs the SQL in processes of its own, `client`
+implements `music-assets query`. Publishing snapshots belongs to `storage`, training vectors to `embedding`.
 """

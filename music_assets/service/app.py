@@ -1,4 +1,4 @@
-"""The service put together: `create_app` wires it, `serve` runs it."""
+"""The application: `create_app` assembles it, `serve` runs it."""
 
 import asyncio
 import logging.config
@@ -14,13 +14,13 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from music_assets.data_root import DataRoot
-from music_assets.service.admission import Admission, is_open
-from music_assets.service.auth import api_keys, is_loopback
+from music_assets.service.auth import BEARER, AccessControl, api_keys, is_loopback, is_public
 from music_assets.service.metrics import Metrics
-from music_assets.service.middleware import ACCESS_LOG, Edge
+from music_assets.service.middleware import ACCESS_LOG, RequestMiddleware
 from music_assets.service.problems import ProblemError
-from music_assets.service.responses import Answers
-from music_assets.service.routes import data_routes, embedding_routes, invalid, nothing_published, open_routes
+from music_assets.service.responses import QueryResponder
+from music_assets.service.routes import embeddings, operations, rankings, sql, tables
+from music_assets.service.routes.deps import Parts
 from music_assets.service.sandbox.pool import Pool
 from music_assets.service.similarity import Similarity
 from music_assets.service.snapshots import Snapshots
@@ -28,65 +28,70 @@ from music_assets.service.training_runs import TrainingRuns
 from music_assets.settings import Settings, SettingsError
 from music_assets.storage.published_snapshot import NothingPublishedError
 
-LOOK_SECONDS = 0.5
-"""Seconds between two looks for a new snapshot on behalf of idle workers; a query looks for itself."""
-LEAST_WORKERS = 2
+REFRESH_SECONDS = 0.5
+"""Interval in which idle workers are moved to the newest snapshot. A query always uses the newest one."""
+MIN_WORKERS = 2
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Return the service for the data root of these settings. Raises SettingsError where the API keys are wrong."""
+    """Return the application for the data root in the settings. Raises SettingsError if the API keys are invalid."""
     snapshots = Snapshots(DataRoot(settings.data))
     pool = Pool(
         settings.data,
         snapshots.newest,
-        workers=settings.query_workers or max(LEAST_WORKERS, cpu_count() or 1),
+        workers=settings.query_workers or max(MIN_WORKERS, cpu_count() or 1),
         threads=settings.query_threads,
         memory_mb=settings.query_memory_mb,
         queue=settings.query_queue,
     )
     metrics = Metrics(pool)
+    access = AccessControl(api_keys(settings), settings.rate_limit)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        # Workers may read below the root only where it is there when they start.
+        # A worker can only be allowed to read the data root if the folder exists when the worker starts.
         settings.data.mkdir(parents=True, exist_ok=True)
         await pool.start()
-        follower = asyncio.create_task(_follow(pool, snapshots, metrics))
+        refresh = asyncio.create_task(_refresh_workers(pool, snapshots, metrics))
         yield
-        follower.cancel()
+        refresh.cancel()
         with suppress(asyncio.CancelledError):
-            await follower
+            await refresh
         await pool.close()
 
     app: FastAPI = FastAPIOffline(
         title="music_db",
-        summary="SQL over HTTP on the published snapshot: which artists lead in a country, where an artist is loved.",
+        summary="SQL over HTTP on the published snapshot: rankings of artists and countries, similar artists, users.",
         version="1",
         redoc_url=None,
         lifespan=lifespan,
     )
-    admission = Admission(api_keys(settings), settings.rate_limit)
-    answers = Answers(pool, snapshots, settings)
-    app.include_router(data_routes(answers, snapshots, metrics))
-    app.include_router(embedding_routes(answers, Similarity(snapshots), TrainingRuns(str(settings.dagster_url))))
-    app.include_router(open_routes(pool, snapshots))
-    app.openapi_schema = _with_key(app.openapi())
-    app.add_exception_handler(HTTPException, _told)
-    app.add_exception_handler(RequestValidationError, _told)
-    app.add_exception_handler(NothingPublishedError, _told)
-    app.add_middleware(Edge, admission=admission, pool=pool, metrics=metrics)
+    app.state.parts = Parts(
+        pool=pool,
+        snapshots=snapshots,
+        responder=QueryResponder(pool, snapshots, settings),
+        similarity=Similarity(snapshots),
+        training_runs=TrainingRuns(str(settings.dagster_url)),
+        metrics=metrics,
+    )
+    for module in (sql, tables, rankings, embeddings, operations):
+        app.include_router(module.router)
+    app.openapi_schema = _with_bearer(app.openapi())
+    for kind in (HTTPException, RequestValidationError, NothingPublishedError):
+        app.add_exception_handler(kind, _raise_problem)
+    app.add_middleware(RequestMiddleware, access=access, pool=pool, metrics=metrics)
     return app
 
 
 def serve(settings: Settings) -> None:
-    """Run the service until it is told to stop.
+    """Run the service until it is stopped.
 
-    Raises SettingsError where it must not start: without API keys it serves this machine only.
+    Raises SettingsError if it would be reachable from other machines without API keys.
     """
     if not is_loopback(settings.host) and not api_keys(settings):
         raise SettingsError(
-            f"MUSIC_ASSETS_HOST={settings.host} is reachable by others, and no API key is set: anybody could query. "
-            "Set MUSIC_ASSETS_API_KEYS (python -m music_assets.service.auth NAME makes a key), or listen on 127.0.0.1."
+            f"The service would be reachable from other machines (host {settings.host}), but no API key is set. "
+            "Set MUSIC_ASSETS_API_KEYS (create a key with: music-assets api-key NAME), or listen on 127.0.0.1."
         )
     app = create_app(settings)
     logging.config.dictConfig(LOGGING)
@@ -121,44 +126,58 @@ LOGGING: dict[str, Any] = {
         "music_assets": {"handlers": ["errors"], "level": "INFO", "propagate": False},
     },
 }
-"""One JSON line a request on standard output; everything else on standard error."""
+"""The access log goes to standard output, one JSON object per line; everything else to standard error."""
 
 
-def _with_key(document: dict[str, Any]) -> dict[str, Any]:
-    """Say in the OpenAPI document which addresses take a key. Whether one is needed is the settings' matter."""
-    document.setdefault("components", {})["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+def _with_bearer(document: dict[str, Any]) -> dict[str, Any]:
+    """Declare in the OpenAPI document which endpoints take an API key."""
+    scheme = BEARER.model.model_dump(mode="json", by_alias=True, exclude_none=True)
+    document.setdefault("components", {})["securitySchemes"] = {BEARER.scheme_name: scheme}
     for path, methods in document["paths"].items():
-        for operation in () if is_open(path) else methods.values():
-            operation["security"] = [{"key": []}, {}]
+        for operation in () if is_public(path) else methods.values():
+            operation["security"] = [{BEARER.scheme_name: []}, {}]
     return document
 
 
-async def _follow(pool: Pool, snapshots: Snapshots, metrics: Metrics) -> None:
-    """Bring idle workers to each new snapshot, so that old ones can be removed though nobody asks."""
+async def _refresh_workers(pool: Pool, snapshots: Snapshots, metrics: Metrics) -> None:
+    """Move idle workers to each new snapshot, so that old ones can be deleted even if there are no queries."""
     log = logging.getLogger(__name__)
-    served = None
+    reported = None
     while True:
         try:
             newest = snapshots.newest().data_version
             await pool.refresh()
-            if newest != served:
-                served = newest
-                metrics.serves(newest)
+            if newest != reported:
+                reported = newest
+                metrics.set_data_version(newest)
         except NothingPublishedError:
             pass
         except (OSError, ValueError, KeyError):
             log.exception("The newest snapshot cannot be read")
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(REFRESH_SECONDS)
 
 
-async def _told(_: Request, error: Exception) -> NoReturn:
-    """Turn what the framework raises into a problem, which the edge answers."""
+async def _raise_problem(request: Request, error: Exception) -> NoReturn:
+    """Raise an error of the framework or the storage as the ProblemError that RequestMiddleware answers with."""
+    if isinstance(error, ProblemError):
+        raise error
     if isinstance(error, RequestValidationError):
-        raise invalid(error.errors())
+        raise _invalid(error)
     if isinstance(error, NothingPublishedError):
-        raise nothing_published(error)
+        # Its message names the data root.
+        raise ProblemError("nothing-published", "No data has been published yet.", {"Retry-After": "30"})
     if isinstance(error, HTTPException) and error.status_code == 404:
         raise ProblemError("not-found", "There is nothing at this address.")
     if isinstance(error, HTTPException) and error.status_code == 405:
-        raise ProblemError("method-not-allowed", "The address does not take this method.", error.headers)
-    raise ProblemError("bad-request", "The request cannot be understood.")
+        raise ProblemError("method-not-allowed", "The endpoint does not support this method.", error.headers)
+    raise ProblemError("bad-request", "The request cannot be parsed.")
+
+
+def _invalid(error: RequestValidationError) -> ProblemError:
+    """Return the problem for an invalid body or parameters. It never repeats the values that were sent."""
+    if isinstance(error.body, bytes):
+        return ProblemError("not-json", "The Content-Type of the body is not application/json.")
+    errors = [{"where": ".".join(map(str, part["loc"])), "what": part["msg"]} for part in error.errors()][:20]
+    if any(part["type"] in ("json_invalid", "missing") and part["loc"][0] == "body" for part in error.errors()):
+        return ProblemError("bad-request", "The body is not valid JSON.", errors=errors)
+    return ProblemError("invalid", "Some values are invalid.", errors=errors)

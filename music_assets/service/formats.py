@@ -76,10 +76,8 @@ def columns_of(relation: duckdb.DuckDBPyRelation) -> list[dict[str, str]]:
     return columns
 
 
-def negotiate(requested: str | None, accept: str) -> str | None:
-    """Return the format to answer in: the requested one, else the best match of the Accept header, if any."""
-    if requested is not None:
-        return requested if requested in MEDIA_TYPES else None
+def negotiate(accept: str) -> str | None:
+    """Return the format that matches an Accept header best; None if no format does."""
     offers = {media_type.partition(";")[0]: name for name, media_type in MEDIA_TYPES.items()}
     best: tuple[float, str | None] = (0.0, None)
     for part in accept.lower().split(",") if accept.strip() else ["*/*"]:

@@ -1,6 +1,6 @@
-"""Around every request: its id, admission, the bound on its body, the access log, the metrics, one shape for errors.
+"""What applies to every request: its id, access control, limits on its body, error responses, access log, metrics.
 
-A plain ASGI middleware: it must see the last byte of streamed answers, and cost next to nothing.
+A plain ASGI middleware, because it has to act before the body is read and to see the last byte of a streamed response.
 """
 
 import asyncio
@@ -16,28 +16,29 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from music_assets.service.admission import Admission, is_open
+from music_assets.service.auth import AccessControl, is_public
 from music_assets.service.metrics import Metrics
 from music_assets.service.problems import ProblemError
 from music_assets.service.sandbox.pool import Pool
 
-MOST_BODY_BYTES = 256 * 1024
-BODY_SECONDS = 15.0
-BUSY_SECONDS = 0.5
-"""How long a caller who is turned away waits to hear it: asking again at once must not crowd out the others."""
+MAX_BODY_BYTES = 256 * 1024
+BODY_TIMEOUT_SECONDS = 15.0
+BUSY_DELAY_SECONDS = 0.5
+"""Delay of a `busy` response, so that clients which retry immediately do not crowd out the others."""
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 ACCESS_LOG = "music_assets.access"
 
 log = logging.getLogger(__name__)
-access = logging.getLogger(ACCESS_LOG)
+access_log = logging.getLogger(ACCESS_LOG)
 
 
-class Edge:
-    """Wraps the application. What handlers note in `request.state.notes` goes into the access log."""
+class RequestMiddleware:
+    """Wraps the application. Endpoints add fields to the access log through `request.state.log_fields`."""
 
-    def __init__(self, app: ASGIApp, admission: Admission, pool: Pool, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, access: AccessControl, pool: Pool, metrics: Metrics) -> None:
         self._app = app
-        self._admission = admission
+        self._access = access
         self._pool = pool
         self._metrics = metrics
 
@@ -46,92 +47,86 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send)
+        channel = _Channel(scope, receive, send)
         try:
-            exchange.check_length()
-            if not is_open(scope["path"]):
-                exchange.notes["caller"] = await self._admission.caller(HTTPConnection(scope))
+            channel.check_content_length()
+            if not is_public(scope["path"]):
+                channel.log_fields["caller"] = await self._access.identify(HTTPConnection(scope))
                 self._pool.check_queue()
-            await self._app(scope, exchange.receive, exchange.send)
+            await self._app(scope, channel.receive, channel.send)
         except ProblemError as problem:
             if problem.kind == "busy":
-                await asyncio.sleep(BUSY_SECONDS)
-            await exchange.fail(problem)
+                await asyncio.sleep(BUSY_DELAY_SECONDS)
+            await channel.send_problem(problem)
         except Exception:
-            log.exception("Request %s failed", exchange.request_id)
-            await exchange.fail(ProblemError("internal", "The service failed to answer."))
+            log.exception("Request %s failed", channel.request_id)
+            await channel.send_problem(ProblemError("internal", "An unexpected error occurred."))
         finally:
-            self._record(scope, exchange)
+            self._record(scope, channel)
 
-    def _record(self, scope: Scope, exchange: "_Exchange") -> None:
+    def _record(self, scope: Scope, channel: "_Channel") -> None:
         route = getattr(scope.get("route"), "path", "other")
-        seconds = time.perf_counter() - exchange.started
-        self._metrics.requests.labels(exchange.method, route, exchange.status).inc()
+        seconds = time.perf_counter() - channel.started
+        self._metrics.requests.labels(channel.method, route, channel.status).inc()
         self._metrics.seconds.labels(route).observe(seconds)
-        self._metrics.rows.inc(exchange.notes.get("rows", 0))
+        self._metrics.rows.inc(channel.log_fields.get("rows", 0))
         entry = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "request_id": exchange.request_id,
-            "method": exchange.method,
+            "request_id": channel.request_id,
+            "method": channel.method,
             "route": route,
-            "status": exchange.status,
-            "outcome": exchange.outcome,
+            "status": channel.status,
+            "outcome": channel.outcome,
             "duration_ms": round(seconds * 1000, 2),
-            "bytes": exchange.sent_bytes,
-            **exchange.notes,
+            "bytes": channel.sent_bytes,
+            **channel.log_fields,
         }
-        access.info(orjson.dumps(entry).decode())
+        access_log.info(orjson.dumps(entry).decode())
 
 
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-
-
-class _Exchange:
-    """One request and what becomes of it."""
+class _Channel:
+    """The `receive` and `send` of one request, with its limits and what the access log needs."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.started = time.perf_counter()
         self._receive = receive
         self._send = send
         self._headers = Headers(scope=scope)
-        self._received = 0
+        self._received_bytes = 0
+        self._body_complete = False
+        self._response_complete = False
         self.method = scope["method"] if scope["method"] in METHODS else "other"
-        given = self._headers.get("x-request-id", "")
-        self.request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        self.notes: dict[str, Any] = {}
+        sent_id = self._headers.get("x-request-id", "")
+        self.request_id = sent_id if REQUEST_ID.fullmatch(sent_id) else uuid.uuid4().hex
+        self.log_fields: dict[str, Any] = {}
         self.status = 0
         self.sent_bytes = 0
-        self._ended = False
-        scope.setdefault("state", {}).update(request_id=self.request_id, notes=self.notes)
+        scope.setdefault("state", {}).update(request_id=self.request_id, log_fields=self.log_fields)
 
-    def check_length(self) -> None:
+    def check_content_length(self) -> None:
         length = self._headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit() or len(length) > 18:
-            raise ProblemError("bad-request", "Content-Length is no number.")
-        self._bound(int(length))
+            raise ProblemError("bad-request", "Content-Length is not a number.")
+        _check_size(int(length))
 
     async def receive(self) -> Message:
-        """Hand on a part of the request, within the bounds on size and, for the body, on time."""
-        if self.status or self._received < 0:
+        """Receive the next part of the request body, within the limits on size and time."""
+        if self.status or self._body_complete:
             return await self._receive()
         try:
-            async with asyncio.timeout(BODY_SECONDS):
+            async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
                 message = await self._receive()
         except TimeoutError:
-            raise ProblemError("timeout", "The body of the request did not come in time.") from None
+            detail = f"The request body did not arrive within {BODY_TIMEOUT_SECONDS:g} s."
+            raise ProblemError("timeout", detail) from None
         if message["type"] == "http.request":
-            self._received += len(message.get("body", b""))
-            self._bound(self._received)
-            if not message.get("more_body", False):
-                self._received = -1
+            self._received_bytes += len(message.get("body", b""))
+            _check_size(self._received_bytes)
+            self._body_complete = not message.get("more_body", False)
         return message
 
-    def _bound(self, size: int) -> None:
-        if size > MOST_BODY_BYTES:
-            raise ProblemError("body-too-large", f"A body may have {MOST_BODY_BYTES} bytes.")
-
     async def send(self, message: Message) -> None:
-        """Hand on a part of the answer."""
+        """Send the next part of the response."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
@@ -139,11 +134,11 @@ class _Exchange:
             headers["X-Content-Type-Options"] = "nosniff"
         else:
             self.sent_bytes += len(message.get("body", b""))
-            self._ended = not message.get("more_body", False)
+            self._response_complete = not message.get("more_body", False)
         await self._send(message)
 
-    async def fail(self, problem: ProblemError) -> None:
-        """Tell the problem, or break off where the answer has begun: a reader must not take a part for the whole."""
+    async def send_problem(self, problem: ProblemError) -> None:
+        """Send the error response. If a response has begun, raise ConnectionAbortedError to close the connection."""
         if self.status:
             raise ConnectionAbortedError(problem.detail)
         response = problem.response(self.request_id)
@@ -154,7 +149,12 @@ class _Exchange:
 
     @property
     def outcome(self) -> str:
-        """How it ended, in a word: ok, refused, failed, or cut (the caller left or the answer broke off)."""
-        if not self._ended:
+        """How the request ended: ok, refused, failed, or cut (incomplete response)."""
+        if not self._response_complete:
             return "cut"
         return "ok" if self.status < 400 else "refused" if self.status < 500 else "failed"
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_BODY_BYTES:
+        raise ProblemError("body-too-large", f"The limit is {MAX_BODY_BYTES} bytes.")

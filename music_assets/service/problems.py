@@ -1,97 +1,89 @@
-"""What a caller is told when something is wrong: one shape everywhere, `application/problem+json` (RFC 9457)."""
+"""Error responses: every one is `application/problem+json` (RFC 9457) of one of the kinds declared here."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import orjson
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from music_assets.tables import REFRESH_RANKINGS
 
 MEDIA_TYPE = "application/problem+json"
+
+
+class Kind(NamedTuple):
+    """A kind of problem."""
+
+    status: int
+    title: str
+    advice: str
+
+
 KINDS = {
-    "bad-request": (400, "The request cannot be understood"),
-    "syntax": (400, "The SQL cannot be parsed"),
-    "sql": (400, "The SQL cannot be run"),
-    "unknown-table": (400, "There is no such table"),
-    "unauthorized": (401, "An API key is needed"),
-    "not-allowed": (403, "The SQL does something that is not allowed here"),
-    "wrong-host": (403, "The request names a host that is not served"),
-    "other-site": (403, "The request comes from a page of another site"),
-    "not-found": (404, "There is nothing here"),
-    "method-not-allowed": (405, "The method does not fit this address"),
-    "not-acceptable": (406, "The answer does not come in that format"),
-    "timeout": (408, "The time for the query is over"),
-    "not-trained": (409, "There are no embeddings yet"),
-    "body-too-large": (413, "The body is too large"),
-    "not-json": (415, "The body is not JSON"),
-    "invalid": (422, "The request holds values that do not fit"),
-    "out-of-memory": (422, "The query needs too much memory"),
-    "result-too-large": (422, "The answer is too large"),
-    "query-failed": (422, "The query broke its limits"),
-    "rate-limited": (429, "Too many requests"),
-    "internal": (500, "The service failed"),
-    "busy": (503, "The service is busy"),
-    "nothing-published": (503, "There is no data yet"),
-    "no-dagster": (503, "The training cannot be started or looked at now"),
+    "bad-request": Kind(400, "Invalid request", "See /docs for what the endpoint accepts."),
+    "syntax": Kind(400, "SQL syntax error", "Correct the SQL at the reported position."),
+    "sql": Kind(400, "SQL error", "Correct the SQL. GET /tables lists tables and columns."),
+    "unknown-table": Kind(400, "Unknown table", "GET /tables lists the tables."),
+    "unauthorized": Kind(401, "API key required", "Send the header 'Authorization: Bearer <key>'."),
+    "not-allowed": Kind(403, "SQL not allowed", "Send one SELECT on the tables that GET /tables lists."),
+    "wrong-host": Kind(403, "Host not allowed", "Use http://localhost on the machine itself, or configure API keys."),
+    "other-site": Kind(403, "Cross-site request", "Send the request from a program or the command line."),
+    "not-found": Kind(404, "Not found", "/docs lists the endpoints."),
+    "method-not-allowed": Kind(405, "Method not allowed", "Use a method of the Allow header."),
+    "not-acceptable": Kind(406, "Format not supported", "Request json, ndjson, csv, arrow or parquet."),
+    "timeout": Kind(408, "Query timed out", "Simplify the query, or raise timeout_ms up to the service's limit."),
+    "not-trained": Kind(
+        409, "No embeddings", "Start a training with POST /embedding-runs. It takes minutes; then repeat the request."
+    ),
+    "body-too-large": Kind(413, "Request body too large", "Send a smaller body."),
+    "not-json": Kind(415, "Request body is not JSON", "Send JSON with the header 'Content-Type: application/json'."),
+    "invalid": Kind(422, "Invalid values", "Correct the values listed under errors."),
+    "out-of-memory": Kind(422, "Query out of memory", "Aggregate earlier, or select fewer rows and columns."),
+    "result-too-large": Kind(
+        422, "Result too large", "Request it in pages: ORDER BY a key and filter by the last one."
+    ),
+    "query-failed": Kind(422, "Query failed", "Simplify the query."),
+    "rate-limited": Kind(429, "Too many requests", "Wait for the seconds in Retry-After."),
+    "internal": Kind(500, "Internal error", "Report the request id to the operator."),
+    "busy": Kind(503, "Service busy", "Retry after the seconds in Retry-After."),
+    "nothing-published": Kind(503, "No data yet", f"Drop both CSV files, run the job {REFRESH_RANKINGS}, and retry."),
+    "no-dagster": Kind(
+        503, "Dagster not available", "Start it with music-assets up, or correct MUSIC_ASSETS_DAGSTER_URL, then retry."
+    ),
 }
-"""Each kind of problem: its HTTP status and its title."""
-
-ADVICE = {
-    "bad-request": "Mend the request; /docs shows what it takes.",
-    "syntax": "Mend the SQL at the position told.",
-    "sql": "Mend the SQL; GET /tables lists tables and columns.",
-    "unknown-table": "GET /tables lists the tables.",
-    "unauthorized": "Send the header 'Authorization: Bearer <key>'.",
-    "not-allowed": "Send one SELECT over the tables that GET /tables lists.",
-    "wrong-host": "Without API keys only this machine is served: ask for localhost.",
-    "other-site": "Send it from a program, or from the command line.",
-    "not-found": "/docs lists the addresses.",
-    "method-not-allowed": "Use a method of the Allow header.",
-    "not-acceptable": "Ask for json, ndjson, csv, arrow or parquet by Accept or ?format=.",
-    "not-trained": "POST /embedding-runs trains them, which takes minutes; then ask again.",
-    "timeout": "Make the query cheaper or, up to the service's limit, raise timeout_ms.",
-    "body-too-large": "Send less.",
-    "not-json": "Send JSON with the header 'Content-Type: application/json'.",
-    "invalid": "Mend the values listed under errors.",
-    "out-of-memory": "Aggregate earlier, or select fewer rows and columns.",
-    "result-too-large": "Page: order by a key and ask for the rows after the last one you have.",
-    "query-failed": "Make the query cheaper.",
-    "rate-limited": "Wait as long as Retry-After says.",
-    "internal": "Tell the operator the request id.",
-    "busy": "Ask again after the seconds in Retry-After.",
-    "nothing-published": f"Drop the two CSV files and run the job {REFRESH_RANKINGS}, then ask again.",
-    "no-dagster": "Start the Dagster web UI (music-assets up), or mend MUSIC_ASSETS_DAGSTER_URL; then ask again.",
-}
-"""What to do about each kind."""
 
 
-class ProblemError(Exception):
-    """Something the caller is told: the kind, what exactly, and further members of the answer."""
+class ProblemError(HTTPException):
+    """A request cannot be answered: the kind of problem, what happened, and further members of the error response."""
 
     def __init__(self, kind: str, detail: str, headers: Mapping[str, str] | None = None, **members: Any) -> None:
-        super().__init__(detail)
+        super().__init__(KINDS[kind].status, detail, headers)
         self.kind = kind
-        self.detail = detail
-        self.headers = dict(headers or {})
         self.members = {name: value for name, value in members.items() if value is not None}
 
-    @property
-    def status(self) -> int:
-        """The HTTP status."""
-        return KINDS[self.kind][0]
-
     def response(self, request_id: str) -> Response:
-        """Return the answer that tells it."""
-        status, title = KINDS[self.kind]
+        """Return the error response."""
+        kind = KINDS[self.kind]
         content = {
             "type": f"urn:music-assets:problem:{self.kind}",
-            "title": title,
-            "status": status,
+            "title": kind.title,
+            "status": kind.status,
             "detail": self.detail,
-            "advice": ADVICE[self.kind],
+            "advice": kind.advice,
             "request_id": request_id,
             **self.members,
         }
-        headers = {"Cache-Control": "no-store", **self.headers}
-        return Response(orjson.dumps(content), status, headers, media_type=MEDIA_TYPE)
+        headers = {"Cache-Control": "no-store", **(self.headers or {})}
+        return Response(orjson.dumps(content), kind.status, headers, media_type=MEDIA_TYPE)
+
+
+@contextmanager
+def legacy_errors() -> Iterator[None]:
+    """Add the member `error`, as clients of the old system expect it, to the problems raised inside."""
+    try:
+        yield
+    except ProblemError as problem:
+        problem.members["error"] = problem.detail
+        raise

@@ -63,18 +63,18 @@ LIMIT $limit OFFSET $offset
 """
 
 SIMILAR_ARTISTS = """
-SELECT unnest($keys::VARCHAR[]) AS artist_name, unnest($cosines::DOUBLE[]) AS similarity
+SELECT unnest($keys::VARCHAR[]) AS artist_name, unnest($similarities::DOUBLE[]) AS similarity
 LIMIT $limit
 """
 
 SIMILAR_USERS = """
-SELECT unnest($keys::INTEGER[]) AS user_id, unnest($cosines::DOUBLE[]) AS similarity
+SELECT unnest($keys::INTEGER[]) AS user_id, unnest($similarities::DOUBLE[]) AS similarity
 LIMIT $limit
 """
 
 RECOMMENDATIONS = """
 WITH near AS (
-    SELECT unnest($keys::VARCHAR[]) AS artist_name, unnest($cosines::DOUBLE[]) AS similarity
+    SELECT unnest($keys::VARCHAR[]) AS artist_name, unnest($similarities::DOUBLE[]) AS similarity
 ), listed AS (
     SELECT
         rank,

@@ -1,4 +1,4 @@
-"""Which snapshot is the newest: asked before every query, answered from memory as long as the pointer stands still."""
+"""The newest snapshot, looked up before every query: read from disk only when the pointer file has changed."""
 
 from music_assets.data_root import DataRoot
 from music_assets.storage.published_snapshot import POINTER, PublishedSnapshot, newest_snapshot
@@ -6,25 +6,22 @@ from music_assets.tables import PUBLISHED_TABLES, Table
 
 
 class Snapshots:
-    """The published snapshots below one data root."""
+    """The published snapshots of a data root."""
 
     def __init__(self, root: DataRoot) -> None:
         self._root = root
         self._pointer = root.snapshots / POINTER
-        self._seen: tuple[int, int] | None = None
+        self._state: tuple[int, int] | None = None
         self._newest: PublishedSnapshot | None = None
 
     def newest(self) -> PublishedSnapshot:
-        """Return the newest snapshot that is whole.
-
-        Raises NothingPublishedError where there is none.
-        """
-        seen = self._look()
-        if self._newest is None or seen != self._seen or not self._newest.is_intact:
-            self._newest, self._seen = newest_snapshot(self._root), seen
+        """Return the newest intact snapshot. Raises NothingPublishedError."""
+        state = self._pointer_state()
+        if self._newest is None or state != self._state or not self._newest.is_intact:
+            self._newest, self._state = newest_snapshot(self._root), state
         return self._newest
 
-    def _look(self) -> tuple[int, int] | None:
+    def _pointer_state(self) -> tuple[int, int] | None:
         try:
             status = self._pointer.stat()
         except OSError:
@@ -32,6 +29,6 @@ class Snapshots:
         return status.st_ino, status.st_mtime_ns
 
 
-def tables(snapshot: PublishedSnapshot) -> list[Table]:
-    """Return the declared tables that the snapshot holds, in the order of their declaration."""
+def published_tables(snapshot: PublishedSnapshot) -> list[Table]:
+    """Return the declared tables in the snapshot."""
     return [table for table in PUBLISHED_TABLES if table.full_name in snapshot.tables]

@@ -1,18 +1,17 @@
-"""Starts trainings of the embeddings in Dagster, and tells how they do, through the GraphQL API of its web server."""
+"""Training runs in Dagster: started and inspected through the GraphQL API of its web server."""
 
 import asyncio
 import logging
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import httpx
+from pydantic import BaseModel, Field
 
 from music_assets.service.problems import ProblemError
 from music_assets.tables import TRAIN_EMBEDDINGS
 
-SECONDS = 20.0
-"""How long Dagster may take to answer."""
+TIMEOUT_SECONDS = 20.0
 
 State = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
 STATES: dict[str, State] = {
@@ -26,8 +25,8 @@ STATES: dict[str, State] = {
     "FAILURE": "failed",
     "CANCELED": "cancelled",
 }
-"""What each of Dagster's run states is called here."""
-UNFINISHED = [name for name, state in STATES.items() if state in ("queued", "running", "cancelling")]
+"""The state that the service reports for each Dagster run status."""
+UNFINISHED = [status for status, state in STATES.items() if state in ("queued", "running", "cancelling")]
 
 FIND_UNFINISHED = """
 query($filter: RunsFilter!) {
@@ -55,53 +54,58 @@ query($id: ID!) {
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class TrainingRun:
-    """A run of the job, as Dagster tells it; the times are None for what has not happened yet."""
+class TrainingRun(BaseModel):
+    """A run of the job train_embeddings."""
 
     run_id: str
     state: State
     started_at: datetime | None
     ended_at: datetime | None
-
-    @classmethod
-    def told(cls, run: dict[str, Any]) -> "TrainingRun":
-        """Read Dagster's answer."""
-        return cls(run["runId"], STATES.get(run["status"], "queued"), _time(run["startTime"]), _time(run["endTime"]))
+    address: str = Field(description="Path under which the service reports this run.")
+    web_ui: str = Field(description="URL of the run in the Dagster web UI.")
 
 
 class TrainingRuns:
-    """The runs of the job train_embeddings in the Dagster at this address.
+    """The runs of the job train_embeddings in the Dagster instance at this URL.
 
-    Every method raises ProblemError where Dagster cannot be reached or does not know the job.
+    Every method raises ProblemError if Dagster cannot be reached or has not loaded the job.
     """
 
     def __init__(self, dagster_url: str) -> None:
-        self.dagster_url = dagster_url.rstrip("/")
+        self._dagster_url = dagster_url.rstrip("/")
         self._starting = asyncio.Lock()
 
     async def start(self) -> tuple[TrainingRun, bool]:
-        """Return the run that has not ended yet, or else start one; and whether one was started."""
+        """Return the unfinished run, or else start one. The second value is whether one was started."""
         async with self._starting, self._client() as client:
             unfinished = {"pipelineName": TRAIN_EMBEDDINGS, "statuses": UNFINISHED}
-            found = await self._ask(client, FIND_UNFINISHED, "runsOrError", "Runs", filter=unfinished)
+            found = await self._query(client, FIND_UNFINISHED, "runsOrError", "Runs", filter=unfinished)
             if found["results"]:
-                return TrainingRun.told(found["results"][0]), False
-            params = {"selector": await self._selector(client), "runConfigData": {}, "mode": "default"}
-            launched = await self._ask(client, LAUNCH, "launchRun", "LaunchRunSuccess", params=params)
-            return TrainingRun.told(launched["run"]), True
+                return self._training_run(found["results"][0]), False
+            params = {"selector": await self._job_selector(client), "runConfigData": {}, "mode": "default"}
+            launched = await self._query(client, LAUNCH, "launchRun", "LaunchRunSuccess", params=params)
+            return self._training_run(launched["run"]), True
 
     async def show(self, run_id: str) -> TrainingRun:
-        """Return the run. Raises ProblemError also where it is no run of this job."""
+        """Return a run. Also raises ProblemError if there is no such run of the job."""
         async with self._client() as client:
-            answer = await self._post(client, SHOW, id=run_id)
-        run = answer["runOrError"]
+            run = (await self._post(client, SHOW, id=run_id))["runOrError"]
         if run["__typename"] == "RunNotFoundError" or run.get("jobName", TRAIN_EMBEDDINGS) != TRAIN_EMBEDDINGS:
-            raise ProblemError("not-found", "There is no training run of this id.")
-        return TrainingRun.told(_expected(run, "Run"))
+            raise ProblemError("not-found", "There is no training run with this id.")
+        return self._training_run(_checked(run, "Run"))
 
-    async def _selector(self, client: httpx.AsyncClient) -> dict[str, str]:
-        found = await self._ask(client, FIND_JOB, "repositoriesOrError", "RepositoryConnection")
+    def _training_run(self, run: dict[str, Any]) -> TrainingRun:
+        return TrainingRun(
+            run_id=run["runId"],
+            state=STATES.get(run["status"], "queued"),
+            started_at=_time(run["startTime"]),
+            ended_at=_time(run["endTime"]),
+            address=f"/embedding-runs/{run['runId']}",
+            web_ui=f"{self._dagster_url}/runs/{run['runId']}",
+        )
+
+    async def _job_selector(self, client: httpx.AsyncClient) -> dict[str, str]:
+        found = await self._query(client, FIND_JOB, "repositoriesOrError", "RepositoryConnection")
         for repository in found["nodes"]:
             if any(job["name"] == TRAIN_EMBEDDINGS for job in repository["jobs"]):
                 return {
@@ -112,12 +116,12 @@ class TrainingRuns:
         raise ProblemError("no-dagster", f"Dagster has not loaded the job {TRAIN_EMBEDDINGS}.")
 
     def _client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self.dagster_url, timeout=SECONDS, trust_env=False)
+        return httpx.AsyncClient(base_url=self._dagster_url, timeout=TIMEOUT_SECONDS, trust_env=False)
 
-    async def _ask(
-        self, client: httpx.AsyncClient, query: str, field: str, kind: str, **variables: Any
+    async def _query(
+        self, client: httpx.AsyncClient, query: str, field: str, expected_type: str, **variables: Any
     ) -> dict[str, Any]:
-        return _expected((await self._post(client, query, **variables))[field], kind)
+        return _checked((await self._post(client, query, **variables))[field], expected_type)
 
     async def _post(self, client: httpx.AsyncClient, query: str, **variables: Any) -> dict[str, Any]:
         try:
@@ -127,18 +131,18 @@ class TrainingRuns:
             if body.get("errors") or data is None:
                 raise ValueError(body.get("errors"))
         except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
-            log.warning("Dagster at %s cannot be asked: %s: %s", self.dagster_url, type(error).__name__, error)
+            log.warning("No valid response from Dagster at %s: %s: %s", self._dagster_url, type(error).__name__, error)
             raise ProblemError(
-                "no-dagster", "Dagster does not answer, or not as expected.", {"Retry-After": "10"}
+                "no-dagster", "Dagster cannot be reached, or its response is invalid.", {"Retry-After": "10"}
             ) from None
         return data
 
 
-def _expected(answer: dict[str, Any], kind: str) -> dict[str, Any]:
-    if answer["__typename"] != kind:
-        log.warning("Dagster refused: %s %s", answer["__typename"], answer.get("message", ""))
-        raise ProblemError("no-dagster", f"Dagster refused: {answer['__typename']}.", {"Retry-After": "10"})
-    return answer
+def _checked(content: dict[str, Any], expected_type: str) -> dict[str, Any]:
+    if content["__typename"] != expected_type:
+        log.warning("Dagster returned %s: %s", content["__typename"], content.get("message", ""))
+        raise ProblemError("no-dagster", f"Dagster returned {content['__typename']}.", {"Retry-After": "10"})
+    return content
 
 
 def _time(seconds: float | None) -> datetime | None:

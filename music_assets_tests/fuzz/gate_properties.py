@@ -5,7 +5,7 @@ import duckdb
 from music_assets.service.sandbox.gate import Gate, GateError
 
 TABLES = ("artist_rank", "users")
-CODES = {"syntax", "not-allowed", "unknown-table"}
+KINDS = {"syntax", "not-allowed", "unknown-table"}
 MOST_MILLISECONDS = 300
 
 
@@ -36,13 +36,12 @@ class Gatekeeper:
     def check(self, sql: str) -> bool:
         """Judge the text, run it where it is let through, and check both. Returns whether it was let through."""
         try:
-            verdict = self.gate.judge(sql)
+            self.gate.check(sql)
         except GateError as refused:
-            assert refused.code in CODES
+            assert refused.kind in KINDS
             assert refused.detail
             assert refused.location is None or 0 <= refused.location <= len(sql.encode())
             return False
-        assert verdict.sql == sql
         assert [str(kind).split(".")[-1] for kind in self._kinds(sql)] in (["SELECT"], ["EXPLAIN"])
         before = self._state()
         try:

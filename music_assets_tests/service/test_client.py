@@ -43,7 +43,7 @@ def failure(*arguments: object) -> str:
     "sql",
     [
         EVERY_VALUE,
-        "SELECT i, 'x' || i AS t, i % 7 = 0 AS b, [i] AS l FROM range(25000) r(i)",
+        "SELECT i, 'x' || i AS t, i % 7 = 0 AS b, [i] AS l FROM range(12000) r(i)",
         "SELECT 1 AS a, 2 AS a, 3 AS b",
         "SELECT 1 AS a WHERE false",
         "SELECT 'a,\"b\"' AS \"x,y\", 'two\nlines' AS z, NULL AS n, '' AS e",

@@ -53,7 +53,7 @@ def test_pandas_and_polars_read_the_address(service: Service, world: World) -> N
 
 def test_every_status_is_described() -> None:
     page = PAGE.read_text(encoding="utf-8").partition("**Errors**")[2].partition("## ")[0]
-    assert {str(status) for status, _ in KINDS.values()} - {"500"} <= set(re.findall(r"\b\d{3}\b", page))
+    assert {str(kind.status) for kind in KINDS.values()} - {"500"} <= set(re.findall(r"\b\d{3}\b", page))
 
 
 def test_every_address_is_described(service: Service) -> None:

@@ -1,4 +1,5 @@
-"""Where strangers' SQL runs: a gate on the statement, a locked connection, and processes with limits around both.
+"""The sandbox for SQL from untrusted clients, in three layers: `gate` checks the statement, `database` is a locked
+connection, and `limits` restricts the `worker` process around both. `pool` is their interface to the service.
 
-Worker processes import nothing from outside this package and `formats`: they start quickly and hold little.
+A worker imports little besides this package and `formats`, so that it starts fast and needs little memory.
 """

@@ -1,4 +1,4 @@
-"""Layer 2: a read-only connection to one snapshot, with everything else locked, and what a statement gives there."""
+"""Layer 2: a read-only connection to one snapshot, with locked settings and no access to other files."""
 
 import re
 from collections import OrderedDict
@@ -11,18 +11,18 @@ import orjson
 import pyarrow as pa
 
 from music_assets.service.formats import UnsupportedTypeError, columns_of
-from music_assets.service.sandbox.gate import CATALOG, Gate, GateError, Verdict, explained
+from music_assets.service.sandbox.gate import CATALOG, Gate, GateError, parse_error
 from music_assets.storage.sql import literal
 
 ROWS_PER_BATCH = 10_000
-REMEMBERED_VERDICTS = 1024
-REMEMBERED_LENGTH = 4_000
-"""Verdicts on SQL up to this many characters are kept: the same question comes again and again."""
-REMEMBERED_RESULTS = 512
-REMEMBERED_BYTES = 32 * 1024
-"""Results up to this size are kept too while the snapshot is in use, but for those that hang on time or chance."""
+CACHED_CHECKS = 1024
+CACHED_SQL_CHARACTERS = 4_000
+"""The gate's answer is cached for SQL up to this length."""
+CACHED_RESULTS = 512
+CACHED_RESULT_BYTES = 32 * 1024
+"""Results up to this size are cached until the next snapshot, unless the query is volatile."""
 
-_TOLD_AS_THEY_ARE = (
+_REPORTED_ERRORS = (
     duckdb.ParserException,
     duckdb.BinderException,
     duckdb.ConversionException,
@@ -33,39 +33,40 @@ _TOLD_AS_THEY_ARE = (
     duckdb.InvalidTypeException,
     duckdb.NotImplementedException,
 )
-_INSIDE = re.compile(
+"""Errors whose message is reported to the client."""
+_INTERNAL_NAMES = re.compile(
     r"\b(pg_\w+|duckdb_\w+|sqlite_\w+|information_schema|memory\.|system\.|read_parquet)", re.IGNORECASE
 )
 
 
 class RejectedError(Exception):
-    """The statement was refused or failed: `code` is the kind of problem, `position` where in the SQL."""
+    """The statement was refused or failed: `kind` is the kind of problem, `position` the position in the SQL."""
 
-    def __init__(self, code: str, detail: str, position: dict[str, Any] | None = None) -> None:
+    def __init__(self, kind: str, detail: str, position: dict[str, Any] | None = None) -> None:
         super().__init__(detail)
-        self.code = code
+        self.kind = kind
         self.detail = detail
         self.position = position
 
 
 class BrokenError(Exception):
-    """The engine is beyond use; the process must end."""
+    """DuckDB cannot be used any further. The process must end."""
 
 
 @dataclass(frozen=True)
-class Result:
-    """Rows of a statement: their columns as DuckDB names the types, their batches, and whether more were cut off."""
+class Rows:
+    """The rows that a statement returns, up to its limit: columns with their DuckDB types, and Arrow batches."""
 
     columns: list[dict[str, str]]
     schema: pa.Schema
     batches: list[pa.RecordBatch]
-    rows: int
+    row_count: int
     truncated: bool
     volatile: bool
 
 
 class Database:
-    """The snapshot in use. `use` goes over to another; `run` asks it."""
+    """A connection to one snapshot at a time: `use` opens a snapshot, `run` queries it."""
 
     def __init__(self, root: str, memory_limit_mb: int, threads: int) -> None:
         self._root = root
@@ -75,24 +76,24 @@ class Database:
         self._timeout_ms = 0
 
     def use(self, path: str, files: list[str], tables: list[str]) -> None:
-        """Go over to the snapshot in this file; its views may read these parquet files, and nothing else is readable.
+        """Open the snapshot in this file. Besides it, only these parquet files, which its views read, are accessible.
 
-        Raises RejectedError with code `snapshot-gone` where the file cannot be opened.
+        Raises RejectedError of kind `snapshot-gone` if the file cannot be opened.
         """
         connection = duckdb.connect(":memory:", config=self._config())
         try:
             connection.execute(f"ATTACH {literal(path)} AS {CATALOG} (READ_ONLY)")
             connection.execute(f"USE {CATALOG}")
-            for name, value in self._locks(files).items():
+            for name, value in self._locked_settings(files).items():
                 connection.execute(f"SET {name} = {value}")
         except duckdb.Error:
             connection.close()
-            raise RejectedError("snapshot-gone", "The snapshot is no longer there.") from None
+            raise RejectedError("snapshot-gone", "The snapshot has been deleted.") from None
         if self._connection is not None:
             self._connection.close()
         self._connection, self._timeout_ms = connection, 0
-        self._results: OrderedDict[bytes, Result] = OrderedDict()
-        self._judge = lru_cache(REMEMBERED_VERDICTS)(Gate(connection, tables).judge)
+        self._results: OrderedDict[bytes, Rows] = OrderedDict()
+        self._check = lru_cache(CACHED_CHECKS)(Gate(connection, tables).check)
 
     def _config(self) -> dict[str, Any]:
         return {
@@ -110,9 +111,9 @@ class Database:
             "errors_as_json": True,
         }
 
-    def _locks(self, files: list[str]) -> dict[str, str]:
+    def _locked_settings(self, files: list[str]) -> dict[str, str]:
         return {
-            # Fetching the ten best rows' other columns in a second pass costs more than it saves on sorted tables.
+            # On sorted tables, ORDER BY with LIMIT is faster without a second pass for the other columns.
             "late_materialization_max_rows": "0",
             "streaming_buffer_size": "'1MB'",
             "TimeZone": "'UTC'",
@@ -122,60 +123,58 @@ class Database:
             "lock_configuration": "true",
         }
 
-    def run(self, sql: str, params: Any, limit: int, timeout_ms: int, most_bytes: int) -> Result:
-        """Run one statement and return at most `limit` of its rows.
+    def run(self, sql: str, params: Any, limit: int, timeout_ms: int, max_bytes: int) -> Rows:
+        """Run one statement and return at most `limit` rows.
 
-        Raises RejectedError, and BrokenError where the engine cannot go on.
+        Raises RejectedError, and BrokenError if DuckDB cannot be used any further.
         """
         if self._connection is None:
             raise RejectedError("snapshot-gone", "No snapshot is open.")
         connection = self._connection
-        self._bound_time(timeout_ms)
+        self._set_timeout(timeout_ms)
         try:
             key = orjson.dumps([sql, params, limit])
             if key in self._results:
                 self._results.move_to_end(key)
                 return self._results[key]
-            result = self._rows(connection, self._verdict(sql), params, limit, most_bytes)
-            self._remember(key, result)
-            return result
+            rows = self._execute(connection, sql, params, limit, max_bytes)
+            self._cache(key, rows)
+            return rows
         except GateError as error:
-            raise RejectedError(error.code, error.detail, _position(sql, error.location)) from None
+            raise RejectedError(error.kind, error.detail, _position(sql, error.location)) from None
         except UnsupportedTypeError as error:
             raise RejectedError("sql", str(error)) from None
         except (duckdb.InternalException, duckdb.FatalException) as error:
             raise BrokenError from error
         except (duckdb.OutOfMemoryException, MemoryError, pa.ArrowMemoryError):
-            raise RejectedError("out-of-memory", "The query needs more memory than a query may use here.") from None
+            raise RejectedError("out-of-memory", "The query exceeds the memory limit.") from None
         except duckdb.InterruptException:
             raise RejectedError("timeout", f"The query was stopped after {timeout_ms} ms.") from None
-        except _TOLD_AS_THEY_ARE as error:
-            raise self._told(sql, params, error) from None
+        except _REPORTED_ERRORS as error:
+            raise self._rejection(sql, params, error) from None
         except (duckdb.Error, pa.ArrowException, RuntimeError):
-            raise RejectedError("sql", "The engine could not run this query.") from None
+            raise RejectedError("sql", "DuckDB could not run this query.") from None
 
-    def _verdict(self, sql: str) -> Verdict:
-        judge = self._judge if len(sql) <= REMEMBERED_LENGTH else self._judge.__wrapped__
-        return judge(sql)
-
-    def _remember(self, key: bytes, result: Result) -> None:
-        small = len(key) + sum(batch.nbytes for batch in result.batches) <= REMEMBERED_BYTES
-        if small and not result.volatile:
-            self._results[key] = result
-            if len(self._results) > REMEMBERED_RESULTS:
+    def _cache(self, key: bytes, rows: Rows) -> None:
+        small = len(key) + sum(batch.nbytes for batch in rows.batches) <= CACHED_RESULT_BYTES
+        if small and not rows.volatile:
+            self._results[key] = rows
+            if len(self._results) > CACHED_RESULTS:
                 self._results.popitem(last=False)
 
-    def _bound_time(self, timeout_ms: int) -> None:
+    def _set_timeout(self, timeout_ms: int) -> None:
         if timeout_ms != self._timeout_ms and self._connection is not None:
             self._connection.execute(f"SET max_execution_time = {int(timeout_ms)}")
             self._timeout_ms = timeout_ms
 
-    def _rows(
-        self, connection: duckdb.DuckDBPyConnection, verdict: Verdict, params: Any, limit: int, most_bytes: int
-    ) -> Result:
-        relation = connection.sql(verdict.sql, params=params or None)
+    def _execute(
+        self, connection: duckdb.DuckDBPyConnection, sql: str, params: Any, limit: int, max_bytes: int
+    ) -> Rows:
+        check = self._check if len(sql) <= CACHED_SQL_CHARACTERS else self._check.__wrapped__
+        volatile = check(sql)
+        relation = connection.sql(sql, params=params or None)
         if relation is None:
-            raise RejectedError("not-allowed", "The statement gives no rows.")
+            raise RejectedError("not-allowed", "The statement returns no rows.")
         columns = columns_of(relation)
         reader = relation.to_arrow_reader(min(ROWS_PER_BATCH, limit + 1))
         batches, rows, size = [], 0, 0
@@ -184,38 +183,39 @@ class Database:
                 batches.append(batch.slice(0, limit - rows))
                 size += batch.nbytes
                 rows += batch.num_rows
-                if size > most_bytes:
-                    raise RejectedError("result-too-large", "The answer is too large: ask for fewer rows or columns.")
+                if size > max_bytes:
+                    raise RejectedError("result-too-large", f"The result exceeds {max_bytes // 2**20} MB.")
                 if rows > limit:
                     break
         finally:
             reader.close()
-        return Result(columns, reader.schema, batches, min(rows, limit), rows > limit, verdict.volatile)
+        return Rows(columns, reader.schema, batches, min(rows, limit), rows > limit, volatile)
 
-    def _told(self, sql: str, params: Any, error: duckdb.Error) -> RejectedError:
-        message, location = explained(error)
+    def _rejection(self, sql: str, params: Any, error: duckdb.Error) -> RejectedError:
+        message, location = parse_error(error)
         if isinstance(error, duckdb.BinderException) and location is None:
             location = self._binder_location(sql, params)
         lines = message.splitlines() or [""]
-        kept = " ".join([lines[0], *(line.strip() for line in lines[1:] if line.startswith("Candidate bindings"))])
-        if _INSIDE.search(kept) or self._root in kept:
-            kept = "The engine could not run this query."
-        return RejectedError("sql", kept, _position(sql, location))
+        hints = [line.strip() for line in lines[1:] if line.startswith("Candidate bindings")]
+        detail = " ".join([lines[0], *hints])
+        if _INTERNAL_NAMES.search(detail) or self._root in detail:
+            detail = "DuckDB could not run this query."
+        return RejectedError("sql", detail, _position(sql, location))
 
     def _binder_location(self, sql: str, params: Any) -> int | None:
-        """Ask again for the place of a binder's error: it is told for statements only, not for relations."""
+        """Return the location of a binder error. DuckDB reports it for statements, but not for relations."""
         prefix = "EXPLAIN "
         try:
             if self._connection is not None:
                 self._connection.execute(prefix + sql, params or None)
         except duckdb.Error as error:
-            location = explained(error)[1]
+            location = parse_error(error)[1]
             return None if location is None else max(location - len(prefix), 0)
         return None
 
 
 def _position(sql: str, location: int | None) -> dict[str, Any] | None:
-    """Return where in the SQL a byte stands: offset in characters, line and column from 1, and the text there."""
+    """Return the position of a byte of the SQL: offset in characters, line and column from 1, and the text there."""
     if location is None:
         return None
     before = sql.encode()[:location].decode(errors="ignore")

@@ -1,4 +1,4 @@
-"""How service and worker speak over their socket: one kind byte, four bytes of length, the payload."""
+"""The protocol between service and worker: frames of one byte for the kind, four for the length, and the payload."""
 
 import asyncio
 import socket
@@ -8,32 +8,32 @@ from typing import Any
 import orjson
 
 PREFIX = struct.Struct("!cI")
-LONGEST = 64 * 2**20
-"""No honest frame is longer; a worker that sends one is out of order."""
+MAX_LENGTH = 64 * 2**20
+"""Workers send shorter frames. A longer one means that the stream is corrupt."""
 
 REQUEST, READY, HEAD, DATA, END, ERROR = b"Q", b"R", b"H", b"D", b"E", b"X"
 
 
-def packed(kind: bytes, payload: bytes = b"") -> bytes:
+def pack(kind: bytes, payload: bytes = b"") -> bytes:
     """Return the bytes of one frame."""
     return PREFIX.pack(kind, len(payload)) + payload
 
 
-def packed_json(kind: bytes, content: Any) -> bytes:
+def pack_json(kind: bytes, content: Any) -> bytes:
     """Return the bytes of one frame that carries JSON."""
-    return packed(kind, orjson.dumps(content))
+    return pack(kind, orjson.dumps(content))
 
 
 def receive(sock: socket.socket) -> Any:
-    """Wait for the next frame and return its JSON; None where the other side has closed."""
-    prefix = _exactly(sock, PREFIX.size)
+    """Wait for the next frame and return its JSON, or None if the other side has closed the socket."""
+    prefix = _receive_exactly(sock, PREFIX.size)
     if prefix is None:
         return None
-    payload = _exactly(sock, PREFIX.unpack(prefix)[1])
+    payload = _receive_exactly(sock, PREFIX.unpack(prefix)[1])
     return None if payload is None else orjson.loads(payload)
 
 
-def _exactly(sock: socket.socket, size: int) -> bytes | None:
+def _receive_exactly(sock: socket.socket, size: int) -> bytes | None:
     data = bytearray()
     while len(data) < size:
         part = sock.recv(size - len(data))
@@ -44,25 +44,22 @@ def _exactly(sock: socket.socket, size: int) -> bytes | None:
 
 
 class FrameReader:
-    """Reads frames from a stream. A read that was cancelled halfway is taken up where it stood, so none is torn."""
+    """Reads frames from a stream. After a cancelled read the next one continues with the same frame."""
 
     def __init__(self, stream: asyncio.StreamReader) -> None:
         self._stream = stream
-        self._begun: tuple[bytes, int] | None = None
+        self._header: tuple[bytes, int] | None = None
 
     async def next(self) -> tuple[bytes, bytes]:
-        """Return kind and payload of the next frame.
-
-        Raises EOFError where the other side has closed, or sends what is no frame.
-        """
+        """Return kind and payload of the next frame. Raises EOFError if the stream has ended or is corrupt."""
         try:
-            if self._begun is None:
-                self._begun = PREFIX.unpack(await self._stream.readexactly(PREFIX.size))
-            kind, length = self._begun
-            if length > LONGEST:
+            if self._header is None:
+                self._header = PREFIX.unpack(await self._stream.readexactly(PREFIX.size))
+            kind, length = self._header
+            if length > MAX_LENGTH:
                 raise EOFError("frame too long")
             payload = await self._stream.readexactly(length)
         except (asyncio.IncompleteReadError, ConnectionError) as error:
-            raise EOFError("the worker is gone") from error
-        self._begun = None
+            raise EOFError("the worker has died") from error
+        self._header = None
         return kind, payload

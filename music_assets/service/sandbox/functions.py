@@ -1,12 +1,12 @@
-"""The functions a query may call: the reviewed lists the gate goes by. What is not listed is refused.
+"""The functions, types and collations that a query may use. The gate refuses everything that is not listed.
 
-Left out on purpose: whatever reads files or the environment, sleeps, writes logs, reveals settings, the catalogue or
-the version, sets state (`setseed`, `nextval`), or reaches into the engine (`__internal_*`, `stats`, `vector_type`).
+Omitted on purpose: functions that read files or the environment, sleep, write logs, reveal settings, the catalog or the
+version, change state (`setseed`, `nextval`), or expose engine internals (`__internal_*`, `stats`, `vector_type`).
 """
 
 
 def words(text: str) -> frozenset[str]:
-    """Return the words of a text: these lists are long, and read better as text."""
+    """Return the words of a text. Long lists are easier to read as text."""
     return frozenset(text.split())
 
 
@@ -15,7 +15,7 @@ OPERATORS = words(
     != !__postfix !~~ !~~* % & && * ** + - -> ->> / // < <-> << <= <=> <@ = > >= >> @ @> ^ ^@ | || ~ ~~ ~~* ~~~
     """
 )
-"""Operators, by the names under which the parser calls them."""
+"""Operators, by the function names that the parser gives them."""
 
 SCALAR = words(
     """
@@ -69,7 +69,7 @@ SCALAR = words(
     grouping regexp_split_to_table split_part unnest wavg weighted_avg
     """
 )
-"""Functions from values to a value, and macros over them."""
+"""Scalar functions, and macros over them."""
 
 AGGREGATE = words(
     """
@@ -82,23 +82,23 @@ AGGREGATE = words(
     sum_no_overflow sumkahan var_pop var_samp variance
     """
 )
-"""Functions from many rows to a value."""
+"""Aggregate functions."""
 
 WINDOW = words(
     """
     cume_dist dense_rank fill first_value lag last_value lead nth_value ntile percent_rank rank rank_dense row_number
     """
 )
-"""Functions over a window of rows."""
+"""Window functions."""
 
 TABLE = words("generate_series json_each json_tree range unnest")
-"""Functions that stand in FROM."""
+"""Table functions."""
 
 VALUES = words("current_date current_time current_timestamp localtime localtimestamp")
-"""Names that look like columns and are functions called without parentheses."""
+"""Functions without parentheses, which the parser represents as columns."""
 
 HIDDEN_VALUES = words("current_catalog current_database current_role current_schema current_user session_user user")
-"""Names of the same kind that would reveal the engine's inside."""
+"""Further functions without parentheses, which would reveal engine internals."""
 
 VOLATILE = VALUES | words(
     """
@@ -106,7 +106,7 @@ VOLATILE = VALUES | words(
     uuidv7
     """
 )
-"""Functions whose answer may differ although the data does not: such answers carry no ETag."""
+"""Functions whose result can change although the data has not: such results have no ETag."""
 
 TYPES = words(
     """
@@ -118,7 +118,7 @@ TYPES = words(
     variant
     """
 )
-"""Types a value may be cast to."""
+"""Types in casts."""
 
 COLLATIONS = words("binary c de en nfc noaccent nocase posix")
-"""Orders of text, alone or joined by dots."""
+"""Collations, which can be combined with dots."""

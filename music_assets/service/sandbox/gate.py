@@ -1,14 +1,13 @@
-"""Layer 1: the gate. It looks at the parsed statement and lets exactly one harmless SELECT through.
+"""Layer 1: the gate allows one SELECT on the published tables and refuses every other statement.
 
-The engine's own parser takes the statement apart, so that what is looked at is what would run. Every node of the tree
-must be of a kind listed here, every table of the catalogue, every function in `functions`: an unknown kind is refused.
+It checks the syntax tree of DuckDB's own parser, so that what is checked is what would run. Every kind of node must be
+listed here, every table must be published, and every function must be listed in `functions`.
 """
 
 import difflib
 import json
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
 
 import duckdb
@@ -18,7 +17,7 @@ from music_assets.service.sandbox import functions
 
 CATALOG = "music_db"
 NO_LOCATION = 2**63
-"""Locations from here on mean: the node does not stand in the text."""
+"""Locations from this value on mean that the node has no position in the text."""
 
 EXPRESSIONS = functions.words(
     """
@@ -38,58 +37,50 @@ PLAIN_NAME = re.compile(r"[\w ]+")
 EXPLAIN = re.compile(r"\s*explain\b", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """A statement that may run, and whether its answer depends on more than the data (time, chance)."""
-
-    sql: str
-    volatile: bool
-
-
 class GateError(Exception):
-    """The statement may not run: `code` is the kind of problem, `location` the byte of the SQL where it stands."""
+    """The statement is refused: `kind` is the kind of problem, `location` the offset in bytes in the SQL."""
 
-    def __init__(self, code: str, detail: str, location: int | None = None) -> None:
+    def __init__(self, kind: str, detail: str, location: int | None = None) -> None:
         super().__init__(detail)
-        self.code = code
+        self.kind = kind
         self.detail = detail
         self.location = location
 
 
 class Gate:
-    """Judges statements against the tables of one snapshot."""
+    """Checks statements against the tables of one snapshot."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, tables: Collection[str]) -> None:
         self._connection = connection
         self._tables = {table.lower() for table in tables}
 
-    def judge(self, sql: str) -> Verdict:
-        """Return the statement to run.
+    def check(self, sql: str) -> bool:
+        """Return whether an allowed statement is volatile: its result depends on more than the data, as on the time.
 
-        Raises GateError with code `syntax`, `not-allowed` or `unknown-table`.
+        Raises GateError of kind `syntax`, `not-allowed` or `unknown-table`.
         """
         if "\0" in sql:
-            raise GateError("syntax", "The SQL holds a NUL character.", len(sql[: sql.index("\0")].encode()))
+            raise GateError("syntax", "The SQL contains a NUL character.", len(sql[: sql.index("\0")].encode()))
         kind = self._only_statement(sql)
         select = self._explained_select(sql) if kind == "EXPLAIN" else sql
         if kind not in ("SELECT", "EXPLAIN"):
-            raise GateError("not-allowed", f"Only SELECT may be asked here, not {kind}.")
-        walk = _Walk(self._tables)
+            raise GateError("not-allowed", f"Only SELECT is allowed, not {kind}.")
+        checker = _TreeChecker(self._tables)
         try:
-            walk.visit(self._tree(select), frozenset())
+            checker.visit(self._tree(select), frozenset())
         except RecursionError:
             raise GateError("not-allowed", "The SQL is nested too deeply.") from None
-        return Verdict(sql, walk.volatile)
+        return checker.volatile
 
     def _explained_select(self, sql: str) -> str:
-        """Return the SELECT after EXPLAIN, at the place in the text where it stood."""
-        select = EXPLAIN.sub(lambda found: " " * len(found[0]), sql, count=1)
+        """Return the SELECT after EXPLAIN, with blanks in front so that its positions in the text stay the same."""
+        select = EXPLAIN.sub(lambda match: " " * len(match[0]), sql, count=1)
         try:
             plain = self._only_statement(select) == "SELECT"
         except GateError:
             plain = False
         if not plain:
-            raise GateError("not-allowed", "EXPLAIN takes a SELECT and no options here; EXPLAIN ANALYZE would run it.")
+            raise GateError("not-allowed", "EXPLAIN is allowed for a SELECT and without options.")
         return select
 
     def _only_statement(self, sql: str) -> str:
@@ -98,7 +89,7 @@ class Gate:
         except duckdb.Error as error:
             raise _syntax(error) from None
         if len(statements) != 1:
-            raise GateError("not-allowed", f"Send exactly one statement; this holds {len(statements)}.")
+            raise GateError("not-allowed", f"Send exactly one statement, not {len(statements)}.")
         return statements[0].type.name
 
     def _tree(self, select: str) -> Any:
@@ -110,15 +101,15 @@ class Gate:
         except duckdb.Error as error:
             raise _syntax(error) from None
         except orjson.JSONDecodeError:
-            # It refuses deep nesting, and any text where memory is short; this one tells the two apart.
+            # orjson refuses deep nesting, but also any text if memory is short. Only the first is a fault of the SQL.
             tree = json.loads(serialized)
         if tree["error"] or len(tree["statements"]) != 1:
-            raise GateError("not-allowed", "Only a plain SELECT may be asked here.")
+            raise GateError("not-allowed", "Only a plain SELECT is allowed.")
         return tree["statements"][0]
 
 
-class _Walk:
-    """One pass over a tree. `ctes` are the names that WITH has bound where the node stands."""
+class _TreeChecker:
+    """Checks one syntax tree. `ctes` are the names that WITH defines in the scope of a node."""
 
     def __init__(self, tables: Collection[str]) -> None:
         self._tables = tables
@@ -142,7 +133,9 @@ class _Walk:
         for entry in (node.get("cte_map") or {}).get("map", ()):
             name = entry["key"]
             if not PLAIN_NAME.fullmatch(name):
-                raise GateError("not-allowed", f"WITH cannot bind the name {name!r}: letters, digits and _ only.")
+                raise GateError(
+                    "not-allowed", f"The name {name!r} in WITH may only contain letters, digits, _ and blanks."
+                )
             ctes |= {name.lower()}
             self.visit(entry["value"], ctes)
         return ctes
@@ -155,7 +148,7 @@ class _Walk:
             allowed = not isinstance(kind, str) or kind in NODES
         if not allowed:
             kind = str(node.get("type")).removesuffix("_NODE").replace("_", " ")
-            raise GateError("not-allowed", f"{kind} may not stand in a query here.", _location(node))
+            raise GateError("not-allowed", f"{kind} is not allowed in a query.", _location(node))
 
     def _check(self, node: dict[str, Any], ctes: frozenset[str]) -> None:
         kind = node.get("class") or node.get("type")
@@ -183,7 +176,7 @@ class _Walk:
         path = [part.lower() for part in node["qualified_name"]["path"]]
         name = node["table_name"]
         if node.get("at_clause"):
-            raise GateError("not-allowed", "AT cannot be used here: a query sees one snapshot.", _location(node))
+            raise GateError("not-allowed", "AT is not allowed: a query reads one snapshot.", _location(node))
         if len(path) == 1 and path[0] in ctes:
             return
         if path[-1] not in self._tables or path[:-1] not in ([], [CATALOG], ["main"], [CATALOG, "main"]):
@@ -197,9 +190,7 @@ class _Walk:
         names = {str(node.get("function_name")).lower()} | {node["qualified_name"]["path"][-1].lower()}
         if not names <= allowed:
             name = node.get("function_name")
-            raise GateError(
-                "not-allowed", f"The function {name!r} may not be called here.", location or _location(node)
-            )
+            raise GateError("not-allowed", f"The function {name!r} is not allowed.", location or _location(node))
         self.volatile |= not names.isdisjoint(functions.VOLATILE)
 
     def _check_column(self, node: dict[str, Any]) -> None:
@@ -207,13 +198,13 @@ class _Walk:
             return
         name = node["column_names"][0].lower()
         if name in functions.HIDDEN_VALUES:
-            raise GateError("not-allowed", f"{name!r} may not be asked here.", _location(node))
+            raise GateError("not-allowed", f"{name!r} is not allowed.", _location(node))
         self.volatile |= name in functions.VALUES
 
     def _check_words(self, node: dict[str, Any], words: list[str], allowed: frozenset[str], what: str) -> None:
         for word in words:
             if word.lower().replace(" ", "_") not in allowed:
-                raise GateError("not-allowed", f"The {what} {word!r} may not be used here.", _location(node))
+                raise GateError("not-allowed", f"The {what} {word!r} is not allowed.", _location(node))
 
     def _check_show(self, node: dict[str, Any], ctes: frozenset[str]) -> None:
         kind = node.get("show_type")
@@ -222,7 +213,9 @@ class _Walk:
         table = kind == "SHOW" and name.lower() in self._tables
         query = kind in ("DESCRIBE", "SUMMARY") and "query" in node
         if not (listing or table or query):
-            raise GateError("not-allowed", "SHOW, DESCRIBE and SUMMARIZE take a known table or a SELECT here.")
+            raise GateError(
+                "not-allowed", "SHOW, DESCRIBE and SUMMARIZE are allowed for a published table or a SELECT."
+            )
 
 
 def _location(node: dict[str, Any]) -> int | None:
@@ -231,19 +224,19 @@ def _location(node: dict[str, Any]) -> int | None:
 
 
 def _syntax(error: duckdb.Error) -> GateError:
-    message, location = explained(error)
+    message, location = parse_error(error)
     return GateError("syntax", message, location)
 
 
-def explained(error: duckdb.Error) -> tuple[str, int | None]:
-    """Return the message of an error from a connection with `errors_as_json`, and the byte it points at."""
+def parse_error(error: duckdb.Error) -> tuple[str, int | None]:
+    """Return message and location (in bytes) of an error from a connection with `errors_as_json`."""
     text = str(error)
     start = text.find("{")
     try:
-        told = orjson.loads(text[start:]) if start >= 0 else {}
+        content = orjson.loads(text[start:]) if start >= 0 else {}
     except orjson.JSONDecodeError:
-        told = {}
-    if not isinstance(told, dict) or "exception_message" not in told:
+        content = {}
+    if not isinstance(content, dict) or "exception_message" not in content:
         return text.partition(": ")[2] or text, None
-    position = told.get("position")
-    return told["exception_message"], int(position) if position is not None else None
+    position = content.get("position")
+    return content["exception_message"], int(position) if position is not None else None

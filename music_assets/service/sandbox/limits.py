@@ -1,7 +1,7 @@
-"""Layer 3, from inside: what a worker process gives up before it takes the first query. None of it can be taken back.
+"""Layer 3: restrictions that a worker process imposes on itself, irrevocably, before its first query.
 
-`rlimit` bounds memory and forbids writing to files. On Linux with Landlock the process also keeps no right to write,
-make or remove anything, to start a program, to open a network connection, and to read beyond the folders it is given.
+`rlimit` limits memory and forbids writing to files. On Linux with Landlock the process also cannot create or delete
+files, start programs, open network connections, or read outside the folders that it is given.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ _CREATE_RULESET_VERSION = 1
 _RULE_PATH_BENEATH = 1
 _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
 _FILE_RIGHTS = {1: 1 << 13, 2: 1 << 14, 3: 1 << 15, 5: 1 << 16}
-"""ABI version: the first right of the file system that it does not know yet."""
+"""The first file system right that is unknown to each ABI version."""
 _NETWORK_SINCE, _NETWORK_RIGHTS = 4, 0b11
 _SCOPES_SINCE, _SCOPES = 6, 0b11
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
@@ -35,10 +35,11 @@ class _PathBeneath(ctypes.Structure):
     _fields_ = [("allowed", ctypes.c_uint64), ("folder", ctypes.c_int32)]
 
 
-def forbid_files_and_network(readable: Iterable[Path]) -> bool:
-    """Give up writing files, programs and the network, and reading outside these folders; call it before any thread.
+def restrict_process(readable: Iterable[Path]) -> bool:
+    """Forbid writing files, starting programs, networking, and reading outside these folders.
 
-    Returns whether the kernel keeps it (Landlock); the limits on file size and core dumps hold everywhere.
+    Call it before any thread starts. Returns whether Landlock enforces it; limits on file size and core dumps always
+    apply.
     """
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -70,14 +71,14 @@ def _landlock(libc: ctypes.CDLL, readable: Iterable[Path]) -> bool:
         libc.syscall(_ADD_RULE, ruleset, _RULE_PATH_BENEATH, ctypes.byref(rule), 0)
         os.close(folder)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    kept = libc.syscall(_RESTRICT_SELF, ruleset, 0) == 0
+    restricted = libc.syscall(_RESTRICT_SELF, ruleset, 0) == 0
     os.close(ruleset)
-    return kept
+    return restricted
 
 
-def bound_memory(more: int) -> None:
-    """Let the process's address space grow by that many bytes from here on, and no further (where /proc tells it)."""
+def limit_memory(extra_bytes: int) -> None:
+    """Limit the growth of the process's address space from now on. Does nothing on systems without /proc."""
     status = Path("/proc/self/statm")
     if status.exists():
-        limit = int(status.read_text(encoding="ascii").split()[0]) * resource.getpagesize() + more
+        limit = int(status.read_text(encoding="ascii").split()[0]) * resource.getpagesize() + extra_bytes
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -1,0 +1,75 @@
+"""The embeddings: training runs, similar artists and users, recommendations. Also `/start_embedding_job`."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from music_assets.service import ready_made_queries as queries
+from music_assets.service.problems import ProblemError, legacy_errors
+from music_assets.service.routes.deps import PROBLEMS, RESULTS, Format, parts_of
+from music_assets.service.similarity import Matches
+from music_assets.service.training_runs import TrainingRun
+from music_assets.tables import USER_TOP_ARTISTS
+
+MAX_LIST_LENGTH = USER_TOP_ARTISTS.column("rank").maximum or 0
+"""Maximum number of artists in a user's list."""
+
+K = Annotated[int, Query(ge=1, le=1000, description="Number of rows.")]
+UserId = Annotated[int, Path(ge=-(2**31), le=2**31 - 1)]
+
+router = APIRouter()
+
+
+@router.post("/embedding-runs", status_code=202, responses=PROBLEMS, tags=["Embeddings"])
+async def start_training(request: Request, response: Response) -> TrainingRun:
+    """Start a training of the embeddings in Dagster, or return the unfinished one."""
+    return await _start(request, response)
+
+
+@router.get("/embedding-runs/{run_id}", responses=PROBLEMS, tags=["Embeddings"])
+async def show_training(request: Request, run_id: Annotated[str, Path(max_length=200)]) -> TrainingRun:
+    """Return the state of a training."""
+    return await parts_of(request).training_runs.show(run_id)
+
+
+@router.get("/start_embedding_job", status_code=202, responses=PROBLEMS, tags=["Old addresses"])
+async def start_embedding_job(request: Request, response: Response) -> TrainingRun:
+    """Start a training as POST /embedding-runs does; problems have a member `error`."""
+    with legacy_errors():
+        return await _start(request, response)
+
+
+async def _start(request: Request, response: Response) -> TrainingRun:
+    # Any web page can make a browser on this machine send this request. Browsers mark such requests.
+    if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        raise ProblemError("other-site", "Web pages of other sites cannot start a training.")
+    run, started = await parts_of(request).training_runs.start()
+    request.state.log_fields.update(run_id=run.run_id, started=started)
+    response.headers["Location"] = run.address
+    return run
+
+
+@router.get("/artists/{artist:path}/similar", responses=RESULTS, response_class=Response, tags=["Embeddings"])
+async def similar_artists(request: Request, artist: str, k: K = 10, result_format: Format = None) -> Response:
+    """List the artists whose listeners have the most similar taste, by cosine."""
+    matches = await parts_of(request).similarity.similar_artists(artist, k)
+    return await _respond(request, result_format, queries.SIMILAR_ARTISTS, matches, limit=k)
+
+
+@router.get("/users/{user_id}/similar", responses=RESULTS, response_class=Response, tags=["Embeddings"])
+async def similar_users(request: Request, user_id: UserId, k: K = 10, result_format: Format = None) -> Response:
+    """List the users of the most similar taste, by cosine."""
+    matches = await parts_of(request).similarity.similar_users(user_id, k)
+    return await _respond(request, result_format, queries.SIMILAR_USERS, matches, limit=k)
+
+
+@router.get("/users/{user_id}/recommendations", responses=RESULTS, response_class=Response, tags=["Embeddings"])
+async def recommendations(request: Request, user_id: UserId, k: K = 10, result_format: Format = None) -> Response:
+    """List the artists nearest to a user's taste that are not in the user's current list."""
+    matches = await parts_of(request).similarity.artists_near_user(user_id, k + MAX_LIST_LENGTH)
+    return await _respond(request, result_format, queries.RECOMMENDATIONS, matches, limit=k, user_id=user_id)
+
+
+async def _respond(request: Request, result_format: str | None, sql: str, matches: Matches, **params: Any) -> Response:
+    params |= {"keys": matches.keys, "similarities": matches.similarities}
+    return await parts_of(request).responder.respond(request, result_format, sql, params)

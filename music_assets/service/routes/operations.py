@@ -1,0 +1,29 @@
+"""Operations: health, readiness, metrics."""
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from music_assets.service.problems import ProblemError
+from music_assets.service.routes.deps import PROBLEMS, parts_of
+
+router = APIRouter(tags=["Operations"])
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """Report that the service is running."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", responses=PROBLEMS)
+async def readyz(request: Request) -> dict[str, str]:
+    """Report that the service can answer queries: a snapshot is published and a worker is running."""
+    if not parts_of(request).pool.ready:
+        raise ProblemError("busy", "No worker is running.", {"Retry-After": "1"})
+    return {"status": "ready", "data_version": parts_of(request).snapshots.newest().data_version}
+
+
+@router.get("/metrics", response_class=Response, responses=PROBLEMS)
+async def metrics(request: Request) -> Response:
+    """Return the Prometheus metrics."""
+    return Response(generate_latest(parts_of(request).metrics.registry), media_type=CONTENT_TYPE_LATEST)
