@@ -101,6 +101,16 @@ class DataRoot:
         """The lock of `music-assets up`."""
         return self.path / ".up.lock"
 
+    @property
+    def up_holder(self) -> Path:
+        """The text file that describes the holder of `up_lock`, which is itself empty."""
+        return self.path / ".up.txt"
+
+    @property
+    def demo_mark(self) -> Path:
+        """The file that marks a root of `music-assets demo`, which may be cleared."""
+        return self.path / ".music-assets-demo"
+
     def prepare(self) -> None:
         """Create the drop folders, and record the layout version of a new data root. Raises LayoutError."""
         for table in RAW_TABLES:

@@ -1,11 +1,10 @@
-"""Dagster's launcher of runs, made to start them sooner, to stop any of them, and to tell whether one is still alive.
+"""Run launcher: starts runs in prestarted workers, terminates any run on this machine, and supports health checks.
 
-Sooner: a worker stands by that has loaded what a run needs (`run_worker`); Dagster's own launcher starts from nothing
-each time. The next one starts when the run has ended, so that it takes nothing from the run.
+Prestarted: a worker process that has imported the libraries waits for the next run (`run_worker`); Dagster's default
+launcher starts from scratch each time. The next worker starts when a run has ended, so as not to compete with it.
 
-Alive: `run_monitoring` in dagster.yaml asks, and marks a run as failed whose process is gone. Dagster's own launcher
-cannot tell. A run that died together with the daemon beside it, or that a person had started, would count as started
-for ever, and no further refresh would start.
+Health checks: `run_monitoring` in dagster.yaml marks a run as failed if its process has died, which Dagster's default
+launcher cannot detect. Otherwise a run that died with its daemon would count as started forever, and block the next.
 """
 
 import json
@@ -26,62 +25,62 @@ from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._grpc.types import ExecuteRunArgs
 
 CLOCK_SECONDS = 1.0
-"""By how much the start of a process, worked out from when the machine started, may be off."""
+"""Tolerance of a process's start time, which is derived from the boot time of the machine."""
 WORKER = (sys.executable, "-m", "music_assets.runtime.run_worker")
 
 
 class LocalRunLauncher(DefaultRunLauncher):
-    """Launches runs on this machine, stops them, and looks whether their processes are there."""
+    """Launches, terminates and monitors runs on this machine."""
 
     def __init__(self, inst_data: Any = None) -> None:
         super().__init__(inst_data)
-        self._standing_by: subprocess.Popen[str] | None = None
+        self._idle_worker: subprocess.Popen[str] | None = None
         self._disposed = False
         self._lock = threading.Lock()
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Give the run to the worker that stands by, or to a new one; Dagster's way where it needs another Python."""
+        """Start the run in a worker, or, if it needs another Python, as Dagster's default launcher does."""
         origin, run = context.job_code_origin, context.dagster_run
         if origin is None or origin.executable_path != sys.executable:
             super().launch_run(context)
             return
         command = ExecuteRunArgs(origin, run.run_id, self._instance.get_ref()).get_command_args()
-        worker = self._begun(command[command.index("api") :])
-        threading.Thread(target=self._replace, args=[worker], daemon=True).start()
+        worker = self._start_in_worker(command[command.index("api") :])
+        threading.Thread(target=self._prestart_after, args=[worker], daemon=True).start()
 
-    def _begun(self, arguments: Sequence[str]) -> subprocess.Popen[str]:
+    def _start_in_worker(self, arguments: Sequence[str]) -> subprocess.Popen[str]:
         with self._lock:
-            worker, self._standing_by = self._standing_by, None
-        if worker and _begin(worker, arguments):
+            worker, self._idle_worker = self._idle_worker, None
+        if worker and _send(worker, arguments):
             return worker
         worker = _new_worker()
-        _begin(worker, arguments)
+        _send(worker, arguments)
         return worker
 
-    def _replace(self, worker: subprocess.Popen[str]) -> None:
-        """Start the next worker once this one has ended, unless another stands by already."""
+    def _prestart_after(self, worker: subprocess.Popen[str]) -> None:
+        """Start an idle worker when this one has ended, unless there is one already."""
         worker.wait()
         with self._lock:
-            if not (self._standing_by or self._disposed):
-                self._standing_by = _new_worker()
+            if not (self._idle_worker or self._disposed):
+                self._idle_worker = _new_worker()
 
     def dispose(self) -> None:
-        """Let the worker that stands by go."""
+        """Terminate the idle worker."""
         with self._lock:
             self._disposed = True
-            if self._standing_by:
-                self._standing_by.terminate()
-                self._standing_by.communicate()
+            if self._idle_worker:
+                self._idle_worker.terminate()
+                self._idle_worker.communicate()
 
     def terminate(self, run_id: str) -> bool:
-        """Interrupt the run, whoever started it on this machine. Tells whether there was a process to interrupt."""
+        """Interrupt a run, including one started from the command line. Returns whether a process was interrupted."""
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
         if GRPC_INFO_TAG in run.tags:
             return super().terminate(run_id)
         self._instance.report_run_canceling(run)
-        alive = [pid for pid, moment in self._processes(run) if _is_alive(pid, moment)]
+        alive = [pid for pid, timestamp in self._processes(run) if _is_alive(pid, timestamp)]
         for pid in alive:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGINT)
@@ -89,24 +88,24 @@ class LocalRunLauncher(DefaultRunLauncher):
 
     @property
     def supports_check_run_worker_health(self) -> bool:
-        """Tell run monitoring that it may ask."""
+        """Declare the health check to run monitoring."""
         return True
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
-        """Tell whether the process of a run that has started is alive, by the number which it wrote into the log."""
-        seen = list(self._processes(run))
-        if any(_is_alive(pid, moment) for pid, moment in seen):
+        """Return whether a process of the run is alive, by the process ids in the run's event log."""
+        processes = list(self._processes(run))
+        if any(_is_alive(pid, timestamp) for pid, timestamp in processes):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
-        if seen:
-            return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"process {seen[-1][0]} has died")
+        if processes:
+            return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"process {processes[-1][0]} has died")
         record = self._instance.get_run_record_by_id(run.run_id)
         started = record.start_time if record else None
         if started is None or time.time() - started < self._instance.run_monitoring_start_timeout_seconds:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
-        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "no process has begun to work on it")
+        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "no process has started the run")
 
     def _processes(self, run: dg.DagsterRun) -> Iterator[tuple[int, float]]:
-        """Yield the number of each process that worked on the run, and when it said so."""
+        """Yield the id of each process of the run, and the time at which it was logged."""
         for entry in self._instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
             event = entry.dagster_event
             pid = event.engine_event_data.metadata.get("pid") if event else None
@@ -118,8 +117,8 @@ def _new_worker() -> subprocess.Popen[str]:
     return subprocess.Popen(WORKER, stdin=subprocess.PIPE, text=True)  # noqa: S603
 
 
-def _begin(worker: subprocess.Popen[str], arguments: Sequence[str]) -> bool:
-    """Hand the worker its command, the arguments of `dagster`. Tells whether it was there to take it."""
+def _send(worker: subprocess.Popen[str], arguments: Sequence[str]) -> bool:
+    """Send a worker the arguments of the command `dagster`. Returns whether the worker was alive to read them."""
     assert worker.stdin
     try:
         worker.stdin.write(json.dumps(arguments) + "\n")
@@ -129,10 +128,10 @@ def _begin(worker: subprocess.Popen[str], arguments: Sequence[str]) -> bool:
     return True
 
 
-def _is_alive(pid: int, moment: float) -> bool:
-    """Tell whether the process that had this number at that moment is alive; the number may be another's by now."""
+def _is_alive(pid: int, timestamp: float) -> bool:
+    """Return whether the process that had this id at this time is alive; a later process may reuse the id."""
     try:
         process = psutil.Process(pid)
-        return process.create_time() <= moment + CLOCK_SECONDS and process.status() != psutil.STATUS_ZOMBIE
+        return process.create_time() <= timestamp + CLOCK_SECONDS and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False

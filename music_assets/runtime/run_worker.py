@@ -1,6 +1,6 @@
-"""The process of a run, started before there is one: it loads what every run needs, and waits for its command.
+"""Worker process of a run: imports the libraries, then waits for the command of the run.
 
-Of this package nothing is loaded before the command comes, so that a run always works with the code as it is by then.
+It imports nothing of this package before the command arrives, so that a run always uses the current code.
 """
 
 import atexit
@@ -28,32 +28,32 @@ LIBRARIES = (
     "sqlalchemy.dialects.sqlite",
     "upath.implementations.local",
 )
-"""What a refresh imports, down to what it imports late. All of it would take a new process two seconds.
+"""The libraries a refresh imports, including deferred imports: two seconds in a new process.
 
-But for Polars: how many threads it uses is settled when it is loaded, and that is a setting of the run.
+Without Polars, which reads its number of threads, a setting of the run, when it is imported.
 """
 
 
 def main() -> None:
-    """Read one line from standard input, the arguments of the command `dagster` as a JSON array, and run it.
+    """Read the arguments of the command `dagster`, a JSON array on one line of standard input, and run it.
 
-    Ends without a word where the line never comes: whoever started this process is gone. It always ends at once; to
-    clear away every object first, as Python does, would take up to a second.
+    Exits silently at the end of the input, which means that the launcher has exited. Exits without the clean-up of the
+    interpreter, which takes up to a second.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     for name in LIBRARIES:
         import_module(name)
-    gc.freeze()  # else each collection during the run would look through all that was loaded
+    gc.freeze()  # else each garbage collection during the run scans all these objects
     line = sys.stdin.readline()
-    code = _dagster(json.loads(line)) if line else 0
-    atexit._run_exitfuncs()  # scratch folders go by it
+    code = _run_dagster(json.loads(line)) if line else 0
+    atexit._run_exitfuncs()  # they remove scratch folders
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
-def _dagster(arguments: list[str]) -> int:
-    """Run the command, and return its exit code."""
+def _run_dagster(arguments: list[str]) -> int:
+    """Run the command and return its exit code."""
     from dagster._cli import main as dagster
 
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,8 +1,9 @@
-"""The demo: made-up data through the real job, and what came out of it on the screen."""
+"""The demo: generated data, the job refresh_rankings, and its results in the terminal."""
 
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import duckdb
@@ -22,9 +23,6 @@ from music_assets.tables import REFRESH_RANKINGS
 COUNTRY = "Germany"
 ARTIST = "Drake"
 DIRTY = 0.005
-MARK = ".music-assets-demo"
-"""A file that tells that a folder was made by the demo, and may be emptied by it."""
-
 TOP_ARTISTS = """
 SELECT rank, artist_name, total_playcount::BIGINT AS plays
 FROM processed_parquet_artist_rank_in_country WHERE country = ? ORDER BY rank LIMIT 10
@@ -40,76 +38,75 @@ FROM rejected_rows GROUP BY ALL ORDER BY ALL
 
 
 class DemoError(Exception):
-    """The demo could not run to its end."""
+    """The demo failed."""
 
 
-def run(root: Path, users: int, console: Console) -> None:
-    """Run the demo below the data root, which is emptied first.
+def run_demo(root: DataRoot, users: int, console: Console) -> None:
+    """Run the demo in a data root, whose contents are deleted first.
 
-    Raises DemoError where the folder holds anything else, or the job fails.
+    Raises DemoError if the folder contains anything but an earlier demo, or if the job fails.
     """
-    _empty(root)
-    console.print(f"[bold]1.[/] Making up {users:,} users with their artists, {DIRTY:.1%} of the rows bad")
-    made = generate(root / "generated", users, dirty=DIRTY)
-    console.print("[bold]2.[/] Dropping both files")
-    landing = Landing(DataRoot(root))
-    for path in (made.users_csv, made.user_top_artists_csv):
-        console.print(f"   {escape(str(landing.place(path).relative_to(root)))}", highlight=False)
-    console.print(f"[bold]3.[/] Running the job {REFRESH_RANKINGS} through Dagster")
-    with console.status("Dagster starts, takes the files, ranks, checks and publishes"):
+    _clear(root)
+    landing = Landing(root)
+    with tempfile.TemporaryDirectory() as folder:
+        console.print(f"[bold]1.[/] Generating {users:,} users and their top artists, {DIRTY:.1%} of the rows bad")
+        files = generate(Path(folder), users, dirty=DIRTY)
+        console.print("[bold]2.[/] Dropping both files")
+        for path in files:
+            console.print(f"   {escape(str(landing.place(path).relative_to(root.path)))}", highlight=False)
+    console.print(f"[bold]3.[/] Running the job {REFRESH_RANKINGS}")
+    with console.status("Ingesting, ranking, checking and publishing"):
         _run_job(root)
-    _show(root, console)
+    _print_results(root, console)
 
 
-def _empty(root: Path) -> None:
-    if root.exists() and any(root.iterdir()) and not (root / MARK).exists():
-        raise DemoError(f"{root} is not a folder of the demo. Name an empty one with --data.")
-    shutil.rmtree(root, ignore_errors=True)
-    root.mkdir(parents=True)
-    (root / MARK).touch()
+def _clear(root: DataRoot) -> None:
+    if root.path.exists() and any(root.path.iterdir()) and not root.demo_mark.exists():
+        raise DemoError(f"{root} was not created by the demo. Choose an empty folder with --data.")
+    shutil.rmtree(root.path, ignore_errors=True)
+    root.path.mkdir(parents=True)
+    root.demo_mark.touch()
 
 
-def _run_job(root: Path) -> None:
-    home = DataRoot(root).dagster_home
-    command = ["job", "execute", "-m", "music_assets.definitions", "-j", REFRESH_RANKINGS]
-    changes = {f"{PREFIX}DATA": str(root), f"{PREFIX}SETTLE_SECONDS": "0", "DAGSTER_HOME": str(home)}
+def _run_job(root: DataRoot) -> None:
+    home = root.dagster_home
     home.mkdir()
     shutil.copyfile(INSTANCE_FILE, home / INSTANCE_FILE.name)
-    log = root / "job.log"
-    with log.open("wb") as sink:
-        ended = subprocess.run(  # noqa: S603
-            [sys.executable, "-m", "dagster", *command],
-            cwd=home,
-            env=child_environment(**changes),
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-    if ended.returncode:
-        raise DemoError(f"The job failed; its log is {log}, and ends:\n" + log.read_text(errors="replace")[-2_000:])
+    job = subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "dagster", "job", "execute", "-m", "music_assets.definitions", "-j", REFRESH_RANKINGS],
+        cwd=home,
+        env=child_environment(MUSIC_ASSETS_DATA=str(root), MUSIC_ASSETS_SETTLE_SECONDS="0", DAGSTER_HOME=str(home)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if job.returncode:
+        raise DemoError(f"The job {REFRESH_RANKINGS} failed. The end of its log:\n{job.stdout[-2_000:]}")
 
 
-def _show(root: Path, console: Console) -> None:
-    with connect(DataRoot(root)) as connection:
-        counts = RichTable("table", "rows", title="music_db", title_justify="left")
-        for name, table in newest_snapshot(DataRoot(root)).tables.items():
-            counts.add_row(name, f"{table.rows:,}")
-        console.print(counts)
-        _print(console, f"The ten most played artists in {COUNTRY}", connection.execute(TOP_ARTISTS, [COUNTRY]))
-        _print(console, f"The countries that love {ARTIST} most", connection.execute(TOP_COUNTRIES, [ARTIST]))
-        _print(console, "What was rejected, and why", connection.execute(REJECTS))
+def _print_results(root: DataRoot, console: Console) -> None:
+    tables = RichTable("table", "rows", title="music_db", title_justify="left")
+    for name, table in newest_snapshot(root).tables.items():
+        tables.add_row(name, f"{table.rows:,}")
+    console.print(tables)
+    with connect(root) as connection:
+        _print_rows(console, f"Top 10 artists in {COUNTRY}", connection.execute(TOP_ARTISTS, [COUNTRY]))
+        _print_rows(console, f"Top 10 countries of {ARTIST}", connection.execute(TOP_COUNTRIES, [ARTIST]))
+        _print_rows(console, "Rejected rows by reason", connection.execute(REJECTS))
     console.print(
         "[bold]Next[/]\n"
-        '  ask:    music-assets query "SELECT country, count(*) FROM raw_parquet_user_data GROUP BY ALL"\n'
-        "  watch:  music-assets up       (the web UI, and the sensor that takes what you drop)\n"
-        "  drop:   music-assets drop users.csv user_top_artists.csv\n"
-        f"  over the demo's tables: export {PREFIX}DATA={escape(str(root))}",
+        f"  export {PREFIX}DATA={escape(str(root))}\n"
+        '  music-assets query "SELECT country, count(*) FROM raw_parquet_user_data GROUP BY ALL"\n'
+        "  music-assets up                                    start web UI, sensor and query service\n"
+        "  music-assets drop users.csv user_top_artists.csv   drop files of your own",
         highlight=False,
         soft_wrap=True,
     )
 
 
-def _print(console: Console, title: str, result: duckdb.DuckDBPyConnection) -> None:
+def _print_rows(console: Console, title: str, result: duckdb.DuckDBPyConnection) -> None:
     columns = [column[0] for column in result.description or []]
     listing = RichTable(*columns, title=title, title_justify="left")
     for row in result.fetchall():

@@ -196,7 +196,7 @@ def test_a_second_one_is_refused_until_the_first_is_gone(station: Station, shell
     station.family = _family(station.process)
     refused = shell("music-assets", "up", "--port", free_port())
     assert refused.returncode == 1
-    assert f"running on {station.root} already: process {station.process.pid}, web UI {station.address}." in (
+    assert f"already running on {station.root}: process {station.process.pid}, web UI {station.address}." in (
         refused.stderr
     )
     station.process.kill()

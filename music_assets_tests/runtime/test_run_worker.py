@@ -1,4 +1,4 @@
-"""The process that waits for a run: what it has loaded by then, what it does with its command, and how it ends."""
+"""The worker process of a run: what it imports, how it runs its command, and how it exits."""
 
 import json
 import subprocess
@@ -21,18 +21,18 @@ print(*sorted({name.partition(".")[0] for name in sys.modules} - before - sys.st
 
 
 def worker(line: str) -> subprocess.CompletedProcess[str]:
-    """A worker that got this line, and nothing more."""
+    """Run a worker with this standard input."""
     command = [sys.executable, "-m", "music_assets.runtime.run_worker"]
     return subprocess.run(command, input=line, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_everything_is_loaded_but_this_package() -> None:
-    """A run works with the code as it is when it starts, and waits for nothing else to be loaded."""
+def test_all_libraries_are_imported_in_advance_and_nothing_of_this_package() -> None:
+    """So a run uses the current code and waits for no other import."""
     done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["music_assets.runtime music_assets.runtime.run_worker", ""]
 
 
-def test_the_command_is_run() -> None:
+def test_it_runs_the_command() -> None:
     done = worker(json.dumps(["--version"]) + "\n")
     assert (done.returncode, done.stderr) == (0, "")
     assert ", version 1." in done.stdout
@@ -45,12 +45,12 @@ def test_the_command_is_run() -> None:
         (["api", "execute_run", "{}"], 1, "Traceback"),
     ],
 )
-def test_what_goes_wrong_is_told(arguments: list[str], code: int, said: str) -> None:
+def test_errors_are_printed(arguments: list[str], code: int, said: str) -> None:
     done = worker(json.dumps(arguments) + "\n")
     assert done.returncode == code
     assert said in done.stderr
 
 
-def test_without_a_command_it_ends_in_silence() -> None:
+def test_without_a_command_it_exits_silently() -> None:
     done = worker("")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
