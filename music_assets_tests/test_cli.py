@@ -1,4 +1,4 @@
-"""The command line: what each command prints, and that it exits with 0 only on success."""
+"""The command line: output and exit codes of the commands."""
 
 import gzip
 import json
@@ -12,7 +12,7 @@ import typer.main
 from typer.testing import CliRunner, Result
 
 from music_assets import cli
-from music_assets.settings import settings
+from music_assets.settings import Settings, settings
 from music_assets.tables import PUBLISHED_TABLES
 from music_assets_tests.support.disk import as_nobody
 from music_assets_tests.support.project import TOP_ARTISTS, USERS, Project
@@ -21,7 +21,7 @@ COMMANDS = ["generate", "drop", "query", "api-key", "tables", "doctor", "rebuild
 
 
 class Shell:
-    """Runs the command over a data root."""
+    """Runs commands on a data root."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
         self.monkeypatch = monkeypatch
@@ -36,14 +36,14 @@ class Shell:
         return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
 
     def fails(self, *arguments: object) -> str:
-        """Run a command that must fail; return what it says."""
+        """Run a command that must fail, and return its error message."""
         result = self(*arguments)
         assert result.exit_code == 1, result.output
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         return " ".join(result.stderr.split())
 
     def rows(self, sql: str, *options: object) -> list[dict[str, Any]]:
-        """The rows of a query, by way of strict JSON."""
+        """Return the rows of a query, parsed as strict JSON."""
         result = self("query", sql, "--format", "json", *options)
         assert result.exit_code == 0, result.output
 
@@ -72,7 +72,7 @@ def asking(monkeypatch: pytest.MonkeyPatch, published_root: Path) -> Shell:
 
 
 @pytest.mark.parametrize("command", [[], *([command] for command in COMMANDS)], ids=str)
-def test_help_explains_the_command_and_each_of_its_parameters(shell: Shell, command: list[str]) -> None:
+def test_help_is_printed(shell: Shell, command: list[str]) -> None:
     result = shell(*command, "--help")
     assert result.exit_code == 0
     assert "Usage" in result.stdout
@@ -89,7 +89,7 @@ def test_every_parameter_of_every_command_has_a_help_text() -> None:
 
 
 class TestGenerate:
-    def test_it_writes_both_files_and_says_where(self, shell: Shell, tmp_path: Path) -> None:
+    def test_it_writes_both_files_and_prints_their_paths(self, shell: Shell, tmp_path: Path) -> None:
         result = shell("generate", tmp_path / "out", "--users", 30, "--seed", 3, "--dirty", 0.1)
         assert result.exit_code == 0, result.output
         for name in ("users.csv", "user_top_artists.csv"):
@@ -101,16 +101,16 @@ class TestGenerate:
     def test_options_out_of_range_are_refused(self, shell: Shell, tmp_path: Path, options: Any) -> None:
         assert shell("generate", tmp_path, *options).exit_code == 2
 
-    def test_a_folder_that_cannot_be_made_is_named(self, shell: Shell, tmp_path: Path) -> None:
+    def test_a_folder_that_cannot_be_created_is_reported(self, shell: Shell, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         assert str(tmp_path / "file") in shell.fails("generate", tmp_path / "file", "--users", 5)
 
-    def test_more_users_than_there_are_numbers_for_is_refused(self, shell: Shell, tmp_path: Path) -> None:
+    def test_too_many_users_are_refused(self, shell: Shell, tmp_path: Path) -> None:
         assert "users" in shell.fails("generate", tmp_path, "--users", 3_000_000_000)
 
 
 class TestDrop:
-    def test_each_file_goes_where_its_header_fits_and_bad_ones_are_told(self, shell: Shell, tmp_path: Path) -> None:
+    def test_files_are_copied_by_header_and_bad_files_are_reported(self, shell: Shell, tmp_path: Path) -> None:
         files = {
             "a.csv": TOP_ARTISTS.encode(),
             "wrong.csv": b"name,age\nx,1\n",
@@ -129,13 +129,13 @@ class TestDrop:
             "user_data/user_data/c.csv.gz",
         }
         assert (tmp_path / "data/user_data/user_top_artists/a.csv").read_text() == TOP_ARTISTS
-        assert "wrong.csv: not dropped: its header, age,name, fits no table. Expected are" in said
+        assert "wrong.csv: not dropped: its header, age,name, fits no table. Expected" in said
         assert "empty.csv: not dropped: empty" in said
         assert "notes.txt: not dropped: its name ends neither in .csv nor in .csv.gz" in said
         assert "missing.csv: not dropped: No such file" in said
         assert f"{tmp_path}: not dropped" in said
 
-    def test_a_name_that_waits_already_is_not_overwritten(self, shell: Shell, tmp_path: Path) -> None:
+    def test_a_waiting_file_is_not_overwritten(self, shell: Shell, tmp_path: Path) -> None:
         (tmp_path / "u.csv").write_text(USERS)
         result = shell("drop", tmp_path / "u.csv", tmp_path / "u.csv")
         assert result.exit_code == 0, result.output
@@ -145,7 +145,7 @@ class TestDrop:
 
 
 class TestQuery:
-    def test_before_anything_is_published_it_says_what_to_do(self, shell: Shell) -> None:
+    def test_without_a_snapshot_the_message_says_what_to_do(self, shell: Shell) -> None:
         for command in (["query", "SELECT 1"], ["tables"]):
             said = shell.fails(*command)
             assert "Nothing is published" in said and "refresh_rankings" in said
@@ -161,7 +161,7 @@ class TestQuery:
         assert asking.rows("FROM range(25000)", "--limit", 2) == [{"range": 0}, {"range": 1}]
         assert len(asking("query", "FROM range(25000)", "--format", "csv").stdout.splitlines()) == 25_001
 
-    def test_what_looks_like_markup_is_printed_as_it_is(self, asking: Shell) -> None:
+    def test_markup_in_values_is_printed_literally(self, asking: Shell) -> None:
         result = asking("query", r"SELECT '[bold]x[/]' AS a, '\[red]y' AS b, 'z\' AS c")
         assert result.exit_code == 0, result.output
         assert all(text in result.stdout for text in ("[bold]x[/]", r"\[red]y", "z\\ "))
@@ -178,9 +178,7 @@ class TestQuery:
             ("", "returns no rows"),
         ],
     )
-    def test_what_cannot_be_answered_is_told_without_a_traceback(
-        self, asking: Shell, sql: str, said: str, output: str
-    ) -> None:
+    def test_errors_are_printed_without_a_traceback(self, asking: Shell, sql: str, said: str, output: str) -> None:
         assert said in asking.fails("query", sql, "--format", output)
 
     def test_an_unknown_format_or_limit_is_refused(self, asking: Shell) -> None:
@@ -196,13 +194,13 @@ def test_tables_lists_every_table_with_its_rows(asking: Shell, monkeypatch: pyte
         assert table.full_name in result.stdout
 
 
-def test_home_is_made_ready_in_the_data_root(shell: Shell, tmp_path: Path) -> None:
+def test_home_is_created_in_the_data_root(shell: Shell, tmp_path: Path) -> None:
     result = shell("home")
     assert result.stdout == f"{tmp_path / 'data/.dagster_home'}\n"
     assert (tmp_path / "data/.dagster_home/dagster.yaml").is_file()
 
 
-def test_a_home_of_ones_own_keeps_its_dagster_yaml(shell: Shell, tmp_path: Path) -> None:
+def test_a_dagster_yaml_in_dagster_home_is_not_overwritten(shell: Shell, tmp_path: Path) -> None:
     shell.monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "own"))
     (tmp_path / "own").mkdir()
     (tmp_path / "own/dagster.yaml").write_text("telemetry: {enabled: false}\n")
@@ -211,30 +209,37 @@ def test_a_home_of_ones_own_keeps_its_dagster_yaml(shell: Shell, tmp_path: Path)
 
 
 @pytest.mark.parametrize("command", [["tables"], ["query", "SELECT 1"], ["drop", "a.csv"], ["home"], ["up"]])
-def test_a_bad_setting_is_named(shell: Shell, command: list[str]) -> None:
+def test_an_invalid_setting_is_reported(shell: Shell, command: list[str]) -> None:
     shell.set("threads", "many")
     assert "MUSIC_ASSETS_THREADS='many'" in shell.fails(*command)
 
 
-def test_up_says_when_its_port_is_taken(shell: Shell) -> None:
+def test_serve_listens_where_its_options_say(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[Settings] = []
+    monkeypatch.setattr("music_assets.service.app.serve", served.append)
+    shell.set("port", "8001")
+    for options in ((), ("--host", "::1"), ("--port", 0)):
+        assert shell("serve", *options).exit_code == 0
+    assert [(each.host, each.port) for each in served] == [("127.0.0.1", 8001), ("::1", 8001), ("127.0.0.1", 0)]
+
+
+def test_up_reports_a_port_in_use(shell: Shell) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         said = shell.fails("up", "--port", taken.getsockname()[1])
     assert "port" in said and "--port" in said
 
 
 @pytest.mark.parametrize("command", [["tables"], ["query", "SELECT 1"], ["home"], ["up"], ["demo", "--data", "."]])
-def test_a_data_root_that_is_a_file_is_named(
+def test_a_data_root_that_is_a_file_is_reported(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
-    """A traceback was shown."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "data").write_text("in the way")
-    (tmp_path / "kept").write_text("no folder of the demo")
+    (tmp_path / "data").write_text("")
+    (tmp_path / "other").write_text("not a file of the demo")
     assert str(tmp_path) in shell.fails(*command)
 
 
-def test_a_data_root_that_may_not_be_read_is_named(shell: Shell) -> None:
-    """A traceback was shown."""
+def test_an_unreadable_data_root_is_reported(shell: Shell) -> None:
     with tempfile.TemporaryDirectory() as folder:
         closed = Path(folder) / "closed"
         closed.mkdir(mode=0)
