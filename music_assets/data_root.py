@@ -1,6 +1,6 @@
-"""The data root: its folders, its layout version, its locks, durable writes, and scratch space.
+"""The data root: its folders, layout version, locks, durable writes and scratch space.
 
-Nobody else joins a path to the data root. What the files in these folders mean does not belong here: drops and
+No other module joins paths to the data root. What the files in these folders mean does not belong here: drops and
 rejected files belong to `ingest/`, tables and snapshots to `storage/`, the Dagster home to `runtime/`.
 """
 
@@ -20,14 +20,14 @@ from filelock import FileLock, Timeout
 from music_assets.tables import RAW_TABLES, Table
 
 LAYOUT_VERSION = 1
-"""Version of the folder layout. Raise it when an older release could not work on the result."""
-ASIDE_SUFFIX = ".part"
-"""Suffix of a file that is being written; its name starts with a dot."""
+"""Version of the folder layout. Increase it when an older release could not use the result."""
+UNFINISHED_SUFFIX = ".part"
+"""Suffix of a file that is being written. Its name starts with a dot."""
 SCRATCH_PREFIX = "process-"
 
 
 class LayoutError(Exception):
-    """The data root has a layout that this release does not know."""
+    """The data root has a layout version that this release does not support."""
 
 
 class LockHeldError(Exception):
@@ -36,7 +36,7 @@ class LockHeldError(Exception):
 
 @dataclass(frozen=True)
 class DataRoot:
-    """The folders and locks below one data root. Creating the object touches no file."""
+    """The folders and locks of a data root. Creating the object accesses no file."""
 
     path: Path
 
@@ -44,7 +44,7 @@ class DataRoot:
         return str(self.path)
 
     def drop_folder(self, table: Table) -> Path:
-        """Return the folder into which CSV files for a raw table are dropped."""
+        """Return the folder for CSV files of a raw table."""
         return self.path / "user_data" / table.name
 
     def table_folder(self, table: Table) -> Path:
@@ -53,22 +53,22 @@ class DataRoot:
 
     @property
     def rejected(self) -> Path:
-        """The folder of files that could not be loaded, and of copies of files that were not loaded completely."""
+        """The folder for files that could not be loaded, and for copies of files that were not loaded completely."""
         return self.path / "rejected"
 
     @property
     def snapshots(self) -> Path:
-        """The folder of the published snapshots and of the pointer to the newest."""
+        """The folder of the published snapshots and the pointer to the newest."""
         return self.path / "music_db"
 
     @property
     def damaged(self) -> Path:
-        """The folder into which damaged tables are moved."""
+        """The folder for damaged tables."""
         return self.path / "damaged"
 
     @property
     def dagster_home(self) -> Path:
-        """The DAGSTER_HOME of this data root, unless the environment names another."""
+        """The default DAGSTER_HOME."""
         return self.path / ".dagster_home"
 
     @property
@@ -83,17 +83,17 @@ class DataRoot:
 
     @property
     def ingest_lock(self) -> Path:
-        """The lock of whoever loads dropped files."""
+        """The lock for loading dropped files."""
         return self.path / ".ingest.lock"
 
     @property
     def publish_lock(self) -> Path:
-        """The lock of whoever publishes a snapshot, or deletes files that a snapshot may refer to."""
+        """The lock for publishing a snapshot, and for deleting files that a snapshot may refer to."""
         return self.path / ".publish.lock"
 
     @property
     def training_lock(self) -> Path:
-        """The lock of whoever trains embeddings."""
+        """The lock for training embeddings."""
         return self.scratch / "training.lock"
 
     @property
@@ -113,17 +113,17 @@ class DataRoot:
 
     def prepare(self) -> None:
         """Create the drop folders, and record the layout version of a new data root. Raises LayoutError."""
+        self.check_layout()
         for table in RAW_TABLES:
             self.drop_folder(table).mkdir(parents=True, exist_ok=True)
-        self.check_layout()
         if not self._version_file.exists():
             with durable_write(self._version_file) as file:
                 file.write(f"{LAYOUT_VERSION}\n".encode())
 
     def check_layout(self) -> None:
-        """Raise LayoutError unless this release can work on the data root.
+        """Raise LayoutError unless this release supports the layout version.
 
-        A root without a version file is new, or was written by a release before 0.2, whose layout is version 1.
+        A root without a version file is new, or was written by a release before 0.2 in layout version 1.
         """
         try:
             found = self._version_file.read_text(encoding="ascii", errors="replace").strip()
@@ -131,14 +131,13 @@ class DataRoot:
             return
         if found != str(LAYOUT_VERSION):
             raise LayoutError(
-                f"The data root {self} has layout version {found[:20]!r}; this release works on version "
-                f"{LAYOUT_VERSION}. Install the release that wrote it, or choose another data root with "
-                "MUSIC_ASSETS_DATA."
+                f"The data root {self} has layout version {found[:20]!r}, but this release supports version "
+                f"{LAYOUT_VERSION}. Install the release that wrote it, or set MUSIC_ASSETS_DATA to another folder."
             )
 
     def temporary_files(self) -> list[Path]:
-        """Return what a killed process may have left: half-written files, scratch folders, and tables moved aside."""
-        patterns = (f"user_data/*/.*{ASIDE_SUFFIX}", "music_db/.*", ".scratch/*", "damaged/*")
+        """Return files that a killed process may have left: unfinished files, scratch folders, damaged tables."""
+        patterns = (f"user_data/*/.*{UNFINISHED_SUFFIX}", "music_db/.*", ".scratch/*", "damaged/*")
         return [path for pattern in patterns for path in sorted(self.path.glob(pattern)) if path.suffix != ".lock"]
 
     @property
@@ -147,9 +146,9 @@ class DataRoot:
 
 
 def acquire_lock(path: Path, wait: bool = False) -> FileLock:
-    """Acquire an exclusive lock, to be released by its holder, or by the system when the process dies.
+    """Acquire an exclusive lock. The caller releases it; the operating system does if the process dies.
 
-    Raises LockHeldError if another process, or another part of this one, holds it and `wait` is false.
+    Raises LockHeldError if another process, or another thread, holds it and `wait` is false.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
@@ -162,7 +161,7 @@ def acquire_lock(path: Path, wait: bool = False) -> FileLock:
 
 @contextmanager
 def exclusive_lock(path: Path, wait: bool = False) -> Iterator[None]:
-    """Hold an exclusive lock. Raises LockHeldError as `acquire_lock` does."""
+    """Hold an exclusive lock while the block runs. Raises LockHeldError as `acquire_lock` does."""
     lock = acquire_lock(path, wait)
     try:
         yield
@@ -171,7 +170,7 @@ def exclusive_lock(path: Path, wait: bool = False) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Return whether a process holds the lock. Changes nothing."""
+    """Return whether a process holds the lock. Creates no file."""
     if not path.exists():
         return False
     try:
@@ -183,21 +182,21 @@ def is_locked(path: Path) -> bool:
 
 @contextmanager
 def durable_write(target: Path, rename: Callable[[Path, Path], object] = Path.replace) -> Iterator[BinaryIO]:
-    """Write a file so that readers, and a crash, see all of it or nothing.
+    """Write a file atomically and durably: after a crash it is complete or does not exist.
 
-    The file is written next to the target under a hidden name and forced to disk; `rename` then gives it its name, by
-    default replacing what was there. On an error nothing is left behind.
+    It is written next to the target under a hidden name, forced to disk, and renamed by `rename`, which by default
+    replaces the target. After an error the hidden file is deleted.
     """
-    aside = target.with_name(f".{uuid4().hex}{ASIDE_SUFFIX}")
+    unfinished = target.with_name(f".{uuid4().hex}{UNFINISHED_SUFFIX}")
     try:
-        with aside.open("wb") as file:
+        with unfinished.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        rename(aside, target)
+        rename(unfinished, target)
         sync(target.parent)
     finally:
-        aside.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
@@ -210,9 +209,9 @@ def sync(path: Path) -> None:
 
 
 class Scratch:
-    """A scratch folder below `parent` for one user of it, created on first use and removed with this object.
+    """A temporary folder below `parent`, created on first use and deleted with this object.
 
-    A lock distinguishes the folder of a live process from one that a killed process left behind.
+    A lock next to it shows whether the process that created it is still alive.
     """
 
     def __init__(self, parent: Path) -> None:
@@ -220,8 +219,8 @@ class Scratch:
 
     @cached_property
     def folder(self) -> Path:
-        """The folder, empty at first. Folders of dead processes are removed on the way."""
-        with exclusive_lock(self.parent / "making.lock", wait=True):
+        """The folder, initially empty. Also deletes the folders of killed processes."""
+        with exclusive_lock(self.parent / "create.lock", wait=True):
             for lock_file in self.parent.glob(f"{SCRATCH_PREFIX}*.lock"):
                 _remove_if_abandoned(lock_file)
             folder = self.parent / f"{SCRATCH_PREFIX}{uuid4().hex}"

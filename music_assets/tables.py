@@ -1,7 +1,7 @@
-"""The tables of `music_db`: the one declaration.
+"""The declaration of the tables of `music_db`, and the names of the jobs that fill them.
 
-CSV parsing, checks, Dagster column schemas, engine schemas, the listing of tables and the documentation derive from it.
-A fact about a column belongs here; what is done with it belongs elsewhere.
+CSV parsing, checks, Dagster column schemas, engine schemas, the API's table listing and the documentation derive from
+it. Facts about tables and columns belong here; code that acts on them does not.
 """
 
 from dataclasses import dataclass, replace
@@ -11,10 +11,10 @@ import ibis
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its Ibis type, what it means, and which values it may hold.
+    """A column: its Ibis type, its description, and the values it accepts.
 
-    `delivered` columns stand in the dropped CSV; the others are added here. A delivered value outside `minimum` to
-    `maximum` is rejected with `range_reason`; an empty one, where `nullable` is false, with `missing_reason`.
+    `delivered` columns come from the CSV; the others are added on load or computed. A delivered value outside `minimum`
+    to `maximum` is rejected with `range_reason`; an empty one, where `nullable` is false, with `missing_reason`.
     """
 
     name: str
@@ -27,13 +27,22 @@ class Column:
     range_reason: str = "out of range"
     missing_reason: str = "not an integer"
     unknown_words: tuple[str, ...] = ()
-    made_from: tuple[str, ...] = ()
-    """Columns of other tables that the values come from, as `table.column`."""
+    derived_from: tuple[str, ...] = ()
+    """Columns of other tables that the values are computed from, as `table.column`."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Order of the ranks 1, 2, 3 … for each `within`: by `by` descending, ties by `tie_break` ascending."""
+
+    within: str
+    by: str
+    tie_break: str
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table: where it lives below the data root, its columns, its key, and the order its files are sorted in."""
+    """A table: its folder below the data root, its columns, its key, and the sort order of its files."""
 
     name: str
     folder: str
@@ -42,21 +51,22 @@ class Table:
     key: tuple[str, ...] = ()
     sort_by: tuple[str, ...] = ()
     tie_break: tuple[tuple[str, bool], ...] = ()
-    """Columns (and whether descending) that decide between rows of one key in one drop."""
+    """Columns, and whether descending, that choose between rows of the same key in one drop. NULL comes last."""
+    ranking: Ranking | None = None
 
     @property
     def full_name(self) -> str:
-        """The table's Glue name, under which `music_db` holds it: `processed_parquet_artist_rank_in_country`."""
+        """The name in `music_db`, which is the former Glue name: `processed_parquet_artist_rank_in_country`."""
         return "_".join((*self.folder.split("/")[:-1], self.name))
 
     @property
     def asset_key(self) -> tuple[str, ...]:
-        """The parts of the Dagster asset key: only raw tables carry their folder in it."""
+        """The parts of the Dagster asset key. Only keys of raw tables include the folder."""
         return ("raw_parquet", self.name) if self.is_raw else (self.name,)
 
     @property
     def is_raw(self) -> bool:
-        """Whether rows of this table are delivered as CSV."""
+        """Whether the rows are delivered as CSV."""
         return any(column.delivered for column in self.columns)
 
     @property
@@ -70,7 +80,7 @@ class Table:
         return ibis.schema({column.name: column.type for column in self.columns})
 
     def column(self, name: str) -> Column:
-        """Return the column of that name; KeyError where there is none."""
+        """Return the column of that name. Raises KeyError."""
         for column in self.columns:
             if column.name == name:
                 return column
@@ -81,7 +91,7 @@ SOURCE_FILE = Column("source_file", "string", "Name of the CSV file that deliver
 INGESTED_AT = Column(
     "ingested_at",
     "timestamp(6)",
-    "UTC time at which the row's file was taken. Each file has one of its own; a later one wins.",
+    "UTC time at which the row's file was loaded, different for each file. Rows of a later file replace earlier ones.",
     nullable=False,
 )
 USER_ID = Column(
@@ -96,20 +106,20 @@ USER_ID = Column(
 USER_DATA = Table(
     name="user_data",
     folder="raw_parquet/user_data",
-    description="Users as delivered: the whole history, one row for each delivery of a user.",
+    description="Users as delivered: full history, one row for each delivery of a user.",
     columns=(
         USER_ID,
         Column(
             "country",
             "string",
-            "Country the user states, as long English ISO 3166 name; NULL where unknown.",
+            "Country given by the user, as long English ISO 3166 name; NULL where unknown.",
             delivered=True,
             unknown_words=("none", "null"),
         ),
         Column(
             "total_scrobbles",
             "int64",
-            "Plays of the user over all artists; NULL where unknown.",
+            "Number of plays of the user over all artists; NULL where unknown.",
             delivered=True,
             minimum=0,
             range_reason="negative count",
@@ -124,13 +134,13 @@ USER_DATA = Table(
 USER_TOP_ARTISTS = Table(
     name="user_top_artists",
     folder="raw_parquet/user_top_artists",
-    description="The up to 50 most played artists of each user as delivered: the whole history.",
+    description="The up to 50 most played artists of each user as delivered: full history.",
     columns=(
         USER_ID,
         Column(
             "rank",
             "int32",
-            "Place of the artist in the user's list, 1 to 50.",
+            "Position of the artist in the user's list, 1 to 50.",
             nullable=False,
             delivered=True,
             minimum=1,
@@ -148,7 +158,7 @@ USER_TOP_ARTISTS = Table(
         Column(
             "playcount",
             "int64",
-            "Plays of the artist by the user; NULL where unknown.",
+            "Number of times the user played the artist; NULL where unknown.",
             delivered=True,
             minimum=0,
             range_reason="negative count",
@@ -164,39 +174,40 @@ USER_TOP_ARTISTS = Table(
 ARTIST_RANK_IN_COUNTRY = Table(
     name="artist_rank_in_country",
     folder="processed_parquet/artist_rank_in_country",
-    description="Artists of each country, the most played first.",
+    description="Artists of each country, ranked by plays.",
     columns=(
         Column(
             "country",
             "string",
             "Country, as long English ISO 3166 name.",
             nullable=False,
-            made_from=("user_data.country",),
+            derived_from=("user_data.country",),
         ),
         Column(
             "artist_name",
             "string",
             "Artist, spelled as delivered.",
             nullable=False,
-            made_from=("user_top_artists.artist_name",),
+            derived_from=("user_top_artists.artist_name",),
         ),
         Column(
             "total_playcount",
             "float64",
-            "Plays of the artist by the country's users, summed.",
+            "Total plays of the artist by users of the country.",
             nullable=False,
-            made_from=("user_top_artists.playcount", "user_data.country"),
+            derived_from=("user_top_artists.playcount", "user_data.country"),
         ),
         Column(
             "rank",
             "int32",
             "1, 2, 3 … in the country by total_playcount, ties by artist_name.",
             nullable=False,
-            made_from=("user_top_artists.playcount", "user_top_artists.artist_name", "user_data.country"),
+            derived_from=("user_top_artists.playcount", "user_top_artists.artist_name", "user_data.country"),
         ),
     ),
     key=("country", "artist_name"),
     sort_by=("country", "rank"),
+    ranking=Ranking(within="country", by="total_playcount", tie_break="artist_name"),
 )
 
 _RANKED = ARTIST_RANK_IN_COUNTRY.columns[:3]
@@ -204,26 +215,27 @@ _RANKED = ARTIST_RANK_IN_COUNTRY.columns[:3]
 COUNTRY_RANK_PER_ARTIST = Table(
     name="country_rank_per_artist",
     folder="processed_parquet/country_rank_per_artist",
-    description="Countries of each artist, the one that loves the artist most first.",
+    description="Countries of each artist, ranked by the artist's share of the country's plays.",
     columns=(
-        *(replace(column, made_from=(f"artist_rank_in_country.{column.name}",)) for column in _RANKED),
+        *(replace(column, derived_from=(f"artist_rank_in_country.{column.name}",)) for column in _RANKED),
         Column(
             "normalized_popularity",
             "float64",
             "The artist's share of all plays in the country, 0 to 1; 0 where the country has no plays.",
             nullable=False,
-            made_from=("artist_rank_in_country.total_playcount", "artist_rank_in_country.country"),
+            derived_from=("artist_rank_in_country.total_playcount", "artist_rank_in_country.country"),
         ),
         Column(
             "rank",
             "int32",
             "1, 2, 3 … for the artist by normalized_popularity, ties by country.",
             nullable=False,
-            made_from=("artist_rank_in_country.total_playcount", "artist_rank_in_country.country"),
+            derived_from=("artist_rank_in_country.total_playcount", "artist_rank_in_country.country"),
         ),
     ),
     key=("artist_name", "country"),
     sort_by=("artist_name", "rank"),
+    ranking=Ranking(within="artist_name", by="normalized_popularity", tie_break="country"),
 )
 
 EMBEDDING_DIMENSIONS = 50
@@ -236,14 +248,14 @@ def _embedding(name: str, description: str, key: Column) -> Table:
         folder=f"processed_parquet/{name}",
         description=description,
         columns=(
-            replace(key, delivered=False, made_from=(f"user_top_artists.{key.name}",)),
+            replace(key, delivered=False, derived_from=(f"user_top_artists.{key.name}",)),
             *(
                 Column(
                     f"dim_{number}",
                     "float64",
                     f"Dimension {number} of the vector.",
                     nullable=False,
-                    made_from=origins,
+                    derived_from=origins,
                 )
                 for number in range(EMBEDDING_DIMENSIONS)
             ),
@@ -255,39 +267,40 @@ def _embedding(name: str, description: str, key: Column) -> Table:
 
 ARTIST_EMBEDDING = _embedding(
     "artist_embedding",
-    "A vector for each artist that somebody listens to: artists of similar listeners lie close by cosine.",
+    "A vector for each artist with a listener. Artists with similar listeners are close by cosine.",
     USER_TOP_ARTISTS.column("artist_name"),
 )
 USER_EMBEDDING = _embedding(
     "user_embedding",
-    "A vector for each user with an artist, in the space of artist_embedding: similar taste lies close by cosine.",
+    "A vector for each user with an artist, in the same space as artist_embedding. Users with similar taste are close "
+    "by cosine.",
     USER_ID,
 )
 
 REJECTED_ROWS = Table(
     name="rejected_rows",
     folder="rejected_rows",
-    description="Rows of dropped files that could not be taken, and why.",
+    description="Rows of dropped files that could not be loaded, and why.",
     columns=(
         Column("table_name", "string", "Table the row was for.", nullable=False),
         SOURCE_FILE,
-        Column("line", "int64", "Line of the file on which the row begins; the header is line 1.", nullable=False),
-        Column("column_name", "string", "Column at fault; NULL where the row as a whole is."),
-        Column("reason", "string", "What is wrong with it.", nullable=False),
-        Column("raw_line", "string", "The row as it stands in the file.", nullable=False),
+        Column("line", "int64", "Line on which the row begins; the header is line 1.", nullable=False),
+        Column("column_name", "string", "The invalid column; NULL where the row as a whole is invalid."),
+        Column("reason", "string", "Why the row was rejected.", nullable=False),
+        Column("raw_line", "string", "The row as it is in the file.", nullable=False),
         INGESTED_AT,
     ),
 )
 
 
 def _current(raw: Table, description: str) -> Table:
-    columns = [replace(column, delivered=False, made_from=(f"{raw.name}.{column.name}",)) for column in raw.delivered]
+    columns = (replace(each, delivered=False, derived_from=(f"{raw.name}.{each.name}",)) for each in raw.delivered)
     return Table(f"current_{raw.name}", "", description, tuple(columns), raw.key)
 
 
-CURRENT_USER_DATA = _current(USER_DATA, "Users as they are now: for each user the row of the latest drop.")
+CURRENT_USER_DATA = _current(USER_DATA, "Users: for each user the row of the latest drop.")
 CURRENT_USER_TOP_ARTISTS = _current(
-    USER_TOP_ARTISTS, "The top artists of each user as they are now: for each user and rank the row of the latest drop."
+    USER_TOP_ARTISTS, "Top artists of each user: for each user and rank the row of the latest drop."
 )
 
 RAW_TABLES = (USER_DATA, USER_TOP_ARTISTS)

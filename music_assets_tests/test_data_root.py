@@ -1,11 +1,25 @@
-"""Scratch folders: what a process leaves there goes with it, or, where it was killed, with the next one."""
+"""The data root: its layout version, locks, durable writes and scratch folders."""
 
 import gc
 import subprocess
 import sys
 from pathlib import Path
 
-from music_assets.data_root import Scratch
+import pytest
+
+from music_assets.data_root import (
+    LAYOUT_VERSION,
+    DataRoot,
+    LayoutError,
+    LockHeldError,
+    Scratch,
+    acquire_lock,
+    durable_write,
+    exclusive_lock,
+    is_locked,
+)
+from music_assets.storage.published_snapshot import NothingPublishedError, newest_snapshot
+from music_assets.tables import RAW_TABLES
 
 USE_IT = """
 import sys, time
@@ -18,7 +32,52 @@ time.sleep(60)
 """
 
 
-def test_each_has_a_folder_of_its_own_for_as_long_as_it_lives(tmp_path: Path) -> None:
+def test_prepare_creates_drop_folders_and_records_the_layout_version(tmp_path: Path) -> None:
+    root = DataRoot(tmp_path / "data")
+    for _ in range(2):
+        root.prepare()
+    assert all(root.drop_folder(table).is_dir() for table in RAW_TABLES)
+    assert (root.path / ".layout_version").read_text() == f"{LAYOUT_VERSION}\n"
+
+
+@pytest.mark.parametrize("content", [b"2\n", b"", b"\xff"])
+def test_other_layout_version_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / ".layout_version").write_bytes(content)
+    root = DataRoot(tmp_path)
+    for use in (root.prepare, lambda: newest_snapshot(root)):
+        with pytest.raises(LayoutError, match=r"this release supports version 1.*MUSIC_ASSETS_DATA"):
+            use()
+    assert [path.name for path in tmp_path.iterdir()] == [".layout_version"]
+
+
+def test_data_root_without_version_file_is_accepted(tmp_path: Path) -> None:
+    with pytest.raises(NothingPublishedError):
+        newest_snapshot(DataRoot(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lock_excludes_others_until_released(tmp_path: Path) -> None:
+    path = tmp_path / "new" / ".lock"
+    assert not is_locked(path)
+    with exclusive_lock(path):
+        assert is_locked(path)
+        with pytest.raises(LockHeldError, match=r"\.lock is held by another process"):
+            acquire_lock(path)
+    assert not is_locked(path)
+
+
+def test_failed_durable_write_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    with durable_write(target) as file:
+        file.write(b"old")
+    with pytest.raises(ZeroDivisionError), durable_write(target) as file:
+        file.write(b"half")
+        raise ZeroDivisionError
+    assert target.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_each_scratch_folder_lives_as_long_as_its_object(tmp_path: Path) -> None:
     first, second = Scratch(tmp_path / "scratch"), Scratch(tmp_path / "scratch")
     folders = [first.folder, second.folder]
     assert first.folder == folders[0] != folders[1]
@@ -28,8 +87,8 @@ def test_each_has_a_folder_of_its_own_for_as_long_as_it_lives(tmp_path: Path) ->
     assert [folder.exists() for folder in folders] == [False, True]
 
 
-def test_what_a_killed_process_left_goes_with_the_next_and_that_of_a_living_one_stays(tmp_path: Path) -> None:
-    """Half-read files and spilled rows stood in the scratch folder for good."""
+def test_scratch_folder_of_a_killed_process_is_removed_by_the_next(tmp_path: Path) -> None:
+    """Unfinished and spilled files of killed processes used to stay forever. Those of a live process stay."""
     with subprocess.Popen([sys.executable, "-c", USE_IT, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         folder = Path(process.stdout.readline().strip())

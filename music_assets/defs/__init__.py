@@ -1,1 +1,1 @@
-"""."""
+"""What Dagster loads: assets, checks, jobs, sensors, resources. Code that needs no Dagster belongs elsewhere."""

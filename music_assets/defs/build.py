@@ -1,4 +1,4 @@
-"""All wiring: from settings to Dagster definitions. Every part can be replaced, so that tests assemble variants."""
+"""Builds the Dagster definitions from the settings."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -7,9 +7,7 @@ from typing import Any
 import dagster as dg
 
 from music_assets.data_root import DataRoot
-from music_assets.defs.assets import embeddings, rankings
-from music_assets.defs.assets import published_snapshot as music_db
-from music_assets.defs.assets import raw_tables as raw_parquet
+from music_assets.defs.assets import embeddings, published_snapshot, rankings, raw_tables
 from music_assets.defs.checks import CHECKS, Check, Thresholds, asset_checks
 from music_assets.defs.io_manager import DeltaIOManager
 from music_assets.defs.jobs import refresh_rankings, train_embeddings
@@ -24,7 +22,7 @@ from music_assets.ingest.landing import Landing
 from music_assets.ingest.parser import Parser
 from music_assets.settings import Settings
 from music_assets.storage.delta import DeltaStore
-from music_assets.storage.published_snapshot import Publisher
+from music_assets.storage.publisher import Publisher
 from music_assets.tables import TABLES
 
 
@@ -34,7 +32,10 @@ def build_definitions(
     checks: Sequence[Check] = CHECKS,
     resources: dict[str, Any] | None = None,
 ) -> dg.Definitions:
-    """Assemble what Dagster loads, with `engine`, `checks` and single `resources` replaced where they are given."""
+    """Return the definitions that Dagster loads. `engine`, `checks` and `resources` replace the default ones.
+
+    Raises JavaMissingError if the settings choose Spark and Java is missing.
+    """
     root = DataRoot(settings.data)
     computing = _computing(settings) | ({"engine": engine} if engine else {})
     engine, reader = computing["engine"], computing["reader"]
@@ -43,7 +44,7 @@ def build_definitions(
     landing = Landing(root, settings.settle_seconds)
     webhook = str(settings.alert_webhook) if settings.alert_webhook else None
     return dg.Definitions(
-        assets=dg.load_assets_from_modules([raw_parquet, rankings, embeddings, music_db]),
+        assets=dg.load_assets_from_modules([raw_tables, rankings, embeddings, published_snapshot]),
         asset_checks=asset_checks(checks),
         jobs=[refresh_rankings, train_embeddings],
         sensors=[
@@ -71,12 +72,10 @@ def build_definitions(
 
 
 def _computing(settings: Settings) -> dict[str, Any]:
-    """Return the resources `engine` and `reader`; with Spark also its session, `pyspark`, and the `trainer` on it.
+    """Return the resources `engine` and `reader`; with Spark also `pyspark` (its session) and `trainer`.
 
-    The `reader` reads what was written: for counts, checks and previews. It is DuckDB, whichever engine computes: it
-    reads the same files to publish them, and is done with each of these while Spark still hands out the work.
-
-    Nothing of Spark is imported with DuckDB, and no JVM started before the session is used. Raises JavaMissingError.
+    The `reader` serves CSV parsing, counts, checks and previews. It is always DuckDB, which finishes such small queries
+    before Spark has distributed them. Spark is imported only if chosen, and its JVM starts on first use.
     """
     scratch = DataRoot(settings.data).scratch
     duckdb = DuckDBEngine(scratch, settings.memory_limit, settings.threads)

@@ -1,6 +1,6 @@
-"""The asset checks: what must hold of a table before what is downstream is computed and published.
+"""The asset checks. A blocking check that fails keeps everything downstream from being computed and published.
 
-Most derive from the declaration in `tables.py`. Each tells what was expected beside what was found.
+Most checks derive from the declaration in `tables.py`. Each result gives the expected and the found value.
 """
 
 import sys
@@ -15,10 +15,10 @@ import ibis.expr.types as ir
 
 from music_assets.defs.metadata import markdown_table
 from music_assets.engines.base import Engine
-from music_assets.storage.delta import FILES, DeltaStore
-from music_assets.storage.published_snapshot import INPUTS, NothingPublishedError, PublishedTable, newest_snapshot
+from music_assets.storage.delta import DeltaStore
+from music_assets.storage.lineage import FILES, INPUTS
+from music_assets.storage.published_snapshot import NothingPublishedError, PublishedTable, newest_snapshot
 from music_assets.tables import (
-    ARTIST_RANK_IN_COUNTRY,
     COUNTRY_RANK_PER_ARTIST,
     EMBEDDING_TABLES,
     RANKING_TABLES,
@@ -31,23 +31,23 @@ from music_assets.transforms.current_rows import current_rows
 
 SHOWN_VIOLATIONS = 5
 SUM_TOLERANCE = 1e-9
-LEAST_KNOWN_COUNTRY_SHARE = 0.25
-"""About two thirds of the users state a country; below this share the column was probably lost on the way."""
-LEAST_ROW_SHARE = 0.9
-"""A table that shrinks below this share of its last row count is suspect; raw history never shrinks at all."""
+MIN_KNOWN_COUNTRY_SHARE = 0.25
+"""About two thirds of the users give a country. Below this share the column was probably lost before delivery."""
+MIN_ROW_SHARE = 0.9
+"""A computed table that shrinks below this share of its published row count is suspect."""
 
 
 @dataclass(frozen=True)
 class Thresholds:
     """Shares of rejected rows above which `reject_share` warns, and fails."""
 
-    reject_warn_share: float = 0.01
-    reject_fail_share: float = 0.20
+    reject_warn_share: float
+    reject_fail_share: float
 
 
 @dataclass(frozen=True)
-class Subject:
-    """The table that is checked, as it stands now, with what checks need to know of its past."""
+class CheckContext:
+    """The table to check, in its newest version, and what checks need to know about its past."""
 
     table: Table
     store: DeltaStore
@@ -56,12 +56,12 @@ class Subject:
 
     @cached_property
     def rows(self) -> ir.Table:
-        """The rows of the newest snapshot."""
+        """The rows of the newest version."""
         return self.reader.read(self.table, self.store.table_version(self.table).files)
 
     @cached_property
     def published(self) -> PublishedTable | None:
-        """The table as it was published last."""
+        """The table in the newest published snapshot."""
         try:
             return newest_snapshot(self.store.root).tables.get(self.table.full_name)
         except NothingPublishedError:
@@ -72,29 +72,29 @@ class Subject:
         return expression.fill_null(0).to_pyarrow().as_py()
 
     def unpublished_files(self) -> list[dict[str, Any]]:
-        """Return the files taken into the table since it was published last."""
+        """Return the CSV files loaded into the table since it was last published."""
         since = self.published.version if self.published else -1
         return [file for files in self.store.commit_metadata(self.table, FILES, since=since) for file in files]
 
 
 @dataclass(frozen=True)
 class Check:
-    """A check: for which tables, what it finds, and whether a failure stops what is downstream."""
+    """A check, the tables it applies to, and whether a failure stops everything downstream."""
 
     name: str
     description: str
     tables: Sequence[Table]
-    evaluate: Callable[[Subject], dg.AssetCheckResult]
+    evaluate: Callable[[CheckContext], dg.AssetCheckResult]
     blocking: bool = True
 
 
-def no_nulls(subject: Subject) -> dg.AssetCheckResult:
-    """Check that columns declared as not nullable hold no NULL.
+def no_nulls(context: CheckContext) -> dg.AssetCheckResult:
+    """Check that columns declared as not nullable contain no NULL.
 
-    Each is filtered alone: engines do not read a row group whose statistics tell that it has none.
+    Each column is a separate filter, so that engines can skip row groups whose statistics count no NULL.
     """
-    rows = subject.rows
-    required = [column.name for column in subject.table.columns if not column.nullable]
+    rows = context.rows
+    required = [column.name for column in context.table.columns if not column.nullable]
     nulls = [
         rows.filter(rows[name].isnull()).agg(rows=ibis._.count()).mutate(column=ibis.literal(name)) for name in required
     ]
@@ -103,28 +103,30 @@ def no_nulls(subject: Subject) -> dg.AssetCheckResult:
     return _result(not found, expected="no NULL", found=", ".join(f"{n} in {c}" for c, n in found.items()) or "none")
 
 
-def keys_unique(subject: Subject) -> dg.AssetCheckResult:
+def keys_unique(context: CheckContext) -> dg.AssetCheckResult:
     """Check that no two rows have the same key."""
-    rows = subject.rows
-    keys = rows.group_by(list(subject.table.key)).agg(rows=rows.count())
-    return _no_violations(keys.filter(keys["rows"] > 1), f"{', '.join(subject.table.key)} unique")
+    rows = context.rows
+    keys = rows.group_by(list(context.table.key)).agg(rows=rows.count())
+    return _no_violations(keys.filter(keys["rows"] > 1), f"{', '.join(context.table.key)} unique")
 
 
-def keys_delivered_once(subject: Subject) -> dg.AssetCheckResult:
-    """Warn where a file delivered a key twice: the tie-break decided which row counts."""
-    repeated = {file["name"]: file["duplicates"] for file in subject.unpublished_files() if file["duplicates"]}
+def keys_delivered_once(context: CheckContext) -> dg.AssetCheckResult:
+    """Warn if a file delivered a key twice, in which case the tie-break chose the current row."""
+    repeated = {file["name"]: file["duplicates"] for file in context.unpublished_files() if file["duplicates"]}
     return _result(
         not repeated,
         severity=dg.AssetCheckSeverity.WARN,
-        expected=f"{', '.join(subject.table.key)} at most once in a file",
-        found=", ".join(f"{count} rows more in {name}" for name, count in repeated.items()) or "no key twice",
+        expected=f"{', '.join(context.table.key)} at most once in a file",
+        found=", ".join(f"{count} more rows in {name}" for name, count in repeated.items()) or "no key twice",
     )
 
 
-def ranks_in_order(subject: Subject) -> dg.AssetCheckResult:
+def ranks_in_order(context: CheckContext) -> dg.AssetCheckResult:
     """Check that the ranks are 1, 2, 3 … without gaps, in the order that the table declares."""
-    within, by, tie = RANK_ORDER[subject.table]
-    rows = subject.rows
+    ranking, rows = context.table.ranking, context.rows
+    if ranking is None:
+        raise ValueError(f"{context.table.name} is not a ranking")
+    within, by, tie = ranking.within, ranking.by, ranking.tie_break
     before = ibis.window(group_by=within, order_by="rank")
     compared = rows.mutate(
         rank_before=rows["rank"].lag().over(before).fill_null(0),
@@ -138,98 +140,91 @@ def ranks_in_order(subject: Subject) -> dg.AssetCheckResult:
     return _no_violations(wrong, f"ranks 1, 2, 3 … for each {within} by {by} descending, then {tie}")
 
 
-RANK_ORDER = {
-    ARTIST_RANK_IN_COUNTRY: ("country", "total_playcount", "artist_name"),
-    COUNTRY_RANK_PER_ARTIST: ("artist_name", "normalized_popularity", "country"),
-}
-"""For each ranking: within what is ranked, by which value descending, and which column ascending decides ties."""
-
-
-def popularity_sums_to_one(subject: Subject) -> dg.AssetCheckResult:
-    """Check that normalized_popularity sums to 1 in each country that has plays."""
-    rows = subject.rows
+def popularity_sums_to_one(context: CheckContext) -> dg.AssetCheckResult:
+    """Check that normalized_popularity sums to 1 in each country with plays, and to 0 in the others."""
+    rows = context.rows
     sums = rows.group_by("country").agg(total=rows["normalized_popularity"].sum(), plays=rows["total_playcount"].sum())
     expected = ibis.ifelse(sums["plays"] > 0, 1.0, 0.0)
     wrong = sums.filter((sums["total"] - expected).abs() > SUM_TOLERANCE)
     return _no_violations(wrong, f"a sum of 1 ± {SUM_TOLERANCE} per country")
 
 
-def known_country_share(subject: Subject) -> dg.AssetCheckResult:
-    """Warn where few users have a country: the rankings would rest on those few."""
-    rows = subject.rows
-    total = subject.number(rows.count())
-    share = subject.number(rows["country"].count()) / total if total else 1.0
+def known_country_share(context: CheckContext) -> dg.AssetCheckResult:
+    """Warn if few users have a country, since only these count in the rankings."""
+    rows = context.rows
+    total = context.number(rows.count())
+    share = context.number(rows["country"].count()) / total if total else 1.0
     return _result(
-        share >= LEAST_KNOWN_COUNTRY_SHARE,
+        share >= MIN_KNOWN_COUNTRY_SHARE,
         severity=dg.AssetCheckSeverity.WARN,
-        expected=f"at least {LEAST_KNOWN_COUNTRY_SHARE:.0%} of the users with a country",
+        expected=f"at least {MIN_KNOWN_COUNTRY_SHARE:.0%} of the users with a country",
         found=f"{share:.1%}",
         share=share,
     )
 
 
-def reject_share(subject: Subject) -> dg.AssetCheckResult:
-    """Check the share of rejected rows in the files taken since the table was published last."""
-    files = subject.unpublished_files()
+def reject_share(context: CheckContext) -> dg.AssetCheckResult:
+    """Check the share of rejected rows in the files loaded since the table was last published."""
+    files = context.unpublished_files()
     rejects = sum(file["rejects"] for file in files)
     delivered = rejects + sum(file["rows"] for file in files)
     share = rejects / delivered if delivered else 0.0
-    limits = subject.thresholds
+    limits = context.thresholds
     fails = share > limits.reject_fail_share
-    way_on = (
-        " Nothing was published. See rejected_rows for the reasons, mend the file, and drop it again. To publish the "
-        "good rows as they are, materialize artist_rank_in_country, country_rank_per_artist and music_db."
+    advice = (
+        " Nothing was published. See rejected_rows for the reasons, fix the file and drop it again. To publish only "
+        "the good rows, materialize artist_rank_in_country, country_rank_per_artist and music_db."
     )
     return _result(
         share <= limits.reject_warn_share,
         severity=dg.AssetCheckSeverity.ERROR if fails else dg.AssetCheckSeverity.WARN,
         expected=f"at most {limits.reject_warn_share:.1%} of the rows rejected (limit {limits.reject_fail_share:.0%})",
-        found=f"{rejects} of {delivered} rows ({share:.1%}) in {len(files)} files.{way_on if fails else ''}",
+        found=f"{rejects} of {delivered} rows ({share:.1%}) in {len(files)} files.{advice if fails else ''}",
         share=share,
     )
 
 
-def row_count(subject: Subject) -> dg.AssetCheckResult:
-    """Compare the number of rows with what was published last: history must not shrink, rankings only a little."""
-    rows = subject.store.table_version(subject.table).rows
-    earlier = subject.published.rows if subject.published else 0
-    least = earlier if subject.table.is_raw else earlier * LEAST_ROW_SHARE
+def row_count(context: CheckContext) -> dg.AssetCheckResult:
+    """Compare the row count with the published one: raw tables must not shrink, computed ones only a little."""
+    rows = context.store.table_version(context.table).rows
+    published = context.published.rows if context.published else 0
+    least = published if context.table.is_raw else published * MIN_ROW_SHARE
     return _result(
         rows >= least,
-        severity=dg.AssetCheckSeverity.ERROR if subject.table.is_raw else dg.AssetCheckSeverity.WARN,
-        expected=f"at least {least:.0f} rows ({earlier} were published last)",
+        severity=dg.AssetCheckSeverity.ERROR if context.table.is_raw else dg.AssetCheckSeverity.WARN,
+        expected=f"at least {least:.0f} rows ({published} were published)",
         found=f"{rows} rows",
     )
 
 
-def dimensions_finite(subject: Subject) -> dg.AssetCheckResult:
-    """Check that no vector holds NaN or an infinite number.
+def dimensions_finite(context: CheckContext) -> dg.AssetCheckResult:
+    """Check that no vector contains NaN or an infinite number.
 
-    Sums tell, as one such number spoils its column's. A filter does not: engines skip row groups whose smallest and
-    largest value, among which NaN is never counted, say that nothing can be found in them.
+    One such number makes the sum of its column NaN or infinite. A filter would miss NaN, because engines skip row
+    groups by their minimum and maximum, which ignore it.
     """
-    rows = subject.rows
-    dimensions = [column.name for column in subject.table.columns if column.type == "float64"]
+    rows = context.rows
+    dimensions = [column.name for column in context.table.columns if column.type == "float64"]
     finite = rows.agg(**{name: rows[name].sum().abs() <= sys.float_info.max for name in dimensions})
     broken = [name for name, holds in finite.to_pyarrow().to_pylist()[0].items() if holds is False]
-    return _result(not broken, expected="no NaN, nothing infinite", found=", ".join(broken) or "finite numbers only")
+    return _result(not broken, expected="finite numbers only", found=", ".join(broken) or "finite numbers only")
 
 
-def nobody_left_out(subject: Subject) -> dg.AssetCheckResult:
-    """Check that each user, or each artist, in the rows that were trained on has a vector."""
-    (key,) = subject.table.key
-    trainings = subject.store.commit_metadata(subject.table, INPUTS)
+def every_key_has_a_vector(context: CheckContext) -> dg.AssetCheckResult:
+    """Check that each user, or each artist, of the training data has a vector."""
+    (key,) = context.table.key
+    trainings = context.store.commit_metadata(context.table, INPUTS)
     version = trainings[0].get(USER_TOP_ARTISTS.name) if trainings else None
-    history = subject.reader.read(USER_TOP_ARTISTS, subject.store.table_version(USER_TOP_ARTISTS, version).files)
+    history = context.reader.read(USER_TOP_ARTISTS, context.store.table_version(USER_TOP_ARTISTS, version).files)
     listed = current_rows(history, USER_TOP_ARTISTS).select(key).distinct()
-    return _no_violations(listed.anti_join(subject.rows, key), f"a vector for each {key} of user_top_artists")
+    return _no_violations(listed.anti_join(context.rows, key), f"a vector for each {key} of user_top_artists")
 
 
 CHECKED_TABLES = (*RAW_TABLES, *RANKING_TABLES, *EMBEDDING_TABLES)
 
 CHECKS = (
     Check("reject_share", "Few of the delivered rows were rejected.", RAW_TABLES, reject_share),
-    Check("no_nulls", "No NULL where none may be.", CHECKED_TABLES, no_nulls),
+    Check("no_nulls", "Required columns contain no NULL.", CHECKED_TABLES, no_nulls),
     Check("keys_delivered_once", "No file delivers a key twice.", RAW_TABLES, keys_delivered_once, blocking=False),
     Check("keys_unique", "No two rows have the same key.", (*RANKING_TABLES, *EMBEDDING_TABLES), keys_unique),
     Check("ranks_in_order", "Ranks are 1, 2, 3 … in order.", RANKING_TABLES, ranks_in_order),
@@ -241,13 +236,13 @@ CHECKS = (
     ),
     Check("known_country_share", "Enough users have a country.", (USER_DATA,), known_country_share, blocking=False),
     Check("dimensions_finite", "Every dimension is a finite number.", EMBEDDING_TABLES, dimensions_finite),
-    Check("nobody_left_out", "Every user and artist has a vector.", EMBEDDING_TABLES, nobody_left_out),
+    Check("every_key_has_a_vector", "Every user and artist has a vector.", EMBEDDING_TABLES, every_key_has_a_vector),
     Check("row_count", "The table did not shrink.", CHECKED_TABLES, row_count),
 )
 
 
 def asset_checks(checks: Sequence[Check] = CHECKS) -> list[dg.AssetChecksDefinition]:
-    """Return the checks as Dagster definitions: one for each table, which runs all checks of the table."""
+    """Return the checks as Dagster definitions, one for each table."""
     return [_checks_of(table, [check for check in checks if table in check.tables]) for table in CHECKED_TABLES]
 
 
@@ -265,11 +260,11 @@ def _checks_of(table: Table, checks: Sequence[Check]) -> dg.AssetChecksDefinitio
         reader: dg.ResourceParam[Engine],
         thresholds: dg.ResourceParam[Thresholds],
     ) -> Iterator[dg.AssetCheckResult]:
-        subject = Subject(table, store, reader, thresholds)
+        checked = CheckContext(table, store, reader, thresholds)
         selected = {key.name for key in context.selected_asset_check_keys}
         for check in checks:
             if check.name in selected:
-                yield check.evaluate(subject)._replace(asset_key=key, check_name=check.name)
+                yield check.evaluate(checked)._replace(asset_key=key, check_name=check.name)
 
     return run_checks
 

@@ -1,4 +1,4 @@
-"""What the web UI shows of a table: its schema, where its columns come from, previews and pictures."""
+"""Metadata that materializations show in the web UI: schema, column lineage, previews, charts."""
 
 import base64
 import io
@@ -28,26 +28,26 @@ if TYPE_CHECKING:
 PREVIEW_ROWS = 10
 BARS = 12
 BAR_LENGTH = 40
-"""Characters of the longest bar."""
+"""Length of the longest bar in characters."""
 SHOWN_FILES = 200
 
 
-def table_metadata(table: Table, snapshot: TableVersion, seconds: float) -> dict[str, Any]:
-    """Return what every materialization of a table shows."""
+def table_metadata(table: Table, version: TableVersion, seconds: float) -> dict[str, Any]:
+    """Return the metadata that all tables have in common."""
     return {
-        "dagster/row_count": snapshot.rows,
+        "dagster/row_count": version.rows,
         "dagster/column_schema": column_schema(table),
         "dagster/column_lineage": column_lineage(table),
         "dagster/table_name": f"music_db.{table.full_name}",
-        "table version": snapshot.version,
-        "size (bytes)": snapshot.size_bytes,
-        "parquet files": len(snapshot.files),
+        "table version": version.version,
+        "size (bytes)": version.size_bytes,
+        "parquet files": len(version.files),
         "duration (s)": round(seconds, 3),
     }
 
 
 def column_schema(table: Table, prefix: str = "") -> dg.TableSchema:
-    """Return the declared columns as the web UI shows them, with a prefix to their names."""
+    """Return the declared columns for the web UI, with a prefix to their names."""
     return dg.TableSchema(
         columns=[
             dg.TableColumn(
@@ -62,28 +62,27 @@ def column_schema(table: Table, prefix: str = "") -> dg.TableSchema:
 
 
 def column_lineage(table: Table) -> dg.TableColumnLineage:
-    """Return from which columns of which assets each column comes."""
+    """Return the columns of other assets that each column is computed from."""
     keys = {other.name: dg.AssetKey(other.asset_key) for other in TABLES}
-    origins = {
-        column.name: [origin.split(".") for origin in column.made_from] for column in table.columns if column.made_from
-    }
+    origins = {column.name: [origin.split(".") for origin in column.derived_from] for column in table.columns}
     return dg.TableColumnLineage(
         {
             name: [dg.TableColumnDep(asset_key=keys[source], column_name=column) for source, column in columns]
             for name, columns in origins.items()
+            if columns
         }
     )
 
 
 def music_db_schema() -> dg.TableSchema:
-    """Return the columns of all tables of the published snapshot, each with its table's name before it."""
+    """Return the columns of all tables of the published snapshot, each as `table.column`."""
     return dg.TableSchema(
         [column for table in PUBLISHED_TABLES for column in column_schema(table, prefix=f"{table.full_name}.").columns]
     )
 
 
 def music_db_lineage() -> dg.TableColumnLineage:
-    """Return for the columns of the published snapshot which column of which asset each is a copy of."""
+    """Return for each column of the published snapshot the column of the asset that it is a copy of."""
     origins = {table: table for table in (*RAW_TABLES, *RANKING_TABLES, *EMBEDDING_TABLES)} | CURRENT_VIEWS
     return dg.TableColumnLineage(
         {
@@ -95,7 +94,7 @@ def music_db_lineage() -> dg.TableColumnLineage:
 
 
 def ingest_metadata(report: IngestReport) -> dict[str, Any]:
-    """Return the table of the files taken, and the table of reject reasons."""
+    """Return the loaded files and the reject reasons, as tables."""
     files = [
         {
             "name": file.name,
@@ -119,7 +118,7 @@ def ingest_metadata(report: IngestReport) -> dict[str, Any]:
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> dg.MarkdownMetadataValue:
-    """Return the rows, all of the same columns, as a Markdown table; no cell's content can break out of it."""
+    """Return the rows, all with the same columns, as a Markdown table with escaped cells."""
     if not rows:
         return dg.MetadataValue.md("none")
     lines: list[Iterable[Any]] = [rows[0], ["---"] * len(rows[0]), *(row.values() for row in rows)]
@@ -135,7 +134,7 @@ def _describe_artists(rows: ir.Table) -> dict[str, Any]:
     countries = rows.group_by("country").agg(plays=rows["total_playcount"].sum())
     first = rows.filter(rows["rank"] == 1)
     return {
-        "preview: first artist of the largest countries": markdown_table(
+        "preview: top artist of the largest countries": markdown_table(
             _read(first.order_by(first["total_playcount"].desc(), "country").limit(PREVIEW_ROWS))
         ),
         "largest countries": bars(_read(countries.order_by(countries["plays"].desc(), "country").limit(BARS)), "plays"),
@@ -147,7 +146,7 @@ def _describe_countries(rows: ir.Table) -> dict[str, Any]:
     largest = _read(artists.order_by(artists["plays"].desc(), "artist_name").limit(BARS))
     first = rows.filter((rows["rank"] == 1) & rows["artist_name"].isin([artist["artist_name"] for artist in largest]))
     return {
-        "preview: where the largest artists are loved most": markdown_table(
+        "preview: top country of the most played artists": markdown_table(
             _read(first.order_by(first["total_playcount"].desc(), "artist_name").limit(PREVIEW_ROWS))
         ),
         "most played artists": bars(largest, "plays"),
@@ -162,13 +161,13 @@ DESCRIPTIONS: Mapping[Table, Callable[[ir.Table], dict[str, Any]]] = {
     ARTIST_RANK_IN_COUNTRY: _describe_artists,
     COUNTRY_RANK_PER_ARTIST: _describe_countries,
 }
-"""For each table that has something of its own to show: rows to metadata."""
+"""Functions from the rows of a table to metadata that only this table has."""
 
 
 def bars(rows: Sequence[Mapping[str, Any]], measure: str) -> dg.MarkdownMetadataValue:
-    """Return the rows as a table with a horizontal bar as long as the measure, the largest of which stands first.
+    """Return the rows, sorted by the measure, largest first, as a table with a horizontal bar for it.
 
-    The bar is text, because every refresh makes it: to load matplotlib and draw takes longer than to rank a small drop.
+    The bars are text because every refresh draws them: importing matplotlib takes longer than ranking a small drop.
     """
     unit = max(rows[0][measure], 1) / BAR_LENGTH if rows else 1
     return markdown_table(
@@ -177,7 +176,7 @@ def bars(rows: Sequence[Mapping[str, Any]], measure: str) -> dg.MarkdownMetadata
 
 
 def picture(figure: "Figure", title: str) -> dg.MarkdownMetadataValue:
-    """Return the figure as a picture that stands in the text itself."""
+    """Return the figure as an image embedded in Markdown."""
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=100)
     encoded = base64.b64encode(content.getvalue()).decode()

@@ -1,6 +1,6 @@
-"""The sensors: when a refresh starts, and who hears of a run that failed.
+"""The sensors: `csv_drop_sensor` starts a refresh, `run_failure_alert` reports failed runs.
 
-What `csv_drop_sensor` decides is a pure function of what it sees: `decide`.
+The pure function `decide` makes the decisions of `csv_drop_sensor`.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import dagster as dg
@@ -20,32 +21,24 @@ from music_assets.tables import RAW_TABLES, REFRESH_RANKINGS, Table
 
 DROP_SENSOR = "csv_drop_sensor"
 WORK_TAG = "music_assets/work"
-"""Tag of a run: a digest of the work it was started for, by which its failed predecessors are found."""
+"""Run tag: a digest of the work that the run was started for, by which earlier attempts are found."""
 WEBHOOK_SECONDS = 10
 NAMED_FILES = 5
 EARLY_SECONDS = 1
-"""The daemon comes by every 5 s, often some milliseconds early: asked for a tick every 5 s, it skipped every other."""
-LONGEST_WAIT = 5.0
-"""Seconds a tick waits for fresh files to settle at most, rather than leave them to the next tick."""
-UNFINISHED = (
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-)
+"""The daemon evaluates sensors every 5 s, often some milliseconds early. An interval of exactly 5 s would make it skip
+every other tick."""
+MAX_SETTLE_WAIT = 5.0
+"""Seconds that a tick waits at most for new files to settle, instead of leaving them to the next tick."""
 ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+UNFINISHED = tuple(status for status in dg.DagsterRunStatus if status not in ENDED)
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often a refresh is tried for the same work, and the pause before the second attempt in seconds.
+    """Number of attempts for the same work, and seconds before the second one. Each further pause is twice as long."""
 
-    Each further pause is twice the one before.
-    """
-
-    max_attempts: int = 5
-    first_pause: float = 30.0
+    max_attempts: int
+    first_pause: float
 
     def pause(self, failures: int) -> float:
         """Return the seconds to wait after that many failures."""
@@ -54,7 +47,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True)
 class Work:
-    """What there is to do: complete files that wait, and raw tables that are newer than what is published."""
+    """What a refresh would do: load waiting files, and publish raw tables that are newer than the published ones."""
 
     waiting: Mapping[Table, Sequence[DroppedFile]]
     unpublished: Mapping[Table, int]
@@ -64,7 +57,7 @@ class Work:
 
     @property
     def digest(self) -> str:
-        """A short name of this work: the same as long as nothing else waits."""
+        """A hash of this work, which changes when another file waits or another version is unpublished."""
         files = sorted(
             (table.name, file.name, file.size, file.modified_ns, file.inode)
             for table, files in self.waiting.items()
@@ -75,15 +68,15 @@ class Work:
 
     @property
     def names(self) -> str:
-        """The waiting files for a message, the first few by name."""
+        """The waiting files for a message: the first few names, and the number of the others."""
         names = [file.name for files in self.waiting.values() for file in files]
         more = f" and {len(names) - NAMED_FILES} more" if len(names) > NAMED_FILES else ""
-        return ", ".join(names[:NAMED_FILES]) + more if names else "rows that were taken but not published"
+        return ", ".join(names[:NAMED_FILES]) + more if names else "rows that are loaded but not published"
 
 
 @dataclass(frozen=True)
 class EndedRun:
-    """A run for the same work, when it ended (seconds since 1970), and whether it succeeded."""
+    """A run for the same work: when it ended, in seconds since 1970, and whether it succeeded."""
 
     run_id: str
     ended: float
@@ -92,74 +85,78 @@ class EndedRun:
 
 def decide(
     work: Work,
-    tables_with_data: Sequence[Table],
+    empty_tables: Mapping[Table, Path],
     unfinished_run: str | None,
-    earlier: Sequence[EndedRun],
+    ended: Sequence[EndedRun],
     policy: RetryPolicy,
     now: float,
     ignored: Sequence[str] = (),
 ) -> dg.RunRequest | dg.SkipReason:
-    """Decide whether a refresh starts now; a skip says what it is waiting for, and what is `ignored`.
+    """Decide whether a refresh starts now. A skip gives the reason and lists `ignored` files.
 
-    `earlier` are the runs that ended for this very work, the latest first. Failures count from the last success on: a
-    file that was taken can come back with the same name, size, modification time and inode.
+    `empty_tables` are the raw tables without rows and their drop folders; `ended` are the runs that ended for the same
+    work, latest first.
     """
-    failures = list(takewhile(lambda run: not run.succeeded, earlier))
-    lacking = [table for table in RAW_TABLES if table not in tables_with_data and not work.waiting.get(table)]
-    if lacking:
-        folders = " and ".join(f"user_data/{table.name}" for table in lacking)
-        return dg.SkipReason(f"Waiting for the first complete CSV file in {folders}.")
+    missing = [str(folder) for table, folder in empty_tables.items() if not work.waiting.get(table)]
+    if missing:
+        return dg.SkipReason(f"Waiting for the first complete CSV file in {' and '.join(missing)}.")
     if not work:
-        return dg.SkipReason(f"No CSV file is waiting.{_not_looked_at(ignored)}")
+        listed = f" Ignored: {'; '.join(ignored[:NAMED_FILES])}. Only regular files are loaded." if ignored else ""
+        return dg.SkipReason(f"No CSV file is waiting.{listed}")
     if unfinished_run:
         return dg.SkipReason(f"Run {unfinished_run} of {REFRESH_RANKINGS} has not ended yet.")
-    if len(failures) >= policy.max_attempts:
-        return dg.SkipReason(
-            f"{REFRESH_RANKINGS} failed {len(failures)} times for {work.names}; it is not tried again by itself. "
-            f"See run {failures[0].run_id} for the cause, mend it, then launch {REFRESH_RANKINGS} by hand, "
-            "or drop a mended file."
+    reason = _reason_to_pause(work, ended, policy, now)
+    if reason:
+        return dg.SkipReason(reason)
+    return dg.RunRequest(run_key=f"{work.digest}-{len(ended) + 1}", tags={WORK_TAG: work.digest})
+
+
+def _reason_to_pause(work: Work, ended: Sequence[EndedRun], policy: RetryPolicy, now: float) -> str | None:
+    """Return why the same work is not tried again yet, or None.
+
+    Only failures since the last success count: a file that was loaded can return with the same name, size,
+    modification time and inode.
+    """
+    if not ended:
+        return None
+    last = ended[0]
+    same = len(list(takewhile(lambda run: run.succeeded == last.succeeded, ended)))
+    if not last.succeeded and same >= policy.max_attempts:
+        return (
+            f"{REFRESH_RANKINGS} failed {same} times for {work.names} and will not be retried automatically. See run "
+            f"{last.run_id} for the cause and fix it. Then launch {REFRESH_RANKINGS} by hand, or drop a corrected file."
         )
-    if failures:
-        wait = failures[0].ended + policy.pause(len(failures)) - now
-        if wait > 0:
-            return dg.SkipReason(
-                f"Run {failures[0].run_id} failed for {work.names}. Attempt {len(failures) + 1} of "
-                f"{policy.max_attempts} starts in {wait:.0f} s."
-            )
-    if earlier and not failures:
-        repeated = len(list(takewhile(lambda run: run.succeeded, earlier)))
-        wait = earlier[0].ended + policy.pause(min(repeated, policy.max_attempts)) - now
-        if wait > 0:
-            return dg.SkipReason(
-                f"Run {earlier[0].run_id} succeeded, and {work.names} is still there, or there again. The next run "
-                f"starts in {wait:.0f} s. See that run's log for files that cannot be removed."
-            )
-    return dg.RunRequest(run_key=f"{work.digest}-{len(earlier) + 1}", tags={WORK_TAG: work.digest})
-
-
-def _not_looked_at(ignored: Sequence[str]) -> str:
-    return f" Not looked at, as only regular files are: {'; '.join(ignored[:NAMED_FILES])}." if ignored else ""
+    wait = last.ended + policy.pause(min(same, policy.max_attempts)) - now
+    if wait <= 0:
+        return None
+    if last.succeeded:
+        return (
+            f"Run {last.run_id} succeeded, but {work.names} is still waiting, or waiting again. The next run starts in "
+            f"{wait:.0f} s. See the log of that run for files that could not be deleted."
+        )
+    attempt = f"Attempt {same + 1} of {policy.max_attempts}"
+    return f"Run {last.run_id} failed for {work.names}. {attempt} starts in {wait:.0f} s."
 
 
 def csv_drop_sensor(
     landing: Landing, store: DeltaStore, policy: RetryPolicy, interval_seconds: int
 ) -> dg.SensorDefinition:
-    """Return the sensor that requests a refresh when CSV files wait."""
+    """Return the sensor that starts a refresh when CSV files are waiting."""
 
     @dg.sensor(
         name=DROP_SENSOR,
         job_name=REFRESH_RANKINGS,
         minimum_interval_seconds=interval_seconds - EARLY_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description=f"Starts {REFRESH_RANKINGS} when complete CSV files wait in the drop folders.",
+        description=f"Starts {REFRESH_RANKINGS} when complete CSV files are waiting in the drop folders.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         landing.root.prepare()
-        landing.wait_until_settled(LONGEST_WAIT)
+        landing.wait_until_settled(MAX_SETTLE_WAIT)
         work = Work(landing.complete_files(), _unpublished(store))
         return decide(
             work,
-            [table for table in RAW_TABLES if store.table_version(table).rows],
+            {table: landing.root.drop_folder(table) for table in RAW_TABLES if not store.table_version(table).rows},
             _unfinished_run(context.instance),
             _ended_runs(context.instance, work.digest),
             policy,
@@ -199,12 +196,12 @@ def _ended_runs(instance: dg.DagsterInstance, digest: str) -> list[EndedRun]:
 
 
 def run_failure_alert(webhook: str | None) -> dg.SensorDefinition:
-    """Return the sensor that writes an alert line for each failed run, and posts it to the webhook if there is one."""
+    """Return the sensor that logs an alert for each failed run, and posts it to the webhook if one is set."""
 
     @dg.run_failure_sensor(
         name="run_failure_alert",
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Writes an alert line for each run that failed, and posts it to MUSIC_ASSETS_ALERT_WEBHOOK.",
+        description="Logs a line that starts with ALERT: for each failed run; posts it to MUSIC_ASSETS_ALERT_WEBHOOK.",
     )
     def alert(context: dg.RunFailureSensorContext) -> None:
         line = alert_line(context.dagster_run, _causes(context) or context.failure_event.message or "no message")
@@ -215,28 +212,28 @@ def run_failure_alert(webhook: str | None) -> dg.SensorDefinition:
     return alert
 
 
+class AlertError(Exception):
+    """The alert could not be posted. It is in the log."""
+
+
 def _post(webhook: str, content: dict[str, str]) -> None:
-    """Post to the webhook. Raises AlertError, without the address: whoever knows it may post to it."""
-    import requests  # only for this: every run loads this module, and seldom one fails
+    """Post to the webhook. Raises AlertError, without the address, since anyone who knows it can post there."""
+    import httpx  # slow to import, and every run loads this module
 
     try:
-        requests.post(webhook, json=content, timeout=WEBHOOK_SECONDS).raise_for_status()
-    except requests.HTTPError as error:
+        httpx.post(webhook, json=content, timeout=WEBHOOK_SECONDS, follow_redirects=True).raise_for_status()
+    except httpx.HTTPStatusError as error:
         raise AlertError(f"The webhook answered with status {error.response.status_code}.") from None
-    except requests.RequestException as error:
-        raise AlertError(f"The webhook of {urlsplit(webhook).hostname} failed: {type(error).__name__}.") from None
-
-
-class AlertError(Exception):
-    """The alert could not be posted; its line stands in the log all the same."""
+    except httpx.HTTPError as error:
+        raise AlertError(f"The webhook at {urlsplit(webhook).hostname} failed: {type(error).__name__}.") from None
 
 
 def _causes(context: dg.RunFailureSensorContext) -> str:
-    """Return for each step that failed what was raised in it."""
+    """Return the error of each failed step."""
     failed = [(event.step_key, event.step_failure_data.error) for event in context.get_step_failure_events()]
     return "; ".join(f"{step}: {(error.cause or error).message.strip()}" for step, error in failed if error)
 
 
 def alert_line(run: dg.DagsterRun, message: str) -> str:
-    """Return one line that tells which job failed, why, and where to look."""
+    """Return one line with the job, the run and the cause."""
     return f"ALERT: job {run.job_name} failed, run {run.run_id}: {' '.join(message.split())[:500]}"

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain
 from pathlib import Path
 
-from music_assets.data_root import LockHeldError, acquire_lock
+from music_assets.data_root import LockHeldError, acquire_lock, exclusive_lock
 from music_assets.ingest.batch import FEWEST_TOGETHER, Batch, LoadedFile, NewFile, split_into_batches
 from music_assets.ingest.content_hash import ContentHashes
 from music_assets.ingest.csv_header import BadFileError, CsvFile, check_compression, read_header
@@ -26,9 +26,11 @@ from music_assets.ingest.landing import DroppedFile, Landing, with_utf8_name
 from music_assets.ingest.parser import ParsedFile, Parser
 from music_assets.ingest.quarantine import Quarantine
 from music_assets.ingest.report import FileReport, IngestReport, Outcome
-from music_assets.storage.delta import FILES, ConcurrentCommitError, DeltaStore
+from music_assets.storage.compaction import compact
+from music_assets.storage.delta import ConcurrentCommitError, DeltaStore
 from music_assets.storage.integrity import truncated_log
-from music_assets.storage.published_snapshot import DamagedPointerError, publish_lock, referenced_files
+from music_assets.storage.lineage import FILES
+from music_assets.storage.published_snapshot import DamagedPointerError, referenced_files
 from music_assets.tables import RAW_TABLES, REJECTED_ROWS, Table
 
 
@@ -228,11 +230,11 @@ class Ingest:
     def _compact_and_vacuum(self, table: Table, log: logging.Logger) -> None:
         for each in (table, REJECTED_ROWS):
             try:
-                if self.store.compact(each):
+                if compact(self.store, each):
                     log.info(
                         f"{each.full_name}: compacted to {len(self.store.table_version(each).files)} parquet files"
                     )
-                with publish_lock(self.store.root):
+                with exclusive_lock(self.store.root.publish_lock, wait=True):
                     self.store.vacuum(each, self.retention_hours, referenced_files(self.store.root))
             except ConcurrentCommitError as error:
                 log.info(f"{each.full_name}: not compacted this time: {error}")

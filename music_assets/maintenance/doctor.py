@@ -20,7 +20,7 @@ import duckdb
 from packaging.requirements import Requirement
 
 from music_assets.data_root import DataRoot, is_locked
-from music_assets.defs.checks import CHECKS, Subject, Thresholds
+from music_assets.defs.checks import CHECKS, CheckContext, Thresholds
 from music_assets.defs.sensors import DROP_SENSOR, UNFINISHED
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.engines.java import JavaMissingError, check_java
@@ -287,7 +287,7 @@ def _checked(store: DeltaStore, table: Table, settings: Settings) -> Iterator[Fi
     with tempfile.TemporaryDirectory() as scratch:
         engine = DuckDBEngine(Path(scratch), settings.memory_limit, settings.threads)
         thresholds = Thresholds(settings.reject_warn_share, settings.reject_fail_share)
-        subject = Subject(table, store, engine, thresholds)
+        subject = CheckContext(table, store, engine, thresholds)
         for check in CHECKS:
             result = check.evaluate(subject) if table in check.tables else None
             if result and not result.passed and result.severity is dg.AssetCheckSeverity.ERROR:

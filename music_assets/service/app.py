@@ -93,6 +93,7 @@ def serve(settings: Settings) -> None:
             f"The service would be reachable from other machines (host {settings.host}), but no API key is set. "
             "Set MUSIC_ASSETS_API_KEYS (create a key with: music-assets api-key NAME), or listen on 127.0.0.1."
         )
+    DataRoot(settings.data).check_layout()
     app = create_app(settings)
     logging.config.dictConfig(LOGGING)
     uvicorn.run(

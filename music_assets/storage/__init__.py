@@ -1,1 +1,4 @@
-"""The Delta tables, the drops, and the published snapshot: everything that touches storage."""
+"""Everything that lasts: Delta tables, their integrity and compaction, and the published snapshot.
+
+Nothing here parses CSV, knows an engine, or imports Dagster.
+"""

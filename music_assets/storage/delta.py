@@ -1,15 +1,19 @@
-"""Delta tables: snapshots to read, commits to write, vacuum. Knows transactions, not what is in the rows."""
+"""The Delta tables of a data root: versions to read, commits, vacuum.
+
+What the rows mean does not belong here, nor what commits record about their origin (`lineage.py`).
+"""
 
 import json
 import math
 import shutil
 import time
 import uuid
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,21 +25,14 @@ from deltalake.transaction import AddAction, RemoveAction
 from music_assets.data_root import DataRoot, sync
 from music_assets.tables import Table
 
+LOG_FOLDER = "_delta_log"
 REPLACED = "replaced"
-"""Identity under which commits that replace a table's content exclude each other, even where there was none."""
-FILES = "files"
-"""Key of a commit's metadata under which the CSV files it took stand."""
-STATISTICS_FOR = ("user_id", "ingested_at")
-"""Columns whose smallest and largest value go into the log: integers and times only, which every reader agrees on."""
-
-
-MOST_SMALL_FILES = 16
-"""A table of more files than that which are not full is compacted."""
-FULL_ROWS = 4_000_000
-"""Rows of a full file, which is never written again: about 100 MB of users' artists."""
-FEW_COMMITS = 10
-ROWS_IN_GROUP = 122_880
-"""Rows that stand in memory while files are put together, and what DuckDB reads at once."""
+"""Transaction id of commits that replace files. It makes two of them conflict, even on an empty table."""
+STATISTICS_COLUMNS = ("user_id", "ingested_at")
+"""Columns with minimum and maximum in the log: only integers and times, which every reader compares alike."""
+RECENT_COMMITS = 10
+PART = "part-"
+"""Prefix of the folders that parquet files are written into, one for each writer."""
 
 
 class ConcurrentCommitError(Exception):
@@ -48,7 +45,7 @@ class DamagedLogError(Exception):
 
 @dataclass(frozen=True)
 class TableVersion:
-    """One version of a table: the parquet files that make it up. Version -1 with no files: there is no table yet."""
+    """One version of a table: its parquet files. Version -1 without files if the table does not exist."""
 
     version: int
     files: tuple[str, ...]
@@ -56,11 +53,11 @@ class TableVersion:
     size_bytes: int
     latest_ingest: datetime | None = None
     table_id: str = ""
-    """Given to the table when it was made: a table that is made anew has another."""
+    """Identifies the table: one created again in the same folder has another id."""
 
 
 class DeltaStore:
-    """The Delta tables below a data root."""
+    """The Delta tables of a data root."""
 
     def __init__(self, root: DataRoot) -> None:
         self.root = root
@@ -70,8 +67,8 @@ class DeltaStore:
         return self.root.table_folder(table)
 
     def table_version(self, table: Table, version: int | None = None) -> TableVersion:
-        """Return that version of the table, or the newest."""
-        delta = self._open(table, version)
+        """Return a version of the table, by default the newest."""
+        delta = self.open(table, version)
         if delta is None:
             return TableVersion(-1, (), 0, 0)
         adds = delta.get_add_actions(flatten=True)
@@ -85,72 +82,77 @@ class DeltaStore:
             table_id=str(delta.metadata().id),
         )
 
+    def open(self, table: Table, version: int | None = None) -> DeltaTable | None:
+        """Return the table as deltalake reads it, or None if it does not exist."""
+        folder = str(self.folder(table))
+        return DeltaTable(folder, version=version) if DeltaTable.is_deltatable(folder) else None
+
     def new_folder(self, table: Table) -> Path:
-        """Make a fresh folder inside the table for an engine to write parquet files into; unseen until committed."""
-        folder = self.folder(table) / f"part-{uuid.uuid4().hex}"
+        """Create a folder inside the table for new parquet files. Readers ignore the files until they are committed."""
+        folder = self.folder(table) / f"{PART}{uuid.uuid4().hex}"
         folder.mkdir(parents=True)
         return folder
 
     def committed_ids(self, table: Table, ids: Iterable[str]) -> set[str]:
-        """Return which of these ids commits of the table carry. Raises DamagedLogError."""
-        delta = self._open(table)
+        """Return which of these transaction ids the table's commits carry. Raises DamagedLogError."""
+        delta = self.open(table)
         return set() if delta is None else _committed_ids(self.folder(table), delta.version(), ids)
 
-    def append(
-        self, table: Table, files: Sequence[Path], identities: Iterable[str], metadata: Mapping[str, Any]
-    ) -> int:
-        """Add parquet files to the table in one transaction that carries the identities; return the new version.
+    def append(self, table: Table, files: Sequence[Path], ids: Iterable[str], metadata: Mapping[str, Any]) -> int:
+        """Add parquet files to the table in one transaction that carries the ids; return the new version.
 
-        Raises ConcurrentCommitError if one of the identities is committed already, by another process in between.
+        Raises ConcurrentCommitError if the table's commits already carry one of the ids.
         """
-        return self._commit(table, "append", files, identities, metadata)
+        adds = self._durable_adds(table, files)
+        names = list(ids)
+        with _conflicts(table):
+            delta = self.open(table) or self._create(table, append_only=True)
+            if _committed_ids(self.folder(table), delta.version(), names):
+                raise ConcurrentCommitError(f"{table.full_name}: another process committed the same files first")
+            marks = [Transaction(app_id=name, version=1) for name in names]
+            return self._commit(table, delta, "append", adds, marks, metadata)
 
     def replace(
         self,
         table: Table,
         files: Sequence[Path],
         metadata: Mapping[str, Any] | None = None,
-        replaced: int | None = None,
+        expected_version: int | None = None,
     ) -> int:
-        """Make the parquet files the whole content of the table in one transaction; return the new version.
+        """Replace the content of the table by these parquet files in one transaction; return the new version.
 
-        Raises ConcurrentCommitError if another process replaced the content meanwhile: since it is read here, or, where
-        that is given, since the version `replaced`.
+        Raises ConcurrentCommitError if another process replaced the content meanwhile, or if the table is not at
+        `expected_version`.
         """
-        return self._commit(table, "overwrite", files, (), metadata or {}, replaced)
+        adds = self._durable_adds(table, files)
+        with _conflicts(table):
+            delta = self.open(table)
+            if expected_version not in (None, delta.version() if delta else -1):
+                raise ConcurrentCommitError(f"{table.full_name}: another process replaced the content first")
+            delta = delta or self._create(table, append_only=False)
+            return self._commit(table, delta, "overwrite", adds, [_replacement(delta)], metadata or {})
 
-    def compact(self, table: Table, full_rows: int = FULL_ROWS) -> bool:
-        """Put the table's small files together in one transaction, if they are many; tell whether they were.
+    def rewrite(
+        self, table: Table, delta: DeltaTable, files: Sequence[Path], replaced: Iterable[Mapping[str, Any]]
+    ) -> int:
+        """Replace some files of the table, given by their add actions, by files with the same rows.
 
-        Rows stay in the order of their arrival. Readers of older versions keep the small files until these are
-        vacuumed. Raises ConcurrentCommitError if another process took one of the files out of the table meanwhile.
+        Returns the new version. Raises ConcurrentCommitError if another process removed one of the files since the
+        table was opened as `delta`.
         """
-        delta = self._open(table)
-        if delta is None:
-            return False
-        adds = pa.table(delta.get_add_actions(flatten=True)).sort_by("modification_time").to_pylist()
-        small = [add for add in adds if add["num_records"] < full_rows]
-        if len(small) <= MOST_SMALL_FILES:
-            return False
-        folder = self.folder(table)
-        files = _put_together(
-            [folder / add["path"] for add in small], _nullable(table), self.new_folder(table), full_rows
-        )
+        adds = self._durable_adds(table, files, data_change=False)
         now = int(time.time() * 1000)
-        removes = [RemoveAction(add["path"], False, now, add["size_bytes"], {}) for add in small]
-        self._commit(table, "append", files, (), {}, based_on=delta, removes=removes)
-        return True
+        removes = [RemoveAction(add["path"], False, now, add["size_bytes"], {}) for add in replaced]
+        with _conflicts(table):
+            return self._commit(table, delta, "append", [*adds, *removes], [_replacement(delta)], {})
 
     def commit_metadata(self, table: Table, key: str, since: int = -1, upto: int | None = None) -> list[Any]:
-        """Return what the commits after version `since`, up to `upto` or the newest, carried under this key.
-
-        The newest stands first.
-        """
-        delta = self._open(table)
+        """Return the values of a metadata key in the commits after version `since`, up to `upto`, newest first."""
+        delta = self.open(table)
         newer = 0 if delta is None else delta.version() - since
         if delta is None or newer <= 0:
             return []
-        # Asked of an older version, deltalake returns the newest commits under the numbers of older ones.
+        # The history of an older version would number the newest commits as if they were older.
         return [
             json.loads(commit[key])
             for commit in delta.history(limit=newer)
@@ -158,150 +160,121 @@ class DeltaStore:
         ]
 
     def latest_commit_metadata(self, table: Table, key: str, upto: int | None = None) -> Any | None:
-        """Return what the newest commit with this key, of those up to `upto`, carried under it; None: there is none.
-
-        Looks at few commits where a recent one has it, however many there are.
-        """
+        """Return the newest value of a metadata key in the commits up to `upto`, or None."""
         newest = self.table_version(table).version if upto is None else upto
-        for since in (max(newest - FEW_COMMITS, -1), -1):
+        for since in (max(newest - RECENT_COMMITS, -1), -1):  # reading thousands of commits takes seconds
             if found := self.commit_metadata(table, key, since, upto):
                 return found[0]
         return None
 
-    def vacuum(self, table: Table, retention_hours: float, spared: Container[str] = ()) -> list[str]:
+    def vacuum(self, table: Table, retention_hours: float, referenced: Container[str] = ()) -> list[str]:
         """Delete parquet files that no version younger than the retention refers to; return their paths.
 
-        Those of the `spared` ones stay.
+        `referenced` files are kept.
         """
-        delta = self._open(table)
+        delta = self.open(table)
         if delta is None:
             return []
         found = delta.vacuum(math.ceil(retention_hours), dry_run=True, enforce_retention_duration=False, full=True)
-        removed = [str(self.folder(table) / path) for path in found if str(self.folder(table) / path) not in spared]
+        removed = [path for path in (str(self.folder(table) / name) for name in found) if path not in referenced]
         for path in removed:
             Path(path).unlink(missing_ok=True)
-        for folder in self.folder(table).glob("part-*"):
-            hollow = not any(path.is_file() for path in folder.rglob("*"))
-            if hollow and time.time() - folder.stat().st_mtime > retention_hours * 3600:
+        for folder in self.folder(table).glob(f"{PART}*"):
+            empty = not any(path.is_file() for path in folder.rglob("*"))
+            if empty and time.time() - folder.stat().st_mtime > retention_hours * 3600:
                 shutil.rmtree(folder)
         return removed
 
-    def _open(self, table: Table, version: int | None = None) -> DeltaTable | None:
-        folder = str(self.folder(table))
-        return DeltaTable(folder, version=version) if DeltaTable.is_deltatable(folder) else None
-
-    def _create(self, table: Table, schema: Schema, append_only: bool) -> DeltaTable:
-        """Create the table without rows: of two processes that create one with rows, both would get theirs in."""
+    def _create(self, table: Table, append_only: bool) -> DeltaTable:
+        """Create an empty table. If commits with rows created it, two processes could both commit theirs."""
         folder = self.folder(table)
         folder.mkdir(parents=True, exist_ok=True)
         return DeltaTable.create(
             str(folder),
-            schema,
+            _schema(table),
             mode="ignore",
             name=table.full_name,
             description=table.description,
             configuration={"delta.appendOnly": "true"} if append_only else None,
         )
 
-    def _commit(
-        self,
-        table: Table,
-        mode: Any,
-        files: Sequence[Path],
-        identities: Iterable[str],
-        metadata: Mapping[str, Any],
-        replaced: int | None = None,
-        based_on: DeltaTable | None = None,
-        removes: Sequence[RemoveAction] = (),
-    ) -> int:
-        """Commit the files; in place of what a version of the table had, if that and `removes` are given."""
-        folder = self.folder(table)
-        adds = [_add_action(folder, file, data_change=not removes) for file in files]
-        replaces = mode == "overwrite" or bool(removes)
+    def _durable_adds(self, table: Table, files: Sequence[Path], data_change: bool = True) -> list[AddAction]:
+        """Force the files to disk and return the actions that add them."""
         for path in files:
             sync(path)
             sync(path.parent)
-        schema = Schema.from_arrow(table.schema.to_pyarrow())
-        try:
-            delta = based_on or self._open(table)
-            if replaced is not None and replaced != (delta.version() if delta else -1):
-                raise ConcurrentCommitError(f"{table.full_name}: another process replaced the content in between")
-            delta = delta or self._create(table, schema, append_only=mode == "append")
-            properties = CommitProperties(
-                custom_metadata={key: json.dumps(value) for key, value in metadata.items()},
-                app_transactions=self._transactions(delta.version(), table, replaces, identities),
-            )
-            delta.create_write_transaction([*adds, *removes], mode, schema, commit_properties=properties)
-        except CommitFailedError as error:
-            raise ConcurrentCommitError(f"{table.full_name}: {error}") from error
-        committed = DeltaTable(str(folder)).version()
-        log = folder / "_delta_log"
-        for path in (log / f"{committed:020}.json", log, folder):
+        return [_add_action(self.folder(table), path, data_change) for path in files]
+
+    def _commit(
+        self,
+        table: Table,
+        delta: DeltaTable,
+        mode: Literal["append", "overwrite"],
+        actions: Sequence[AddAction | RemoveAction],
+        marks: list[Transaction],
+        metadata: Mapping[str, Any],
+    ) -> int:
+        properties = CommitProperties(
+            custom_metadata={key: json.dumps(value) for key, value in metadata.items()}, app_transactions=marks
+        )
+        delta.create_write_transaction(list(actions), mode, _schema(table), commit_properties=properties)
+        folder = self.folder(table)
+        version = DeltaTable(str(folder)).version()
+        for path in (_log_entry(folder, version), folder / LOG_FOLDER, folder):
             sync(path)
-        return committed
-
-    def _transactions(self, version: int, table: Table, replaces: bool, identities: Iterable[str]) -> list[Transaction]:
-        """Return the marks that make one of two commits fail: of the same files, or that both replace the content."""
-        if replaces:
-            return [Transaction(app_id=REPLACED, version=version + 1)]
-        names = list(identities)
-        if _committed_ids(self.folder(table), version, names):
-            raise ConcurrentCommitError(f"{table.full_name}: the same files were committed in between")
-        return [Transaction(app_id=name, version=1) for name in names]
+        return version
 
 
-def _committed_ids(folder: Path, version: int, identities: Iterable[str]) -> set[str]:
-    """Return which of these identities stand in the table's log up to that version.
-
-    `DeltaTable.transaction_version` goes through every identity there is to find one. This goes through them once for
-    all: the newest checkpoint (https://github.com/delta-io/delta/blob/master/PROTOCOL.md), then each later commit.
-    """
-    log = folder / "_delta_log"
-    wanted = set(identities)
-    checkpoints = {int(path.name[:20]): path for path in log.glob("*.checkpoint.parquet")}
-    checkpoint = max((number for number in checkpoints if number <= version), default=-1)
-    found: set[str] = set()
-    if wanted and checkpoint >= 0:
-        (names,) = pq.ParquetFile(checkpoints[checkpoint]).read(columns=["txn.appId"]).flatten().columns
-        found.update(names.filter(pc.is_in(names, pa.array(wanted, pa.string()))).to_pylist())
-    for number in range(checkpoint + 1, version + 1) if wanted else ():
-        found.update(action["txn"]["appId"] for action in _actions(log / f"{number:020}.json") if "txn" in action)
-    return found & wanted
-
-
-def _actions(entry: Path) -> list[dict[str, Any]]:
+def read_log_entry(entry: Path) -> list[dict[str, Any]]:
+    """Return the actions of an entry of a table's log. Raises DamagedLogError if it is unreadable or empty."""
     try:
         actions = [json.loads(line) for line in entry.read_bytes().splitlines()]
     except (OSError, ValueError) as error:
-        raise DamagedLogError(f"{entry} cannot be read: {error}. `music-assets doctor` tells how to go on.") from error
+        raise DamagedLogError(f"{entry} cannot be read: {error}. Run `music-assets doctor` for advice.") from error
+    if not actions or not all(isinstance(action, dict) for action in actions):
+        raise DamagedLogError(f"{entry} is empty or cut off. Run `music-assets doctor` for advice.")
     return actions
 
 
-def _nullable(table: Table) -> pa.Schema:
-    return pa.schema([field.with_nullable(True) for field in table.schema.to_pyarrow()])
+def _log_entry(folder: Path, version: int) -> Path:
+    return folder / LOG_FOLDER / f"{version:020}.json"
 
 
-def _put_together(files: Sequence[Path], schema: pa.Schema, folder: Path, full_rows: int) -> list[Path]:
-    """Write the rows of parquet files, in their order, into as few as hold them; a few row groups are in memory."""
-    import pyarrow.dataset as ds  # loads pandas, and few runs compact
+def _committed_ids(folder: Path, version: int, ids: Iterable[str]) -> set[str]:
+    """Return which of these ids the table's log contains up to that version.
 
-    rows_in_group = min(ROWS_IN_GROUP, full_rows)
-    scanner = ds.dataset([str(file) for file in files], schema=schema, format="parquet").scanner(
-        batch_size=ROWS_IN_GROUP, batch_readahead=1, fragment_readahead=1
-    )
-    ds.write_dataset(
-        scanner,
-        folder,
-        format="parquet",
-        file_options=ds.ParquetFileFormat().make_write_options(compression="zstd", compression_level=1),
-        basename_template="rows-{i}.parquet",
-        min_rows_per_group=rows_in_group,
-        max_rows_per_group=rows_in_group,
-        max_rows_per_file=full_rows,
-        preserve_order=True,
-        existing_data_behavior="error",
-    )
-    return sorted(folder.iterdir())
+    `DeltaTable.transaction_version` scans all ids to find one. This scans them once: the newest checkpoint
+    (https://github.com/delta-io/delta/blob/master/PROTOCOL.md), then each later commit.
+    """
+    wanted = set(ids)
+    if not wanted:
+        return set()
+    checkpoints = {int(path.name[:20]): path for path in (folder / LOG_FOLDER).glob("*.checkpoint.parquet")}
+    checkpoint = max((number for number in checkpoints if number <= version), default=-1)
+    found: set[str] = set()
+    if checkpoint >= 0:
+        (names,) = pq.ParquetFile(checkpoints[checkpoint]).read(columns=["txn.appId"]).flatten().columns
+        found.update(names.filter(pc.is_in(names, pa.array(wanted, pa.string()))).to_pylist())
+    for number in range(checkpoint + 1, version + 1):
+        found.update(action["txn"]["appId"] for action in read_log_entry(_log_entry(folder, number)) if "txn" in action)
+    return found & wanted
+
+
+@contextmanager
+def _conflicts(table: Table) -> Iterator[None]:
+    """Raise ConcurrentCommitError where deltalake reports a conflict."""
+    try:
+        yield
+    except CommitFailedError as error:
+        raise ConcurrentCommitError(f"{table.full_name}: {error}") from error
+
+
+def _replacement(delta: DeltaTable) -> Transaction:
+    return Transaction(app_id=REPLACED, version=delta.version() + 1)
+
+
+def _schema(table: Table) -> Schema:
+    return Schema.from_arrow(table.schema.to_pyarrow())
 
 
 def _add_action(folder: Path, file: Path, data_change: bool) -> AddAction:
@@ -321,7 +294,7 @@ def _extremes(footer: pq.FileMetaData) -> dict[str, Any]:
     low: dict[str, Any] = {}
     high: dict[str, Any] = {}
     for index, name in enumerate(footer.schema.names):
-        if name not in STATISTICS_FOR:
+        if name not in STATISTICS_COLUMNS:
             continue
         groups = [footer.row_group(group).column(index).statistics for group in range(footer.num_row_groups)]
         known = [group for group in groups if group is not None and group.has_min_max]

@@ -1,1 +1,4 @@
-"""Pure functions from Ibis tables to Ibis tables. Nothing here imports Dagster or knows an engine."""
+"""Pure functions from Ibis tables to Ibis tables, equal on every engine.
+
+Nothing here reads or writes files, imports Dagster, or names an engine.
+"""

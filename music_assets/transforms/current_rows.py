@@ -10,20 +10,20 @@ LARGEST_BIT = 63
 
 @ibis.udf.agg.builtin
 def bit_or(bits: int) -> int:
-    """Return the bitwise or of the integers: both engines have it under this name, Ibis only for DuckDB."""
+    """Return the bitwise or of the integers. Both engines have it under this name, but Ibis only knows DuckDB's."""
 
 
 @ibis.udf.scalar.builtin
 def bit_count(bits: int) -> int:
-    """Return how many bits are set: both engines have it under this name."""
+    """Return the number of bits set. Both engines have it under this name."""
 
 
 def current_rows(history: ir.Table, table: Table, repeated: ir.Table | None = None) -> ir.Table:
-    """Return one row for each key of the table: of the latest `ingested_at`, then by the table's tie-break.
+    """Return one row for each key of the table: that of the latest `ingested_at`, ties by the table's tie-break.
 
-    Only the users that have a key twice go through the ordering, so that a history without repeats costs one count;
-    none where `repeated` names them already, as `repeated_users` does. It may name others too. A column of the
-    tie-break that `history` lacks decides nothing.
+    `repeated` has the `user_id` of all users that have a key more than once, and perhaps of others; by default
+    `repeated_users` computes it. Only these users are sorted. A column of the tie-break that `history` lacks is
+    ignored.
     """
     if repeated is None:
         repeated = repeated_users(history, table)
@@ -39,19 +39,19 @@ def current_rows(history: ir.Table, table: Table, repeated: ir.Table | None = No
 
 
 def repeated_users(history: ir.Table, table: Table) -> ir.Table:
-    """Return the `user_id` of each user that has a key of the table more than once.
+    """Return the `user_id` of each user that has a key of the table more than once, as a table in memory.
 
-    They are computed here: an engine that knows how few they are, mostly none, plans the rest accordingly.
+    The result is computed at once: knowing that it is small, mostly empty, engines plan what follows accordingly.
 
-    A second key column is a small number (the rank, 1 to 50): its values go into the bits of one integer, which makes
-    this a sum over integers instead of a hash of every key.
+    A second key column is a small number (the rank, 1 to 50). Its values become the bits of one integer, so that this
+    is an aggregate of integers per user instead of a hash of every key. Raises ValueError for any other key.
     """
     rest = [name for name in table.key if name != "user_id"]
     users = history.group_by("user_id")
     if rest:
         column = table.column(rest[0])
         if len(rest) > 1 or column.maximum is None or column.maximum >= LARGEST_BIT:
-            raise ValueError(f"{table.name}: a key of user_id and one column of at most {LARGEST_BIT - 1} is expected")
+            raise ValueError(f"{table.name}: the key must be user_id and one column of at most {LARGEST_BIT - 1}")
         bit = ibis.literal(1, "int64") << history[rest[0]].cast("int64")
         counted = users.agg(rows=history.count(), keys=bit_count(bit_or(bit)))
     else:

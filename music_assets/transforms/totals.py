@@ -1,7 +1,7 @@
 """Totals: how often the users of a country played an artist, computed from the history of deliveries.
 
-Totals are sums. So where they are known as of an earlier time, only the users that were delivered since are looked at:
-what these contributed then is taken off, what they contribute now is added.
+Totals are sums. A refresh after a small drop therefore starts from the previous totals: it subtracts what the users
+delivered since contributed before, and adds what they contribute now.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,98 +14,100 @@ import ibis.expr.types as ir
 from music_assets.tables import USER_DATA, USER_TOP_ARTISTS, Table
 from music_assets.transforms.current_rows import current_rows
 
-LARGEST_SHARE = 0.1
-"""Of the users; where more were delivered since, it costs about as much to compute all totals anew."""
-LARGEST_EXACT = 2**53
-"""Below it a float64 holds every integer."""
+MAX_UPDATED_SHARE = 0.1
+"""Share of the users up to which an update of the previous totals is faster than computing all of them."""
+EXACT_BELOW = 2**53
+"""A float64 represents every integer below this."""
 
 
 @dataclass(frozen=True)
-class Covered:
-    """The part of a table's history that totals were computed from: its rows up to a time, and how many these were."""
+class Coverage:
+    """The part of a table's history that totals cover: the rows up to a time, and their number."""
 
     until: datetime
     rows: int
 
 
 @dataclass(frozen=True)
-class Earlier:
-    """Totals as of an earlier time (country, artist_name, total_playcount), and what they cover, by table name."""
+class PreviousTotals:
+    """Totals of an earlier refresh (country, artist_name, total_playcount), and what they cover, by table name."""
 
     totals: ir.Table
-    covered: Mapping[str, Covered]
+    coverage: Mapping[str, Coverage]
 
 
 def totals(users: ir.Table, top_artists: ir.Table, repeated: Callable[[Table], ir.Table] | None = None) -> ir.Table:
-    """Return country, artist_name and total_playcount: a row for each country and artist with a listener.
+    """Return country, artist_name and total_playcount, one row for each country and artist with a listener.
 
-    `users` and `top_artists` are the history of deliveries, of which the current rows count. Users without country do
-    not count; an unknown playcount counts as 0. `repeated` returns for a table what `repeated_users` does, where
-    something else than the engine of these rows counts them sooner.
+    `users` and `top_artists` are the full history; only current rows count. Users without country are ignored; an
+    unknown playcount counts as 0. `repeated` replaces `repeated_users` where another engine computes it faster.
     """
-    twice = {table: repeated(table) if repeated else None for table in (USER_DATA, USER_TOP_ARTISTS)}
-    current_users = current_rows(users, USER_DATA, twice[USER_DATA])
+    repeated_in = {table: repeated(table) if repeated else None for table in (USER_DATA, USER_TOP_ARTISTS)}
+    current_users = current_rows(users, USER_DATA, repeated_in[USER_DATA])
     located = current_users.filter(current_users["country"].notnull()).select("user_id", "country")
-    current_artists = current_rows(top_artists, USER_TOP_ARTISTS, twice[USER_TOP_ARTISTS])
+    current_artists = current_rows(top_artists, USER_TOP_ARTISTS, repeated_in[USER_TOP_ARTISTS])
     listed = current_artists.select("user_id", "artist_name", "playcount")
     plays = listed.join(located, "user_id")
     return plays.group_by("country", "artist_name").agg(
-        # As floats, which are exact up to 2^53: a sum of integers that outgrows its type stops Spark.
+        # A sum of integers that overflows fails on Spark; floats are exact up to 2^53.
         total_playcount=plays["playcount"].cast("float64").sum().fill_null(0)
     )
 
 
-def totals_now(
+def refreshed_totals(
     users: ir.Table,
     top_artists: ir.Table,
-    earlier: Earlier | None,
-    keep: Callable[[ir.Table], ir.Table],
+    previous: PreviousTotals | None,
+    cache: Callable[[ir.Table], ir.Table],
     repeated: Callable[[Table], ir.Table] | None = None,
-    largest_share: float = LARGEST_SHARE,
+    max_updated_share: float = MAX_UPDATED_SHARE,
 ) -> ir.Table:
-    """Return the same as `totals`, starting from earlier ones where that is possible and pays.
+    """Return the same as `totals`, by an update of the previous totals where that is possible and faster.
 
-    It is possible where the history still holds what they cover, and they are exact. Where nothing was delivered since,
-    somebody wants all computed anew. `keep` computes rows once that are read several times. `repeated` as in `totals`.
+    It is possible if the history still contains what they cover, and they are exact. If nothing was delivered since,
+    all totals are computed, as this refresh was requested for another reason. `cache` computes rows that are read
+    several times; `repeated` is as in `totals`.
     """
-    if earlier is None or not _is_continued(earlier, users, top_artists):
+    if previous is None or not _can_update(previous, users, top_artists):
         return totals(users, top_artists, repeated)
-    touched = keep(_touched(earlier, users, top_artists))
-    if _number(touched.count()) > largest_share * _number(users.count()):
+    affected = cache(_affected_users(previous, users, top_artists))
+    if _number(affected.count()) > max_updated_share * _number(users.count()):
         return totals(users, top_artists, repeated)
-    # Columns on which no total depends are left where they are: it takes long to read them.
+    # Reading columns on which no total depends would take long.
     artists = top_artists.drop("mbid", "source_file")
-    return _updated(earlier, keep(users.semi_join(touched, "user_id")), keep(artists.semi_join(touched, "user_id")))
+    return _updated(
+        previous, cache(users.semi_join(affected, "user_id")), cache(artists.semi_join(affected, "user_id"))
+    )
 
 
-def _updated(earlier: Earlier, users: ir.Table, top_artists: ir.Table) -> ir.Table:
-    """Return the earlier totals with the part of the touched users, whose history this is, replaced."""
-    then = totals(_covered(users, USER_DATA, earlier), _covered(top_artists, USER_TOP_ARTISTS, earlier))
+def _updated(previous: PreviousTotals, users: ir.Table, top_artists: ir.Table) -> ir.Table:
+    """Return the previous totals with the contribution of the affected users, whose history is given, replaced."""
+    before = totals(_covered(users, USER_DATA, previous), _covered(top_artists, USER_TOP_ARTISTS, previous))
     now = totals(users, top_artists)
     parts = ibis.union(
-        then.select("country", "artist_name", more=-then["total_playcount"], listeners=ibis.literal(0, "int64")),
+        before.select("country", "artist_name", more=-before["total_playcount"], listeners=ibis.literal(0, "int64")),
         now.select("country", "artist_name", more=now["total_playcount"], listeners=ibis.literal(1, "int64")),
     )
     changes = parts.group_by("country", "artist_name").agg(more=parts["more"].sum(), listeners=parts["listeners"].sum())
-    # Joined, not added up with the others: these are many, and each is there once.
-    joined = earlier.totals.outer_join(changes, ["country", "artist_name"])
+    # A join instead of one more aggregation: the previous totals are many, and their keys unique.
+    joined = previous.totals.outer_join(changes, ["country", "artist_name"])
     updated = joined.select(
         country=joined["country"].coalesce(joined["country_right"]),
         artist_name=joined["artist_name"].coalesce(joined["artist_name_right"]),
         total_playcount=joined["total_playcount"].fill_null(0) + joined["more"].fill_null(0),
         listeners=joined["listeners"].fill_null(0),
     )
-    # All who listen without plays are touched. So where no plays are left, there is a listener among these, or none.
+    # All listeners without plays are affected users. Where no plays are left, `listeners` therefore counts all of them.
     return updated.filter((updated["total_playcount"] > 0) | (updated["listeners"] > 0)).drop("listeners")
 
 
-def _touched(earlier: Earlier, users: ir.Table, top_artists: ir.Table) -> ir.Table:
-    """Return the `user_id` of those delivered since, and of those with an artist without plays, which no sum shows.
+def _affected_users(previous: PreviousTotals, users: ir.Table, top_artists: ir.Table) -> ir.Table:
+    """Return the `user_id` of users delivered since, and of those with an artist without plays, which sums hide.
 
-    Each condition stands alone: where it holds for no row of a row group, engines do not read that.
+    The conditions are separate filters, so that engines can skip row groups by the statistics of one column.
     """
-    later_users = users.filter(users["ingested_at"] > _until(earlier, USER_DATA))
-    later_artists = top_artists.filter(top_artists["ingested_at"] > _until(earlier, USER_TOP_ARTISTS))
+    later_users = users.filter(users["ingested_at"] > _until(previous, USER_DATA))
+    later_artists = top_artists.filter(top_artists["ingested_at"] > _until(previous, USER_TOP_ARTISTS))
     unplayed = [
         top_artists.filter(top_artists["playcount"] == 0),
         top_artists.filter(top_artists["playcount"].isnull()),
@@ -113,25 +115,25 @@ def _touched(earlier: Earlier, users: ir.Table, top_artists: ir.Table) -> ir.Tab
     return ibis.union(*(rows.select("user_id") for rows in (later_users, later_artists, *unplayed))).distinct()
 
 
-def _is_continued(earlier: Earlier, users: ir.Table, top_artists: ir.Table) -> bool:
-    """Tell whether the history holds what the earlier totals cover, and more, and whether the totals are exact."""
+def _can_update(previous: PreviousTotals, users: ir.Table, top_artists: ir.Table) -> bool:
+    """Return whether the history contains what the previous totals cover, and more, and whether they are exact."""
     histories = {USER_DATA: users, USER_TOP_ARTISTS: top_artists}
-    expected = [earlier.covered[table.name].rows for table in histories]
-    found = [_number(_covered(history, table, earlier).count()) for table, history in histories.items()]
-    largest = _number(earlier.totals["total_playcount"].max().fill_null(0))
+    expected = [previous.coverage[table.name].rows for table in histories]
+    found = [_number(_covered(history, table, previous).count()) for table, history in histories.items()]
+    largest = _number(previous.totals["total_playcount"].max().fill_null(0))
     return (
         found == expected
         and sum(_number(history.count()) for history in histories.values()) > sum(expected)
-        and largest < LARGEST_EXACT
+        and largest < EXACT_BELOW
     )
 
 
-def _covered(history: ir.Table, table: Table, earlier: Earlier) -> ir.Table:
-    return history.filter(history["ingested_at"] <= _until(earlier, table))
+def _covered(history: ir.Table, table: Table, previous: PreviousTotals) -> ir.Table:
+    return history.filter(history["ingested_at"] <= _until(previous, table))
 
 
-def _until(earlier: Earlier, table: Table) -> ir.Scalar:
-    return ibis.literal(earlier.covered[table.name].until, "timestamp(6)")
+def _until(previous: PreviousTotals, table: Table) -> ir.Scalar:
+    return ibis.literal(previous.coverage[table.name].until, "timestamp(6)")
 
 
 def _number(expression: ir.Scalar) -> float:

@@ -10,9 +10,9 @@ import dagster as dg
 import pytest
 
 from music_assets.data_root import DataRoot
-from music_assets.defs.checks import CHECKS, Subject, Thresholds, reject_share
+from music_assets.defs.checks import CHECKS, CheckContext, Thresholds, reject_share
 from music_assets.defs.sensors import WORK_TAG
-from music_assets.storage.delta import FILES
+from music_assets.storage.lineage import FILES
 from music_assets.storage.published_snapshot import connect, newest_snapshot
 from music_assets.tables import (
     ARTIST_EMBEDDING,
@@ -128,13 +128,14 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
-def subject(project: Project, table: Table, thresholds: Thresholds | None = None) -> Subject:
-    return Subject(table, project.store, project.defs.resources["reader"], thresholds or Thresholds())  # type: ignore[index]
+def context(project: Project, table: Table, thresholds: Thresholds | None = None) -> CheckContext:
+    reader = project.defs.resources["reader"]  # type: ignore[index]
+    return CheckContext(table, project.store, reader, thresholds or Thresholds(0.01, 0.20))
 
 
 def evaluate(project: Project, table: Table, name: str) -> dg.AssetCheckResult:
     check = next(check for check in CHECKS if check.name == name and table in check.tables)
-    return check.evaluate(subject(project, table))
+    return check.evaluate(context(project, table))
 
 
 def evaluate_all(project: Project, table: Table) -> dict[str, bool]:
@@ -183,7 +184,7 @@ def test_checks_of_embeddings(project: Project, table: Table) -> None:
         "": good,
         "no_nulls": [*good, vector(key, None)],
         "keys_unique": [*good, vector(key, values[0], 0.1)],
-        "nobody_left_out": good[:1],
+        "every_key_has_a_vector": good[:1],
     }.items():
         project.put(table, rows, trained_on)
         found = evaluate_all(project, table)
@@ -228,7 +229,7 @@ def test_reject_share_warns_above_one_percent_and_fails_above_twenty(
 ) -> None:
     taken = [{"name": "a.csv", "rows": rows, "rejects": rejects, "duplicates": 0}]
     project.put(USER_DATA, GOOD[USER_DATA], {FILES: taken})
-    result = reject_share(subject(project, USER_DATA))
+    result = reject_share(context(project, USER_DATA))
     assert result.passed == passes
     if not passes:
         assert result.severity == severity
@@ -237,8 +238,8 @@ def test_reject_share_warns_above_one_percent_and_fails_above_twenty(
 
 def test_reject_share_keeps_to_the_thresholds_it_is_given(project: Project) -> None:
     project.put(USER_DATA, [], {FILES: [{"name": "a.csv", "rows": 90, "rejects": 10, "duplicates": 0}]})
-    assert reject_share(subject(project, USER_DATA, Thresholds(0.1, 0.2))).passed
-    strict = reject_share(subject(project, USER_DATA, Thresholds(0.01, 0.09)))
+    assert reject_share(context(project, USER_DATA, Thresholds(0.1, 0.2))).passed
+    strict = reject_share(context(project, USER_DATA, Thresholds(0.01, 0.09)))
     assert (strict.passed, strict.severity) == (False, dg.AssetCheckSeverity.ERROR)
 
 

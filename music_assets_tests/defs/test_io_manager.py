@@ -12,8 +12,8 @@ from music_assets.defs.assets import rankings
 from music_assets.defs.assets import raw_tables as raw_parquet
 from music_assets.defs.assets.published_snapshot import music_db
 from music_assets.defs.io_manager import DeltaIOManager
-from music_assets.storage.lineage import COVERED
-from music_assets.storage.published_snapshot import INPUTS, Publisher
+from music_assets.storage.lineage import COVERED, INPUTS
+from music_assets.storage.publisher import Publisher
 from music_assets.tables import ARTIST_RANK_IN_COUNTRY, COUNTRY_RANK_PER_ARTIST, TABLES, USER_DATA, USER_TOP_ARTISTS
 from music_assets_tests.support.ingest_harness import IngestHarness
 
@@ -166,7 +166,7 @@ def test_rankings_of_a_slower_run_do_not_replace_those_of_newer_rows(
     assert failure is not None
     assert (
         "processed_parquet_artist_rank_in_country: another run has computed it from newer user_data. Nothing was "
-        "changed; run again if no other run is at work."
+        "changed. Run again once no other run is in progress."
     ) in failure.error.to_string()
     assert harness.rows(ARTIST_RANK_IN_COUNTRY, "country") == [("Mali",)]
     uncommitted = {str(path) for path in harness.store.folder(ARTIST_RANK_IN_COUNTRY).rglob("*.parquet")}

@@ -25,7 +25,8 @@ NOTHING = Work({USER_DATA: [], USER_TOP_ARTISTS: []}, {})
 
 
 def decided(work: Work = BOTH, data: Any = RAW_TABLES, unfinished: str | None = None, earlier: Any = ()) -> Any:
-    return decide(work, data, unfinished, earlier, POLICY, NOW)
+    empty = {table: Path("/data/user_data", table.name) for table in RAW_TABLES if table not in data}
+    return decide(work, empty, unfinished, earlier, POLICY, NOW)
 
 
 def failures(*seconds_ago: float) -> list[EndedRun]:
@@ -41,10 +42,10 @@ class TestDecide:
     @pytest.mark.parametrize(
         ("waiting", "data", "named"),
         [
-            ({}, (), "user_data/user_data and user_data/user_top_artists"),
-            ({USER_DATA: [FILE]}, (), "in user_data/user_top_artists."),
-            ({USER_TOP_ARTISTS: [TOP_FILE]}, (), "in user_data/user_data."),
-            ({USER_DATA: [FILE]}, (USER_DATA,), "in user_data/user_top_artists."),
+            ({}, (), "in /data/user_data/user_data and /data/user_data/user_top_artists."),
+            ({USER_DATA: [FILE]}, (), "in /data/user_data/user_top_artists."),
+            ({USER_TOP_ARTISTS: [TOP_FILE]}, (), "in /data/user_data/user_data."),
+            ({USER_DATA: [FILE]}, (USER_DATA,), "in /data/user_data/user_top_artists."),
         ],
     )
     def test_until_both_tables_have_data_or_a_file_it_says_what_it_waits_for(
@@ -65,16 +66,16 @@ class TestDecide:
 
     def test_a_skip_names_what_is_not_looked_at(self) -> None:
         """A link in the folder was passed over, and nothing said so."""
-        skip = decide(NOTHING, RAW_TABLES, None, (), POLICY, NOW, ["a.csv, a symbolic link"])
+        skip = decide(NOTHING, {}, None, (), POLICY, NOW, ["a.csv, a symbolic link"])
         assert isinstance(skip, dg.SkipReason)
-        assert skip.skip_message.endswith("Not looked at, as only regular files are: a.csv, a symbolic link.")
+        assert skip.skip_message.endswith("Ignored: a.csv, a symbolic link. Only regular files are loaded.")
 
     def test_files_that_a_run_leaves_behind_are_tried_again_after_growing_pauses(self) -> None:
         """A file that cannot be removed started a run every five seconds, for good."""
         skips = [decided(earlier=[EndedRun("left", NOW - 1, succeeded=True)] * runs) for runs in (1, 2, 3, 9)]
         waits = [skip.skip_message.split("starts in ")[1].split(" ")[0] for skip in skips]
         assert waits == ["29", "59", "119", "119"]
-        assert "Run left succeeded, and users.csv, top.csv is still there, or there again" in skips[0].skip_message
+        assert "Run left succeeded, but users.csv, top.csv is still waiting, or waiting again" in skips[0].skip_message
         assert isinstance(decided(earlier=[EndedRun("left", NOW - 30, succeeded=True)]), dg.RunRequest)
 
     def test_rows_that_were_taken_but_not_published_are_work(self) -> None:
@@ -101,7 +102,7 @@ class TestDecide:
         assert isinstance(skip, dg.SkipReason)
         assert "failed 3 times for users.csv, top.csv" in skip.skip_message
         assert "See run run0" in skip.skip_message
-        assert "launch refresh_rankings by hand, or drop a mended file" in skip.skip_message
+        assert "launch refresh_rankings by hand, or drop a corrected file" in skip.skip_message
 
     def test_each_attempt_has_a_run_key_of_its_own(self) -> None:
         """A run key that was used never runs again, even if that run failed."""
@@ -173,10 +174,11 @@ class TestSensor:
 
     def test_it_makes_the_drop_folders_and_waits_for_both_files(self, tmp_path: Path) -> None:
         project = Project(tmp_path / "new")
-        assert "user_data/user_data and user_data/user_top_artists" in project.tick().skip_message
+        folders = " and ".join(str(project.root.drop_folder(table)) for table in RAW_TABLES)
+        assert project.tick().skip_message == f"Waiting for the first complete CSV file in {folders}."
         assert project.landing.root.drop_folder(USER_DATA).is_dir()
         project.drop(USER_DATA, USERS)
-        assert "in user_data/user_top_artists." in project.tick().skip_message
+        assert f"in {project.root.drop_folder(USER_TOP_ARTISTS)}." in project.tick().skip_message
         project.drop(USER_TOP_ARTISTS, TOP_ARTISTS)
         assert isinstance(project.tick(), dg.RunRequest)
 
@@ -197,7 +199,7 @@ class TestSensor:
     def test_names_of_unfinished_files_are_not_looked_at(self, project: Project, name: str) -> None:
         project.drop(USER_DATA, USERS, name)
         project.drop(USER_TOP_ARTISTS, TOP_ARTISTS)
-        assert "in user_data/user_data." in project.tick().skip_message
+        assert f"in {project.root.drop_folder(USER_DATA)}." in project.tick().skip_message
 
     def test_a_failed_listing_raises(self, project: Project) -> None:
         """It must never look like an empty folder, which would say that all is well while files pile up."""

@@ -15,7 +15,8 @@ import pytest
 
 from music_assets.data_root import DataRoot
 from music_assets.storage.delta import DeltaStore
-from music_assets.storage.published_snapshot import Publisher, connect, newest_snapshot
+from music_assets.storage.published_snapshot import connect, newest_snapshot
+from music_assets.storage.publisher import Publisher
 from music_assets.tables import EMBEDDING_TABLES
 from music_assets_tests.support.training import drop, refresh, train
 

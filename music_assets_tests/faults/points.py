@@ -62,8 +62,8 @@ class Point(Enum):
     RANKING_WRITTEN = Call("music_assets.engines.duckdb:DuckDBEngine.write", AFTER, "rank")
     BEFORE_COMMIT_OF_RANKING = Call("music_assets.storage.delta:DeltaStore.replace", BEFORE)
     AFTER_COMMIT_OF_RANKING = Call("music_assets.storage.delta:DeltaStore.replace", AFTER)
-    BEFORE_PUBLISHING = Call("music_assets.storage.published_snapshot:Publisher.publish", BEFORE)
-    WHILE_BUILDING = Call("music_assets.storage.published_snapshot:_definition", AFTER)
+    BEFORE_PUBLISHING = Call("music_assets.storage.publisher:Publisher.publish", BEFORE)
+    WHILE_BUILDING = Call("music_assets.storage.publisher:_definition", AFTER)
     BUILT = Call("pathlib:Path.rename", BEFORE, "building")
     NAMED = Call("pathlib:Path.rename", AFTER, "building")
     POINTER_HALF_WRITTEN = Call("json:dump", AFTER, "current.json")
@@ -71,7 +71,7 @@ class Point(Enum):
     AFTER_POINTER = Call("pathlib:Path.replace", AFTER, "current.json")
     BEFORE_REMOVAL_OF_OLD = Call("pathlib:Path.unlink", BEFORE, "music_db-")
     AFTER_REMOVAL_OF_OLD = Call("pathlib:Path.unlink", AFTER, "music_db-")
-    PUBLISHED = Call("music_assets.storage.published_snapshot:Publisher.publish", AFTER)
+    PUBLISHED = Call("music_assets.storage.publisher:Publisher.publish", AFTER)
 
 
 def arm(point: Point, arrival: int, sent: signal.Signals = signal.SIGKILL) -> None:

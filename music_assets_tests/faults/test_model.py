@@ -15,8 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from music_assets.defs.assets import rankings
 from music_assets.engines.duckdb import DuckDBEngine
-from music_assets.storage.lineage import COVERED, coverage
-from music_assets.storage.published_snapshot import INPUTS, Publisher, connect
+from music_assets.storage.lineage import INPUTS, inputs_of
+from music_assets.storage.published_snapshot import connect
+from music_assets.storage.publisher import Publisher
 from music_assets.tables import (
     ARTIST_RANK_IN_COUNTRY,
     COUNTRY_RANK_PER_ARTIST,
@@ -92,9 +93,8 @@ class Refresh:
         read = {table: store.table_version(table) for table in RAW_TABLES}
         history = {table.name: root.engine.read(table, snapshot.files) for table, snapshot in read.items()}
         by_country = rankings.artist_rank_in_country(store=store, engine=root.engine, reader=root.engine, **history)
-        inputs = {table.name: snapshot.version for table, snapshot in read.items()}
-        covered = coverage({table.name: snapshot for table, snapshot in read.items()})
-        self._rank(ARTIST_RANK_IN_COUNTRY, by_country, {INPUTS: inputs, COVERED: covered})
+        inputs = inputs_of({table.name: version for table, version in read.items()})
+        self._rank(ARTIST_RANK_IN_COUNTRY, by_country, inputs)
         ranked = store.table_version(ARTIST_RANK_IN_COUNTRY)
         by_artist = rankings.country_rank_per_artist(root.engine.read(ARTIST_RANK_IN_COUNTRY, ranked.files))
         self._rank(COUNTRY_RANK_PER_ARTIST, by_artist, {INPUTS: {ARTIST_RANK_IN_COUNTRY.name: ranked.version}})

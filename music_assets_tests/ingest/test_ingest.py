@@ -15,7 +15,8 @@ from music_assets.data_root import DataRoot, exclusive_lock
 from music_assets.ingest.content_hash import content_hash
 from music_assets.ingest.ingest import Ingest, IngestRunningError
 from music_assets.ingest.landing import DroppedFile
-from music_assets.storage.delta import FILES, ConcurrentCommitError, DeltaStore
+from music_assets.storage.delta import ConcurrentCommitError, DeltaStore
+from music_assets.storage.lineage import FILES
 from music_assets.tables import RAW_TABLES, REJECTED_ROWS, USER_DATA, USER_TOP_ARTISTS, Table
 from music_assets_tests.support.ingest_harness import LOG, IngestHarness, ParserWithSideEffect
 

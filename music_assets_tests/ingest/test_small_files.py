@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from music_assets.ingest.ingest import Ingest
-from music_assets.storage.delta import FILES
+from music_assets.storage.lineage import FILES
 from music_assets.tables import REJECTED_ROWS, USER_DATA, Table
 from music_assets_tests.support.ingest_harness import LOG, IngestHarness, ParserWithSideEffect
 

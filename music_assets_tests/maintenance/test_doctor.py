@@ -69,7 +69,7 @@ def test_a_log_that_is_gone_is_found(root: DataRoot) -> None:
     shutil.rmtree(root.table_folder(USER_TOP_ARTISTS) / "_delta_log")
     (finding, *_) = problems(root)
     assert finding.subject == "raw_parquet_user_top_artists"
-    assert "tells of 0 rows, where 6 were published" in finding.found
+    assert "has 0 rows, but 6 were published" in finding.found
 
 
 def test_foreign_and_unused_files_are_told_and_are_no_problem(root: DataRoot) -> None:

@@ -20,12 +20,12 @@ from music_assets.data_root import DataRoot
 from music_assets.service.app import create_app
 from music_assets.settings import Settings
 from music_assets.storage.delta import DeltaStore
-from music_assets.storage.published_snapshot import PublishedSnapshot, publish
+from music_assets.storage.published_snapshot import PublishedSnapshot
+from music_assets.storage.publisher import Publisher
 from music_assets.tables import (
     ARTIST_RANK_IN_COUNTRY,
     COUNTRY_RANK_PER_ARTIST,
     REJECTED_ROWS,
-    TABLES,
     USER_DATA,
     USER_TOP_ARTISTS,
     Table,
@@ -81,8 +81,7 @@ def make_world(root: Path, seed: int = 1) -> World:
 
 def publish_again(root: Path) -> PublishedSnapshot:
     """Publish the tables as they are."""
-    store = DeltaStore(DataRoot(root))
-    return publish(DataRoot(root), {table: store.table_version(table) for table in TABLES}, "200MB", 1)
+    return Publisher(DeltaStore(DataRoot(root)), "200MB", 1).publish()
 
 
 def current(users: pd.DataFrame, tops: pd.DataFrame) -> pd.DataFrame:

@@ -12,14 +12,16 @@ from deltalake import DeltaTable
 
 from music_assets.data_root import DataRoot
 from music_assets.ingest.ingest import Ingest
-from music_assets.storage.delta import FILES, MOST_SMALL_FILES, ConcurrentCommitError, DeltaStore
+from music_assets.storage.compaction import MAX_SMALL_FILES, compact
+from music_assets.storage.delta import ConcurrentCommitError, DeltaStore
+from music_assets.storage.lineage import FILES
 from music_assets.storage.published_snapshot import newest_snapshot
 from music_assets.tables import REJECTED_ROWS, USER_DATA
 from music_assets_tests.support.ingest_harness import LOG, IngestHarness
 from music_assets_tests.support.project import Project
 
 HEADER = "user_id,country,total_scrobbles\n"
-DROPS = MOST_SMALL_FILES + 1
+DROPS = MAX_SMALL_FILES + 1
 
 
 def append(store: DeltaStore, user: int, rows: int = 1) -> Path:
@@ -46,11 +48,11 @@ def store(tmp_path: Path) -> DeltaStore:
 
 
 def test_few_files_stay_as_they_are(store: DeltaStore) -> None:
-    assert not store.compact(USER_DATA)
-    for user in range(MOST_SMALL_FILES):
+    assert not compact(store, USER_DATA)
+    for user in range(MAX_SMALL_FILES):
         append(store, user)
     before = store.table_version(USER_DATA)
-    assert not store.compact(USER_DATA)
+    assert not compact(store, USER_DATA)
     assert store.table_version(USER_DATA) == before
 
 
@@ -59,7 +61,7 @@ def test_many_files_become_one(store: DeltaStore) -> None:
     for user in range(DROPS):
         append(store, user)
     before = store.table_version(USER_DATA)
-    assert store.compact(USER_DATA)
+    assert compact(store, USER_DATA)
     after = store.table_version(USER_DATA)
     assert users(store) == list(range(DROPS))
     assert (len(after.files), after.rows, after.latest_ingest) == (1, DROPS, before.latest_ingest)
@@ -69,14 +71,14 @@ def test_many_files_become_one(store: DeltaStore) -> None:
         f"identity of {user}" for user in range(DROPS)
     }
     assert store.commit_metadata(USER_DATA, FILES) == [[{"name": f"{user}.csv"}] for user in reversed(range(DROPS))]
-    assert not store.compact(USER_DATA)
+    assert not compact(store, USER_DATA)
 
 
 def test_types_and_statistics_stay(store: DeltaStore) -> None:
     for user in range(DROPS):
         append(store, user)
     declared = DeltaTable(str(store.folder(USER_DATA))).schema()
-    store.compact(USER_DATA)
+    compact(store, USER_DATA)
     delta = DeltaTable(str(store.folder(USER_DATA)))
     assert delta.schema() == declared
     assert delta.metadata().configuration == {"delta.appendOnly": "true"}
@@ -93,7 +95,7 @@ def test_types_and_statistics_stay(store: DeltaStore) -> None:
 def test_readers_of_the_version_before_go_on(store: DeltaStore) -> None:
     files = [append(store, user) for user in range(DROPS)]
     version = store.table_version(USER_DATA).version
-    store.compact(USER_DATA)
+    compact(store, USER_DATA)
     store.vacuum(USER_DATA, 1)
     assert sorted(users(store, version)) == list(range(DROPS))
     assert len(store.vacuum(USER_DATA, 0)) == DROPS
@@ -105,7 +107,7 @@ def test_full_files_are_not_written_again(store: DeltaStore) -> None:
     full = append(store, 1000, rows=10)
     for user in range(DROPS):
         append(store, user)
-    store.compact(USER_DATA, full_rows=10)
+    compact(store, USER_DATA, full_rows=10)
     after = {Path(file): pq.read_metadata(file).num_rows for file in store.table_version(USER_DATA).files}
     assert sorted(after.values()) == [DROPS - 10, 10, 10]
     assert full in after
@@ -123,11 +125,11 @@ def test_unseen_until_it_is_committed(store: DeltaStore, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(store, "_commit", die)
     with pytest.raises(InterruptedError):
-        store.compact(USER_DATA)
+        compact(store, USER_DATA)
     survivor = DeltaStore(store.root)
     assert survivor.table_version(USER_DATA) == before
     assert len(survivor.vacuum(USER_DATA, 0)) == 1
-    assert survivor.compact(USER_DATA)
+    assert compact(survivor, USER_DATA)
     assert users(survivor) == list(range(DROPS))
 
 
@@ -141,7 +143,7 @@ def test_beside_another_writer(store: DeltaStore, other: str, monkeypatch: pytes
     def meanwhile(*arguments: Any, **named: Any) -> int:
         monkeypatch.undo()
         if other == "compacts":
-            DeltaStore(store.root).compact(USER_DATA)
+            compact(DeltaStore(store.root), USER_DATA)
         else:
             append(DeltaStore(store.root), DROPS)
         return commit(*arguments, **named)
@@ -149,9 +151,9 @@ def test_beside_another_writer(store: DeltaStore, other: str, monkeypatch: pytes
     monkeypatch.setattr(store, "_commit", meanwhile)
     if other == "compacts":
         with pytest.raises(ConcurrentCommitError, match="raw_parquet_user_data"):
-            store.compact(USER_DATA)
+            compact(store, USER_DATA)
     else:
-        store.compact(USER_DATA)
+        compact(store, USER_DATA)
     assert sorted(users(store)) == list(range(DROPS + (other == "appends")))
 
 
@@ -160,15 +162,15 @@ def test_two_processes_at_once(store: DeltaStore) -> None:
         append(store, user)
     both = threading.Barrier(2)
 
-    def compact() -> None:
+    def compact_own() -> None:
         mine = DeltaStore(store.root)
         both.wait()
         try:
-            mine.compact(USER_DATA)
+            compact(mine, USER_DATA)
         except ConcurrentCommitError:
             return
 
-    workers = [threading.Thread(target=compact) for _ in range(2)]
+    workers = [threading.Thread(target=compact_own) for _ in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -211,7 +213,7 @@ def test_refresh_after_refresh(tmp_path: Path) -> None:
         report = project.defs.resources["ingest"].load(USER_DATA, LOG)  # type: ignore[index]
         assert [file.outcome for file in report.files] == ["loaded"]
     assert project.refresh().success
-    assert len(project.store.table_version(USER_DATA).files) <= MOST_SMALL_FILES
+    assert len(project.store.table_version(USER_DATA).files) <= MAX_SMALL_FILES
     assert "No CSV file is waiting" in project.tick().skip_message
     assert newest_snapshot(project.root).tables[USER_DATA.full_name].rows == 4 + DROPS
 

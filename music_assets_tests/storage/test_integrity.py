@@ -57,7 +57,7 @@ def test_nothing_whole_is_left(root: DataRoot) -> None:
         garble(pointer(root))
         empty(snapshot(number)(root))
     with pytest.raises(
-        NothingPublishedError, match=r"No published snapshot is whole: .*current\.json.*music-assets reb"
+        NothingPublishedError, match=r"No published snapshot is intact: .*current\.json.*music-assets reb"
     ):
         newest_snapshot(root)
 
@@ -109,7 +109,7 @@ def test_a_log_that_is_gone_is_no_new_table(root: DataRoot, duckdb_engine: DuckD
     shutil.rmtree(root.table_folder(table) / "_delta_log")
     harness = IngestHarness(root, duckdb_engine)
     harness.drop(USER_DATA, "more.csv", MORE)
-    with pytest.raises(LostHistoryError, match=r"_delta_log tells of 0 rows, where \d were published.*doctor"):
+    with pytest.raises(LostHistoryError, match=r"_delta_log has 0 rows, but \d were published.*doctor"):
         harness.load(USER_DATA)
     assert harness.waiting() == ["more.csv"]
 

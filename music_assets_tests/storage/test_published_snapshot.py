@@ -14,14 +14,9 @@ import pytest
 
 from music_assets.data_root import DataRoot
 from music_assets.storage.delta import DeltaStore
-from music_assets.storage.published_snapshot import (
-    INPUTS,
-    NothingPublishedError,
-    PublishedSnapshot,
-    Publisher,
-    connect,
-    newest_snapshot,
-)
+from music_assets.storage.lineage import INPUTS
+from music_assets.storage.published_snapshot import NothingPublishedError, PublishedSnapshot, connect, newest_snapshot
+from music_assets.storage.publisher import Publisher
 from music_assets.tables import (
     ARTIST_EMBEDDING,
     ARTIST_RANK_IN_COUNTRY,

@@ -98,5 +98,5 @@ def test_nothing_delivered(current: Current) -> None:
 
 def test_key_that_does_not_fit_into_bits_is_refused(table_of: TableOf) -> None:
     wide = dataclasses.replace(USER_TOP_ARTISTS, key=("user_id", "playcount"))
-    with pytest.raises(ValueError, match="user_top_artists: a key of user_id and one column"):
+    with pytest.raises(ValueError, match="user_top_artists: the key must be user_id and one column"):
         current_rows(table_of(wide, []), wide)

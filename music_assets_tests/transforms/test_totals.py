@@ -10,7 +10,7 @@ from music_assets.engines.base import Engine
 from music_assets.storage.delta import TableVersion
 from music_assets.tables import ARTIST_RANK_IN_COUNTRY, USER_DATA, USER_TOP_ARTISTS
 from music_assets.transforms.rankings import artist_rank_in_country
-from music_assets.transforms.totals import Covered, Earlier, totals_now
+from music_assets.transforms.totals import Coverage, PreviousTotals, refreshed_totals
 from music_assets_tests.support.ingest_harness import IngestHarness
 from music_assets_tests.support.properties import examples
 from music_assets_tests.transforms.test_rankings import TOP_ARTISTS, USERS, TopArtist, User, as_csv, drops, oracle
@@ -24,7 +24,7 @@ class Totals:
 
     def __init__(self, folder: str, engine: Engine) -> None:
         self.root = IngestHarness(Path(folder), engine)
-        self.earlier: Earlier | None = None
+        self.previous: PreviousTotals | None = None
         self.number = 0
 
     def take(self, users: list[User] | None, top_artists: list[TopArtist] | None) -> None:
@@ -35,38 +35,38 @@ class Totals:
                 self.root.drop(table, f"{self.number}.csv", content)
             self.root.load(table)
 
-    def rank(self, largest_share: float = 1e9) -> list[tuple]:
+    def rank(self, max_updated_share: float = 1e9) -> list[tuple]:
         engine, store = self.root.engine, self.root.store
         snapshots = [store.table_version(table) for table in (USER_DATA, USER_TOP_ARTISTS)]
         users, top_artists = (
             engine.read(table, snapshot.files)
             for table, snapshot in zip((USER_DATA, USER_TOP_ARTISTS), snapshots, strict=True)
         )
-        totals = totals_now(users, top_artists, self.earlier, engine.cache, largest_share=largest_share)
+        totals = refreshed_totals(users, top_artists, self.previous, engine.cache, max_updated_share=max_updated_share)
         folder = store.new_folder(ARTIST_RANK_IN_COUNTRY)
         store.replace(
             ARTIST_RANK_IN_COUNTRY, engine.write(artist_rank_in_country(totals), ARTIST_RANK_IN_COUNTRY, folder)
         )
         ranking = engine.read(ARTIST_RANK_IN_COUNTRY, store.table_version(ARTIST_RANK_IN_COUNTRY).files)
-        self.earlier = _earlier(ranking, *snapshots)
+        self.previous = _earlier(ranking, *snapshots)
         return self.root.rows(ARTIST_RANK_IN_COUNTRY)
 
     def mark(self) -> None:
         """Add a total to the earlier ones that no file accounts for."""
-        assert self.earlier is not None
-        totals = self.earlier.totals.drop("rank")
+        assert self.previous is not None
+        totals = self.previous.totals.drop("rank")
         marked = ibis.memtable([MARK], schema=totals.schema())
-        self.earlier = Earlier(totals.union(marked), self.earlier.covered)
+        self.previous = PreviousTotals(totals.union(marked), self.previous.coverage)
 
 
-def _earlier(ranking: ibis.Table, users: TableVersion, top_artists: TableVersion) -> Earlier | None:
+def _earlier(ranking: ibis.Table, users: TableVersion, top_artists: TableVersion) -> PreviousTotals | None:
     if not users.latest_ingest or not top_artists.latest_ingest:
         return None
-    return Earlier(
+    return PreviousTotals(
         ranking,
         {
-            USER_DATA.name: Covered(users.latest_ingest, users.rows),
-            USER_TOP_ARTISTS.name: Covered(top_artists.latest_ingest, top_artists.rows),
+            USER_DATA.name: Coverage(users.latest_ingest, users.rows),
+            USER_TOP_ARTISTS.name: Coverage(top_artists.latest_ingest, top_artists.rows),
         },
     )
 
@@ -114,7 +114,7 @@ def started(tmp_path: Path, engine: Engine, plays: int = 5) -> Totals:
 def test_a_small_drop_builds_upon_earlier_totals(tmp_path: Path, engine: Engine) -> None:
     totals = started(tmp_path, engine)
     totals.take(None, [(1, 1, "Abba", 7, None)])
-    assert totals.rank(largest_share=0.1) == [
+    assert totals.rank(max_updated_share=0.1) == [
         ("Germany", "Zaz", 1000.0, 1),
         ("Germany", "Drake", 45.0, 2),
         ("Germany", "Abba", 7.0, 3),
@@ -124,7 +124,7 @@ def test_a_small_drop_builds_upon_earlier_totals(tmp_path: Path, engine: Engine)
 def test_a_large_drop_is_computed_anew(tmp_path: Path, engine: Engine) -> None:
     totals = started(tmp_path, engine)
     totals.take(None, [(1, 1, "Abba", 7, None), (2, 1, "Abba", 7, None)])
-    assert totals.rank(largest_share=0.1) == [("Germany", "Drake", 40.0, 1), ("Germany", "Abba", 14.0, 2)]
+    assert totals.rank(max_updated_share=0.1) == [("Germany", "Drake", 40.0, 1), ("Germany", "Abba", 14.0, 2)]
 
 
 def test_without_a_drop_all_is_computed_anew(tmp_path: Path, engine: Engine) -> None:
@@ -135,10 +135,10 @@ def test_without_a_drop_all_is_computed_anew(tmp_path: Path, engine: Engine) -> 
 def test_history_that_is_not_the_one_of_then_is_computed_anew(tmp_path: Path, engine: Engine) -> None:
     """A raw table that was removed and dropped again holds other rows up to the time that the totals cover."""
     totals = started(tmp_path, engine)
-    assert totals.earlier is not None
-    covered = totals.earlier.covered[USER_TOP_ARTISTS.name]
-    fewer = {**totals.earlier.covered, USER_TOP_ARTISTS.name: Covered(covered.until, covered.rows - 1)}
-    totals.earlier = Earlier(totals.earlier.totals, fewer)
+    assert totals.previous is not None
+    covered = totals.previous.coverage[USER_TOP_ARTISTS.name]
+    fewer = {**totals.previous.coverage, USER_TOP_ARTISTS.name: Coverage(covered.until, covered.rows - 1)}
+    totals.previous = PreviousTotals(totals.previous.totals, fewer)
     totals.take(None, [(1, 1, "Abba", 7, None)])
     assert totals.rank() == [("Germany", "Drake", 45.0, 1), ("Germany", "Abba", 7.0, 2)]
 

@@ -1,4 +1,3 @@
-"""The asset declarations: two to ten lines an asset. What they compute stands in transforms/."""
+"""The assets. Each function connects resources; what it computes is in `ingest/`, `transforms/` and `embedding/`."""
 
 OWNERS = ["team:music-data"]
-"""Who is asked about an asset."""

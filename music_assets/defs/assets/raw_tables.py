@@ -1,4 +1,4 @@
-"""The raw assets: dropped CSV files, loaded exactly once into append-only history."""
+"""The raw assets: dropped CSV files, loaded exactly once into append-only tables."""
 
 import time
 
@@ -25,9 +25,9 @@ def _raw_asset(table: Table) -> dg.AssetsDefinition:
             report = ingest.load(table, context.log)
         except (IngestRunningError, ConcurrentCommitError) as error:
             raise dg.Failure(str(error), allow_retries=False) from None
-        snapshot = ingest.store.table_version(table)
+        version = ingest.store.table_version(table)
         return dg.MaterializeResult(
-            metadata={**table_metadata(table, snapshot, time.monotonic() - begun), **ingest_metadata(report)}
+            metadata={**table_metadata(table, version, time.monotonic() - begun), **ingest_metadata(report)}
         )
 
     return raw

@@ -20,7 +20,8 @@ from music_assets.embedding import word2vec_spark
 from music_assets.embedding.word2vec import Hyperparameters
 from music_assets.settings import Settings
 from music_assets.storage.delta import DeltaStore
-from music_assets.storage.published_snapshot import Publisher, connect, newest_snapshot
+from music_assets.storage.published_snapshot import connect, newest_snapshot
+from music_assets.storage.publisher import Publisher
 from music_assets.tables import (
     ARTIST_EMBEDDING,
     EMBEDDING_TABLES,

@@ -116,13 +116,13 @@ def test_raw_tables_tell_the_reasons_of_rejected_rows(shown) -> None:
     [
         (
             "artist_rank_in_country",
-            "preview: first artist of the largest countries",
+            "preview: top artist of the largest countries",
             "largest countries",
             ["| country | plays |  |", "| --- | --- | --- |", bar("Germany", 100, 40), bar("France", 50, 20)],
         ),
         (
             "country_rank_per_artist",
-            "preview: where the largest artists are loved most",
+            "preview: top country of the most played artists",
             "most played artists",
             [
                 "| artist_name | plays |  |",
@@ -144,12 +144,12 @@ def test_rankings_show_a_preview_and_a_picture(shown, name: str, preview: str, p
 
 
 def test_the_preview_of_countries_begins_with_the_largest(shown) -> None:
-    preview = shown["artist_rank_in_country"]["preview: first artist of the largest countries"].splitlines()
+    preview = shown["artist_rank_in_country"]["preview: top artist of the largest countries"].splitlines()
     assert preview[2:] == ["| Germany | Can | 60.0 | 1 |", "| France | Air | 40.0 | 1 |"]
 
 
 def test_the_preview_of_artists_tells_where_each_is_loved_most(shown) -> None:
-    preview = shown["country_rank_per_artist"]["preview: where the largest artists are loved most"].splitlines()
+    preview = shown["country_rank_per_artist"]["preview: top country of the most played artists"].splitlines()
     assert preview[2] == "| Germany | Can | 60.0 | 0.6 | 1 |"
     assert len(preview) == 2 + 4
 

@@ -1,0 +1,165 @@
+"""Publishing: builds a new snapshot `music_db`, makes it the newest, and removes old ones.
+
+A snapshot is built under a hidden name and named by replacing the pointer, so that readers never see a part of one.
+It is a DuckDB file whichever engine computed the tables.
+"""
+
+import fcntl
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from music_assets.data_root import durable_write, exclusive_lock, sync
+from music_assets.storage.current_views import create_current_view
+from music_assets.storage.delta import DeltaStore, TableVersion
+from music_assets.storage.lineage import INPUTS
+from music_assets.storage.published_snapshot import NAME, POINTER, PublishedSnapshot, PublishedTable
+from music_assets.storage.sql import column_type, identifier, literal
+from music_assets.tables import CURRENT_VIEWS, EMBEDDING_TABLES, RANKING_TABLES, TABLES, Table
+
+BUILDING = ".building-"
+VERSION_FORMAT = "%Y%m%dT%H%M%S.%fZ"
+KEPT_SNAPSHOTS = 2
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """Publishes the tables of a data root with DuckDB; `threads` None: one per core."""
+
+    store: DeltaStore
+    memory_limit: str
+    threads: int | None = None
+
+    def publish(self) -> PublishedSnapshot:
+        """Publish the newest tables, each computed table with the versions it was computed from.
+
+        Raw tables and rejects become views of their parquet files; the others are copied, in their sort order. Waits
+        while another process publishes.
+        """
+        folder = self.store.root.snapshots
+        with exclusive_lock(self.store.root.publish_lock, wait=True):
+            folder.mkdir(parents=True, exist_ok=True)
+            _remove_unfinished(folder)
+            try:
+                snapshot = self._build(folder, self._consistent_versions())
+            except BaseException:
+                _remove_unfinished(folder)
+                raise
+            for pointer in (snapshot.path.with_suffix(".json"), folder / POINTER):
+                _write_pointer(snapshot, pointer)
+            _remove_old(folder)
+            return snapshot
+
+    def _consistent_versions(self) -> dict[Table, TableVersion]:
+        """Return table versions that fit: each computed table, from the last to the first, names its inputs.
+
+        Both embeddings come from one training. They may be older than the other tables, and do not hold these back.
+        """
+        versions: dict[str, int] = {}
+        for table in reversed((*RANKING_TABLES, *EMBEDDING_TABLES)):
+            inputs = self.store.latest_commit_metadata(table, INPUTS, versions.get(table.name)) or {}
+            bound = {each.name for each in EMBEDDING_TABLES} if table in EMBEDDING_TABLES else inputs.keys()
+            versions |= {name: version for name, version in inputs.items() if name in bound}
+        return {table: self.store.table_version(table, versions.get(table.name)) for table in TABLES}
+
+    def _build(self, folder: Path, versions: Mapping[Table, TableVersion]) -> PublishedSnapshot:
+        data_version = _next_version(folder)
+        building = folder / f"{BUILDING}{data_version}.duckdb"
+        config: dict[str, Any] = {"memory_limit": self.memory_limit}
+        if self.threads:
+            config["threads"] = self.threads
+        with duckdb.connect(str(building), config=config) as connection:
+            tables = {table.full_name: _create(connection, table, version) for table, version in versions.items()}
+            for view, raw in CURRENT_VIEWS.items():
+                create_current_view(connection, view, raw)
+                _describe(connection, view, "VIEW")
+                ((rows,),) = connection.execute(f"SELECT count(*) FROM {view.full_name}").fetchall()
+                tables[view.full_name] = PublishedTable(versions[raw].version, rows, (), versions[raw].table_id)
+            connection.execute("CHECKPOINT")
+        sync(building)
+        path = building.rename(folder / NAME.format(data_version))
+        return PublishedSnapshot(path, data_version, tables, path.stat().st_size)
+
+
+def _create(connection: duckdb.DuckDBPyConnection, table: Table, version: TableVersion) -> PublishedTable:
+    is_view = not table.sort_by and bool(version.files)
+    kind = "VIEW" if is_view else "TABLE"
+    connection.execute(f"CREATE {kind} {table.full_name} {_definition(table, version)}")
+    _describe(connection, table, kind)
+    return PublishedTable(version.version, version.rows, version.files if is_view else (), version.table_id)
+
+
+def _definition(table: Table, version: TableVersion) -> str:
+    if not version.files:
+        return f"({', '.join(f'{identifier(name)} {column_type(kind)}' for name, kind in table.schema.items())})"
+    columns = ", ".join(map(identifier, table.schema))
+    files = ", ".join(literal(escape(file)) for file in version.files)
+    unsorted = table.sort_by and len(version.files) > 1  # engines write each file sorted
+    order = f" ORDER BY {', '.join(table.sort_by)}" if unsorted else ""
+    return f"AS SELECT {columns} FROM read_parquet([{files}]){order}"
+
+
+def _describe(connection: duckdb.DuckDBPyConnection, table: Table, kind: str) -> None:
+    connection.execute(f"COMMENT ON {kind} {table.full_name} IS {literal(table.description)}")
+
+
+def _next_version(folder: Path) -> str:
+    """Return the time, or the microsecond after the newest version if the clock is behind it.
+
+    Versions sort by name. A version that sorted before the newest would be removed as an old one.
+    """
+    now = datetime.now(UTC)
+    for newest in sorted(folder.glob(NAME.format("*")))[-1:]:
+        published = datetime.strptime(newest.name, NAME.format(VERSION_FORMAT)).replace(tzinfo=UTC)
+        now = max(now, published + timedelta(microseconds=1))
+    return now.strftime(VERSION_FORMAT)
+
+
+def _write_pointer(snapshot: PublishedSnapshot, pointer: Path) -> None:
+    content = {
+        "file": snapshot.path.name,
+        "data_version": snapshot.data_version,
+        "size_bytes": snapshot.size_bytes,
+        "tables": {name: asdict(table) for name, table in snapshot.tables.items()},
+    }
+    with durable_write(pointer) as file:
+        file.write(json.dumps(content, indent=1).encode())
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove files of builds that failed or were killed. The caller holds the publish lock."""
+    for path in folder.glob(f"{BUILDING}*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _remove_old(folder: Path) -> None:
+    """Remove all but the newest snapshots, unless a process still reads them.
+
+    The DuckDB file goes last, since the next publisher finds by it what a killed one left.
+    """
+    for path in sorted(folder.glob(NAME.format("*")))[:-KEPT_SNAPSHOTS]:
+        if not _in_use(path):
+            shutil.rmtree(path.with_name(f"{path.name}.tmp"), ignore_errors=True)
+            path.with_suffix(".json").unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+
+
+def _in_use(path: Path) -> bool:
+    """Return whether a process has the file open. DuckDB then holds a POSIX lock on it."""
+    with path.open("r+b") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        fcntl.lockf(file, fcntl.LOCK_UN)
+        return False
