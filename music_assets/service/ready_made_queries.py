@@ -1,4 +1,4 @@
-"""The ready-made questions: their SQL. Those with pages take `$limit`, `$offset`; one row too many tells of a next."""
+"""The SQL of the ready-made queries. Those with pages have the parameters `$limit` and `$offset`."""
 
 COUNTRIES = """
 SELECT country, count(*) AS artists, sum(total_playcount) AS total_playcount
@@ -25,25 +25,11 @@ LIMIT $limit
 """
 
 COUNTRIES_OF_ARTIST_BY_LISTENERS = """
-WITH places AS (
-    SELECT DISTINCT user_id, rank FROM raw_parquet_user_top_artists WHERE artist_name = $artist
-), current_places AS (
-    SELECT
-        user_id,
-        first(artist_name ORDER BY ingested_at DESC, playcount DESC NULLS LAST, artist_name, mbid NULLS LAST)
-            AS artist_name
-    FROM raw_parquet_user_top_artists SEMI JOIN places USING (user_id, rank)
-    GROUP BY user_id, rank
-), listeners AS (
-    SELECT DISTINCT user_id FROM current_places WHERE artist_name = $artist
-), homes AS (
-    SELECT
-        user_id,
-        first(country ORDER BY ingested_at DESC, total_scrobbles DESC NULLS LAST, country NULLS LAST) AS country
-    FROM raw_parquet_user_data SEMI JOIN listeners USING (user_id)
-    GROUP BY user_id
-), audiences AS (
-    SELECT country, count(*) AS listeners FROM homes WHERE country IS NOT NULL GROUP BY country
+WITH audiences AS (
+    SELECT country, count(DISTINCT user_id) AS listeners
+    FROM current_user_top_artists JOIN current_user_data USING (user_id)
+    WHERE artist_name = $artist AND country IS NOT NULL
+    GROUP BY country
 )
 SELECT rank, country, total_playcount, normalized_popularity, listeners
 FROM processed_parquet_country_rank_per_artist JOIN audiences USING (country)
@@ -51,8 +37,7 @@ WHERE artist_name = $artist AND listeners >= $min_listeners
 ORDER BY rank
 LIMIT $limit OFFSET $offset
 """
-"""Listeners of an artist in a country: users whose current country it is and in whose current top artists the artist
-stands. `rank` stays the one among all countries."""
+"""`rank` is the rank among all countries."""
 
 ARTISTS = """
 SELECT artist_name, country AS top_country, normalized_popularity
@@ -76,17 +61,10 @@ RECOMMENDATIONS = """
 WITH near AS (
     SELECT unnest($keys::VARCHAR[]) AS artist_name, unnest($similarities::DOUBLE[]) AS similarity
 ), listed AS (
-    SELECT
-        rank,
-        first(artist_name ORDER BY ingested_at DESC, playcount DESC NULLS LAST, artist_name, mbid NULLS LAST)
-            AS artist_name
-    FROM raw_parquet_user_top_artists
-    WHERE user_id = $user_id
-    GROUP BY rank
+    FROM current_user_top_artists WHERE user_id = $user_id
 )
 SELECT artist_name, similarity
 FROM near ANTI JOIN listed USING (artist_name)
 ORDER BY similarity DESC, artist_name
 LIMIT $limit
 """
-"""The artists near a user without those of the user's current list."""

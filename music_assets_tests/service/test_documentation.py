@@ -1,4 +1,4 @@
-"""What docs/query.md shows is run as it stands there, against a service with other data."""
+"""What docs/queries.md shows is run as it stands there, against a service with other data."""
 
 import json
 import re
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from music_assets.service.problems import KINDS
 from music_assets_tests.service.conftest import Service, World
 
-PAGE = Path(__file__).parents[2] / "docs" / "query.md"
+PAGE = Path(__file__).parents[2] / "docs" / "queries.md"
 ADDRESS = "http://127.0.0.1:8000"
 
 
@@ -45,7 +45,7 @@ def test_curl_lines(service: Service, world: World, tmp_path: Path) -> None:
 def test_pandas_and_polars_read_the_address(service: Service, world: World) -> None:
     (code,) = blocks("python")
     found: dict[str, Any] = {}
-    exec(compile(code.replace(ADDRESS, service.url), "docs/query.md", "exec"), found)
+    exec(compile(code.replace(ADDRESS, service.url), "docs/queries.md", "exec"), found)
     expected = sorted(world.rankings.total_playcount)
     for name in ("in_pandas", "in_pandas_by_arrow", "in_polars"):
         assert sorted(found[name]["total_playcount"]) == expected
