@@ -120,6 +120,7 @@ def test_explain_tells_no_paths(service: Service, world: World) -> None:
         ("SELECT 'é', lower(1, 2)", 1, 13),
         ("SELECT * FROM raw_parquet_user_dat", 1, 15),
         ("SELECT 1, getenv('HOME')", 1, 11),
+        ("SELECT CASE WHEN i = 50000 THEN 'x' ELSE '1' END::INTEGER FROM range(100000) t(i)", 1, 49),
     ],
 )
 def test_an_error_says_where(service: Service, sql: str, line: int, column: int) -> None:

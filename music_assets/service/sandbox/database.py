@@ -187,6 +187,8 @@ class Database:
                     raise RejectedError("result-too-large", f"The result exceeds {max_bytes // 2**20} MB.")
                 if rows > limit:
                     break
+        except OSError as error:
+            raise _duckdb_error(error) from None
         finally:
             reader.close()
         return Rows(columns, reader.schema, batches, min(rows, limit), rows > limit, volatile)
@@ -212,6 +214,13 @@ class Database:
             location = parse_error(error)[1]
             return None if location is None else max(location - len(prefix), 0)
         return None
+
+
+def _duckdb_error(error: OSError) -> duckdb.Error:
+    """Return the DuckDB error that the Arrow reader raised as an OSError of the same text: `Conversion Error: ...`."""
+    name = str(error).partition(" Error:")[0].title().replace(" ", "")
+    kind: type[duckdb.Error] = getattr(duckdb, f"{name}Exception", duckdb.Error)
+    return kind(str(error))
 
 
 def _position(sql: str, location: int | None) -> dict[str, Any] | None:
