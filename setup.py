@@ -49,8 +49,6 @@ setup(
         "rich>=13.9,<16",
         # Map of the artist vectors in the metadata of a training.
         "matplotlib>=3.9,<4",
-        # Whether what is installed is what is needed: `music-assets doctor`.
-        "packaging>=24",
         # Locks of a data root.
         "filelock>=3.16,<5",
         # Health checks of run processes.

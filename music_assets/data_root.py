@@ -169,17 +169,6 @@ def exclusive_lock(path: Path, wait: bool = False) -> Iterator[None]:
         lock.release()
 
 
-def is_locked(path: Path) -> bool:
-    """Return whether a process holds the lock. Creates no file."""
-    if not path.exists():
-        return False
-    try:
-        acquire_lock(path).release()
-    except LockHeldError:
-        return True
-    return False
-
-
 @contextmanager
 def durable_write(target: Path, rename: Callable[[Path, Path], object] = Path.replace) -> Iterator[BinaryIO]:
     """Write a file atomically and durably: after a crash it is complete or does not exist.

@@ -44,7 +44,7 @@ SLOW = (
     "faults/test_kills.py::*",
     "faults/test_recovery.py::*",
     "faults/test_two_of_everything.py::*",
-    "maintenance/test_rebuild.py::test_damage_to_what_is_computed_is_undone*",
+    "maintenance/test_rebuild.py::test_damaged_derived_data_is_recomputed*",
     "runtime/test_launcher.py::test_a_dead_idle_worker_is_replaced",
     "runtime/test_launcher.py::test_a_finished_run_is_not_terminated",
     "runtime/test_launcher.py::test_a_run_of_the_command_line_is_terminated",

@@ -1,28 +1,23 @@
-"""Looks a data root over: what is there, what is wrong, and what to do about it. Changes nothing.
-
-Here stand findings; the command line prints them.
-"""
+"""Check a data root: versions, settings, disk space, waiting files, tables, snapshots and runs. Nothing is changed."""
 
 import os
 import platform
 import shutil
-import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
-from importlib.metadata import PackageNotFoundError, requires, version
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import dagster as dg
 import duckdb
-from packaging.requirements import Requirement
+from rich.filesize import decimal
 
-from music_assets.data_root import DataRoot, is_locked
-from music_assets.defs.checks import CHECKS, CheckContext, Thresholds
+from music_assets.data_root import DataRoot
 from music_assets.defs.sensors import DROP_SENSOR, UNFINISHED
-from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.engines.java import JavaMissingError, check_java
 from music_assets.ingest.file_names import printable
 from music_assets.ingest.landing import DroppedFile, Landing
@@ -39,6 +34,7 @@ from music_assets.storage.published_snapshot import (
     pointer_files,
     read_pointer,
 )
+from music_assets.storage.sql import identifier
 from music_assets.tables import (
     EMBEDDING_TABLES,
     RANKING_TABLES,
@@ -50,19 +46,18 @@ from music_assets.tables import (
     Table,
 )
 
-SHOWN_VERSIONS = ("dagster", "duckdb", "deltalake", "ibis-framework", "pyarrow")
-CHECKED_ROWS = 5_000_000
-"""Tables up to this size are checked here; larger ones take long, and every refresh checks them anyway."""
-OLD_SECONDS = 24 * 3600
-"""Age of a leftover over which no run is still at work on it."""
-LEAST_FREE = 1 << 30
-SILENT_SECONDS = 120
-"""The daemon looks every few seconds; after this long it is taken to be down."""
-REBUILD = "Run `music-assets rebuild`."
+PACKAGES = ("dagster", "duckdb", "deltalake", "ibis-framework", "pyarrow")
+MINIMUM_FREE_BYTES = 1 << 30
+LEFTOVER_SECONDS = 24 * 3600
+"""Age of a temporary file from which on no run can be using it."""
+DAEMON_SECONDS = 120
+"""Seconds without an evaluation of the sensor after which the daemon counts as stopped."""
+RUN_REBUILD = "Run `music-assets rebuild`."
+RUN_UP = "Run `music-assets up`."
 
 
 class Level(StrEnum):
-    """How bad a finding is. Only a problem calls for somebody."""
+    """Severity of a finding. Only a problem requires action."""
 
     OK = "ok"
     NOTE = "note"
@@ -71,7 +66,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what was looked at, what was found, and what to do about it."""
+    """What was checked, what was found, and what to do about it."""
 
     level: Level
     subject: str
@@ -79,364 +74,255 @@ class Finding:
     advice: str = ""
 
 
+Findings = Iterator[Finding]
+_ok, _note, _problem = (partial(Finding, level) for level in Level)
+
+
 def examine(settings: Settings) -> list[Finding]:
-    """Return the findings on the data root of these settings."""
-    looks: dict[str, Callable[[Settings], Iterator[Finding]]] = {
-        "versions": _versions,
-        "settings": _settings,
-        "data root": _root,
-        "drops": _drops,
-        "rejected files": _rejected,
-        "tables": _tables,
-        "music_db": _music_db,
-        "Dagster": _dagster,
-        "locks": _locks,
-        "leftovers": _leftovers,
-    }
+    """Return the findings about the data root of these settings."""
     findings = []
-    for subject, look in looks.items():
+    for subject, check in CHECKS.items():
         try:
-            findings += list(look(settings))
-        except Exception as error:  # What keeps one look from its end is a finding, and the others go on.
-            findings.append(_problem(subject, f"cannot be looked at: {_line(error)}", "See to that first."))
+            findings += list(check(settings, DataRoot(settings.data)))
+        except Exception as error:  # a failed check must not prevent the others
+            findings.append(_problem(subject, f"cannot be checked: {_first_line(error)}", "Fix this first."))
     return findings
 
 
-def _ok(subject: str, found: str) -> Finding:
-    return Finding(Level.OK, subject, found)
-
-
-def _note(subject: str, found: str, advice: str = "") -> Finding:
-    return Finding(Level.NOTE, subject, found, advice)
-
-
-def _problem(subject: str, found: str, advice: str) -> Finding:
-    return Finding(Level.PROBLEM, subject, found, advice)
-
-
-def _versions(settings: Settings) -> Iterator[Finding]:
-    found = [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in SHOWN_VERSIONS)]
-    yield _ok("versions", ", ".join(found))
-    for requirement in map(Requirement, requires("music-assets") or ()):
-        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        try:
-            installed = version(requirement.name)
-        except PackageNotFoundError:
-            installed = "none"
-        if not requirement.specifier.contains(installed, prereleases=True):
-            wanted = f"{requirement.name} {requirement.specifier} is needed, {installed} is installed"
-            yield _problem("versions", wanted, "Run `make install`.")
+def _check_versions(settings: Settings, root: DataRoot) -> Findings:
+    versions = [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)]
+    yield _ok("versions", ", ".join(versions))
     if settings.engine == "spark":
-        yield from _java()
+        try:
+            check_java()
+        except JavaMissingError as error:
+            problem, _, advice = str(error).partition(". ")
+            yield _problem("Java", problem, advice)
 
 
-def _java() -> Iterator[Finding]:
-    try:
-        check_java()
-    except JavaMissingError as error:
-        problem, _, advice = str(error).partition(". ")
-        yield _problem("Java", problem, advice)
-    else:
-        yield _ok("Java", "new enough for Spark")
+def _check_settings(settings: Settings, root: DataRoot) -> Findings:
+    values = {name: getattr(settings, name) for name in sorted(settings.model_fields_set)}
+    shown = [f"{name}={'(not shown)' if name in SECRETS else value}" for name, value in values.items()]
+    yield _ok("settings", ", ".join(shown) or "defaults")
 
 
-def _settings(settings: Settings) -> Iterator[Finding]:
-    chosen = {
-        name: "(not shown)" if name in SECRETS else str(getattr(settings, name))
-        for name in sorted(settings.model_fields_set)
-    }
-    yield _ok("settings", ", ".join(f"{name}={value}" for name, value in chosen.items()) or "all at their defaults")
-
-
-def _root(settings: Settings) -> Iterator[Finding]:
-    root = settings.data
-    if not root.is_dir():
-        yield _problem("data root", f"there is no folder {root}", "Set MUSIC_ASSETS_DATA, or run `music-assets up`.")
+def _check_data_root(settings: Settings, root: DataRoot) -> Findings:
+    if not root.path.is_dir():
+        yield _problem("data root", f"{root} is not a folder", f"Set MUSIC_ASSETS_DATA, or: {RUN_UP}")
         return
-    closed = [
-        path for path in (root, *sorted(root.iterdir())) if path.is_dir() and not os.access(path, os.W_OK | os.X_OK)
-    ]
-    for path in closed:
-        yield _problem("data root", f"{path} cannot be written to", f"Let user {os.geteuid()} write to it.")
-    if not closed and (trouble := _without_hard_links(root)):
-        yield _problem(
-            "data root",
-            f"its file system cannot make hard links ({trouble}), by which tables are committed",
-            "Put the data root on another file system.",
-        )
-    free = shutil.disk_usage(root).free
-    needed = _room_needed(settings)
-    told = f"{root}: {_size(free)} free, {_size(needed)} needed for the next refresh at most"
-    yield _ok("data root", told) if free >= needed else _problem("data root", told, "Make room, or add a disk.")
+    for folder in (root.path, *sorted(filter(Path.is_dir, root.path.iterdir()))):
+        if not os.access(folder, os.W_OK | os.X_OK):
+            yield _problem("data root", f"{folder} is not writable", f"Grant user {os.geteuid()} write access.")
+    free, required = shutil.disk_usage(root.path).free, _required_bytes(root)
+    found = f"{root}: {decimal(free)} free, the next refresh requires up to {decimal(required)}"
+    if free < required:
+        yield _problem("data root", found, "Free disk space.")
+    else:
+        yield _ok("data root", found)
 
 
-def _without_hard_links(root: Path) -> str:
-    """Return why no hard link can be made in the folder; nothing where one can."""
-    probe = root / f".doctor-{uuid.uuid4().hex}"
-    link = probe.with_suffix(".link")
+def _required_bytes(root: DataRoot) -> int:
+    """Return the disk space a refresh may need: for parquet files of the new rows, new rankings and a new snapshot."""
+    waiting = sum(file.size for table in RAW_TABLES for file in _waiting(root, table))
     try:
-        probe.touch()
-        os.link(probe, link)
-    except OSError as error:
-        return error.strerror or str(error)
-    finally:
-        link.unlink(missing_ok=True)
-        probe.unlink(missing_ok=True)
-    return ""
-
-
-def _room_needed(settings: Settings) -> int:
-    """Return bytes: what waits is written once more, and what is computed anew stands twice for a while."""
-    store, landing = DeltaStore(DataRoot(settings.data)), Landing(DataRoot(settings.data))
-    waiting = sum(file.size for table in RAW_TABLES for file in _listed(landing, table))
-    computed = sum(
-        store.table_version(table).size_bytes for table in TABLES if table.sort_by and not damaged_files(store, table)
-    )
-    try:
-        shown = newest_snapshot(DataRoot(settings.data)).size_bytes
+        published = newest_snapshot(root).size_bytes
     except NothingPublishedError:
-        shown = 0
-    return max(LEAST_FREE, 2 * waiting + computed + shown)
+        published = 0
+    return max(MINIMUM_FREE_BYTES, 2 * (waiting + published))
 
 
-def _listed(landing: Landing, table: Table) -> list[DroppedFile]:
-    return landing.files(table) if landing.root.drop_folder(table).is_dir() else []
+def _waiting(root: DataRoot, table: Table) -> list[DroppedFile]:
+    return Landing(root).files(table) if root.drop_folder(table).is_dir() else []
 
 
-def _drops(settings: Settings) -> Iterator[Finding]:
-    landing = Landing(DataRoot(settings.data))
+def _check_drops(settings: Settings, root: DataRoot) -> Findings:
     for table in RAW_TABLES:
         subject = f"drops of {table.name}"
-        waiting = _listed(landing, table)
-        if not waiting:
-            yield _ok(subject, "no CSV file waits")
+        if waiting := _waiting(root, table):
+            size = decimal(sum(file.size for file in waiting))
+            found = f"{_count(waiting, 'file')}, {size}, the oldest changed {_ago(waiting[0].modified_ns / 1e9)}"
+            yield _note(subject, found, f"The daemon ingests complete files. {RUN_UP}")
         else:
-            age = time.time() - waiting[0].modified_ns / 1e9
-            size = sum(file.size for file in waiting)
-            told = f"{_counted(waiting, 'file')} of {_size(size)}, the oldest {_age(age)} old"
-            yield _note(subject, told, f"The daemon takes them, or the job {REFRESH_RANKINGS}.")
-        if landing.root.drop_folder(table).is_dir() and (ignored := landing.ignored(table)):
-            yield _note(subject, f"not looked at: {'; '.join(ignored)}", "Only regular files are taken: copy it there.")
+            yield _ok(subject, "no waiting files")
+        if root.drop_folder(table).is_dir() and (ignored := Landing(root).ignored(table)):
+            yield _note(subject, f"ignored: {'; '.join(ignored)}", "Replace it with a regular file.")
 
 
-def _rejected(settings: Settings) -> Iterator[Finding]:
-    folder = DataRoot(settings.data).rejected
-    moved = sorted(folder.glob(f"*{REASON_SUFFIX}")) if folder.is_dir() else []
-    for path in moved:
-        reason = (path.read_text(encoding="utf-8", errors="replace").splitlines() or [""])[1:2]
+def _check_rejected_files(settings: Settings, root: DataRoot) -> Findings:
+    explanations = sorted(root.rejected.glob(f"*{REASON_SUFFIX}"))
+    for path in explanations:
+        reason = "".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[1:2])
         name = printable(path.name.removesuffix(REASON_SUFFIX))
-        yield _note("rejected files", f"{name}: {''.join(reason)}", f"Mend it, drop it again, remove it from {folder}.")
-    if not moved:
+        yield _note(
+            "rejected files", f"{name}: {reason}", f"Fix it, drop it again, and delete it from {root.rejected}."
+        )
+    if not explanations:
         yield _ok("rejected files", "none")
 
 
-def _tables(settings: Settings) -> Iterator[Finding]:
-    store = DeltaStore(DataRoot(settings.data))
+def _check_tables(settings: Settings, root: DataRoot) -> Findings:
+    store = DeltaStore(root)
     for table in TABLES:
-        found = damaged_files(store, table)
-        yield from (_damaged(store, table, damage) for damage in found)
-        if not found:
-            yield from _whole(store, table, settings)
+        if damaged := damaged_files(store, table):
+            for damage in damaged:
+                yield _problem(table.full_name, str(damage), recovery(store, table, damage))
+        else:
+            yield from _describe_table(store, table, settings.retention_hours)
 
 
-def _damaged(store: DeltaStore, table: Table, damage: DamagedFile) -> Finding:
+def recovery(store: DeltaStore, table: Table, damage: DamagedFile) -> str:
+    """Return how to recover from a damaged file of a table, and which rows it contained."""
     if table in RANKING_TABLES:
-        return _problem(table.full_name, str(damage), REBUILD)
+        return RUN_REBUILD
     if table in EMBEDDING_TABLES:
-        return _problem(table.full_name, str(damage), f"{REBUILD} Then train anew: the job {TRAIN_EMBEDDINGS}.")
-    return _problem(table.full_name, str(damage), how_to_mend(store, table, damage))
-
-
-def how_to_mend(store: DeltaStore, table: Table, damage: DamagedFile) -> str:
-    """Return what is lost with a damaged file of a table that is not computed, and how to go on."""
+        return f"{RUN_REBUILD} Then run the job {TRAIN_EMBEDDINGS}."
     restore = f"Restore {damage.path} from a backup."
     if table is REJECTED_ROWS:
-        return f"{restore} Without one, `music-assets rebuild` starts the list of rejected rows anew."
-    lost = f"It held rows of {', '.join(map(printable, damage.csv_files))}. " if damage.csv_files else ""
+        return f"{restore} Without a backup, `music-assets rebuild` starts a new table."
+    lost = f"It contained rows of {', '.join(map(printable, damage.csv_files))}. " if damage.csv_files else ""
     return (
-        f"{lost}{restore} Without one: stop music-assets, move {store.folder(table)} aside, drop all CSV files of the "
-        "table again; publishing waits until as many rows are back."
+        f"{lost}{restore} Without a backup: stop music-assets, move {store.folder(table)} away, and drop all CSV files "
+        "of the table again. Nothing is published until the table has as many rows as before."
     )
 
 
-def _whole(store: DeltaStore, table: Table, settings: Settings) -> Iterator[Finding]:
-    snapshot = store.table_version(table)
-    if snapshot.version < 0:
+def _describe_table(store: DeltaStore, table: Table, retention_hours: float) -> Findings:
+    current = store.table_version(table)
+    if current.version < 0:
         yield _note(table.full_name, "no rows yet")
         return
-    files = _counted(snapshot.files, "parquet file")
+    files = _count(current.files, "parquet file")
     yield _ok(
-        table.full_name, f"version {snapshot.version}, {snapshot.rows:,} rows, {files} of {_size(snapshot.size_bytes)}"
+        table.full_name,
+        f"version {current.version}, {current.rows:,} rows, {files}, {decimal(current.size_bytes)}",
     )
-    lying = stray_files(store, table)
-    if lying.unreferenced:
-        unused = f"{_counted(lying.unreferenced, 'file')} of {_size(_sum(lying.unreferenced))} out of use"
-        yield _ok(table.full_name, f"{unused}, vacuumed after {settings.retention_hours:g} hours")
-    for path in lying.foreign:
-        yield _note(
-            table.full_name, f"{printable(str(path))} is no file of the table", "Move it elsewhere: it may be vacuumed."
-        )
-    if snapshot.rows <= CHECKED_ROWS:
-        yield from _checked(store, table, settings)
-    else:
-        yield _ok(table.full_name, "not checked row by row, for its size: every refresh does so")
+    stray = stray_files(store, table)
+    if stray.unreferenced:
+        unused = f"{_count(stray.unreferenced, 'unused file')}, {decimal(_total_size(stray.unreferenced))}"
+        yield _ok(table.full_name, f"{unused}, deleted after {retention_hours:g} hours")
+    for path in stray.foreign:
+        found = f"{printable(str(path))} is not a file of the table"
+        yield _note(table.full_name, found, "Move it elsewhere, since it may be deleted.")
 
 
-def _checked(store: DeltaStore, table: Table, settings: Settings) -> Iterator[Finding]:
-    with tempfile.TemporaryDirectory() as scratch:
-        engine = DuckDBEngine(Path(scratch), settings.memory_limit, settings.threads)
-        thresholds = Thresholds(settings.reject_warn_share, settings.reject_fail_share)
-        subject = CheckContext(table, store, engine, thresholds)
-        for check in CHECKS:
-            result = check.evaluate(subject) if table in check.tables else None
-            if result and not result.passed and result.severity is dg.AssetCheckSeverity.ERROR:
-                advice = REBUILD if table in RANKING_TABLES else "See the check in the web UI."
-                yield _problem(table.full_name, f"{check.name}: {result.description}", advice)
-
-
-def _music_db(settings: Settings) -> Iterator[Finding]:
-    served = False
-    told = set()
-    for pointer in pointer_files(DataRoot(settings.data)):
+def _check_music_db(settings: Settings, root: DataRoot) -> Findings:
+    damages = []
+    current = None
+    for pointer in pointer_files(root):
         try:
             snapshot = read_pointer(pointer)
-            damage = "" if snapshot.is_intact else f"{snapshot.path} is missing or cut off"
         except DamagedPointerError as error:
-            damage = str(error)
-        if damage in told:
+            damages.append(str(error))
             continue
-        told |= {damage} if damage else set()
-        if damage and served:
-            yield _note("music_db", damage, "It is not in use, and goes when the next but one is published.")
-        elif damage:
-            yield _problem("music_db", damage, REBUILD)
-        elif not served:
-            served = True
-            yield from _served(settings, snapshot)
-    if not served:
-        yield _note("music_db", "nothing is published", "Drop the two CSV files, or run `music-assets rebuild`.")
+        if snapshot.is_intact:
+            current = snapshot
+            break
+        damages.append(f"{snapshot.path} is missing or truncated")
+    yield from (_problem("music_db", damage, RUN_REBUILD) for damage in dict.fromkeys(damages))
+    if current:
+        yield from _check_snapshot(root, current)
+    elif not damages:
+        yield _note("music_db", "nothing is published", f"Drop CSV files of both raw tables, or: {RUN_REBUILD}")
 
 
-def _served(settings: Settings, snapshot: PublishedSnapshot) -> Iterator[Finding]:
+def _check_snapshot(root: DataRoot, snapshot: PublishedSnapshot) -> Findings:
     try:
         connection = duckdb.connect(str(snapshot.path), read_only=True)
     except duckdb.Error as error:
-        yield _problem("music_db", f"{snapshot.path} cannot be opened: {_line(error)}", REBUILD)
+        yield _problem("music_db", f"{snapshot.path} cannot be opened: {_first_line(error)}", RUN_REBUILD)
         return
     with connection:
-        for name, shown in snapshot.tables.items():
+        for name, published in snapshot.tables.items():
             try:
-                found = connection.execute(f'SELECT count(*) FROM "{name}"').fetchall()[0][0]
+                (rows,) = connection.execute(f"SELECT count(*) FROM {identifier(name)}").fetchall()[0]
             except duckdb.Error as error:
-                advice = f"See the table's own line. Where that is well: {REBUILD}"
-                yield _problem("music_db", f"{name} cannot be read: {_line(error)}", advice)
+                advice = f"If the table itself is not damaged: {RUN_REBUILD}"
+                yield _problem("music_db", f"{name} cannot be read: {_first_line(error)}", advice)
                 continue
-            if found != shown.rows:
-                yield _problem("music_db", f"{name} has {found:,} rows, where {shown.rows:,} were published", REBUILD)
-    yield _ok("music_db", f"version {snapshot.data_version}, {_size(snapshot.size_bytes)}")
-    store = DeltaStore(DataRoot(settings.data))
+            if rows != published.rows:
+                found = f"{name} has {rows:,} rows, but {published.rows:,} were published"
+                yield _problem("music_db", found, RUN_REBUILD)
+    yield _ok("music_db", f"version {snapshot.data_version}, {decimal(snapshot.size_bytes)}")
+    store = DeltaStore(root)
     for table in RAW_TABLES:
-        earlier = snapshot.tables.get(table.full_name)
-        if earlier and not damaged_files(store, table):
-            newer = store.table_version(table).rows - earlier.rows
-            if newer > 0:
-                advice = "The sensor starts a refresh by itself, or says why it does not."
-                yield _note("music_db", f"{newer:,} rows of {table.full_name} are not published yet", advice)
+        if table.full_name in snapshot.tables and not damaged_files(store, table):
+            unpublished = store.table_version(table).rows - snapshot.tables[table.full_name].rows
+            if unpublished > 0:
+                found = f"{unpublished:,} rows of {table.full_name} are not published yet"
+                yield _note("music_db", found, f"See {DROP_SENSOR} below.")
 
 
-def _dagster(settings: Settings) -> Iterator[Finding]:
-    home = find_dagster_home(DataRoot(settings.data))
+def _check_dagster(settings: Settings, root: DataRoot) -> Findings:
+    home = find_dagster_home(root)
     if not (home / "dagster.yaml").is_file():
-        yield _note("Dagster", f"nothing has run yet with {home}", "Run `music-assets up`.")
+        yield _note("Dagster", f"{home} contains no run history yet", RUN_UP)
         return
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        yield from _sensor(instance)
+        yield _check_sensor(instance)
         for job in (REFRESH_RANKINGS, TRAIN_EMBEDDINGS):
-            yield from _last_run(instance, job)
+            yield _check_last_run(instance, job)
 
 
-def _sensor(instance: dg.DagsterInstance) -> Iterator[Finding]:
+def _check_sensor(instance: dg.DagsterInstance) -> Finding:
     state = next((each for each in instance.all_instigator_state() if each.name == DROP_SENSOR), None)
-    if state is None:
-        yield _note(DROP_SENSOR, "has not looked yet: the daemon has not run", "Run `music-assets up`.")
-        return
-    if state.status.value == "STOPPED":
-        yield _problem(DROP_SENSOR, "is switched off", "Switch it on in the web UI, under Automation.")
-        return
-    ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1)
+    ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1) if state else []
+    if state and state.status.value == "STOPPED":
+        return _problem(DROP_SENSOR, "is switched off", "Switch it on in the web UI, under Automation.")
     if not ticks:
-        yield _note(DROP_SENSOR, "has not looked yet")
-    elif ticks[0].status.value == "FAILURE" and ticks[0].error:
-        yield _problem(DROP_SENSOR, f"failed: {_line(ticks[0].error.message)}", "Mend that; it looks again by itself.")
-    elif time.time() - ticks[0].timestamp > SILENT_SECONDS:
-        yield _note(DROP_SENSOR, f"looked {_age(time.time() - ticks[0].timestamp)} ago", "Run `music-assets up`.")
-    else:
-        yield _ok(DROP_SENSOR, ticks[0].skip_reason or "started a run")
+        return _note(DROP_SENSOR, "has not been evaluated yet", RUN_UP)
+    if ticks[0].status.value == "FAILURE" and ticks[0].error:
+        return _problem(DROP_SENSOR, f"failed: {_first_line(ticks[0].error.message)}", "Fix this; the sensor retries.")
+    if time.time() - ticks[0].timestamp > DAEMON_SECONDS:
+        return _note(DROP_SENSOR, f"last evaluated {_ago(ticks[0].timestamp)}", RUN_UP)
+    return _ok(DROP_SENSOR, ticks[0].skip_reason or "started a run")
 
 
-def _last_run(instance: dg.DagsterInstance, job: str) -> Iterator[Finding]:
+def _check_last_run(instance: dg.DagsterInstance, job: str) -> Finding:
     records = instance.get_run_records(dg.RunsFilter(job_name=job), limit=1)
     if not records:
-        yield _ok(job, "has not run yet")
-        return
+        return _ok(job, "has not run yet")
     run = records[0].dagster_run
     if run.status in UNFINISHED:
-        yield _note(job, f"run {run.run_id} has not ended yet: {run.status.value.lower()}")
-    elif run.status is dg.DagsterRunStatus.SUCCESS:
-        yield _ok(job, f"run {run.run_id} succeeded {_age(time.time() - (records[0].end_time or 0))} ago")
-    else:
-        yield _problem(job, f"run {run.run_id} ended as {run.status.value.lower()}", "See the run in the web UI.")
+        return _note(job, f"run {run.run_id} is {run.status.value.lower()}")
+    if run.status is dg.DagsterRunStatus.SUCCESS:
+        return _ok(job, f"run {run.run_id} succeeded {_ago(records[0].end_time or 0)}")
+    return _problem(job, f"run {run.run_id} ended with {run.status.value.lower()}", "See the run in the web UI.")
 
 
-def _locks(settings: Settings) -> Iterator[Finding]:
-    root = DataRoot(settings.data)
-    held = {
-        root.ingest_lock: "files are being taken right now",
-        root.publish_lock: "music_db is being published right now",
-    }
-    found = [(path, what) for path, what in held.items() if is_locked(path)]
-    for path, what in found:
-        yield _note("locks", f"{path} is held: {what}")
-    if not found:
-        yield _ok("locks", "none held")
-
-
-def _leftovers(settings: Settings) -> Iterator[Finding]:
-    paths = DataRoot(settings.data).temporary_files()
-    found = [path for path in paths if _is_old(path)]
-    for path in found:
-        yield _note("leftovers", f"{printable(str(path))}, {_size(_sum([path, *path.rglob('*')]))}", "Remove it.")
-    if not found:
+def _check_leftovers(settings: Settings, root: DataRoot) -> Findings:
+    oldest = time.time() - LEFTOVER_SECONDS
+    leftovers = [path for path in root.temporary_files() if path.lstat().st_mtime < oldest]
+    for path in leftovers:
+        size = decimal(_total_size([path, *path.rglob("*")]))
+        yield _note("leftovers", f"{printable(str(path))}, {size}", "Delete it.")
+    if not leftovers:
         yield _ok("leftovers", "none")
 
 
-def _is_old(path: Path) -> bool:
-    return time.time() - path.lstat().st_mtime > OLD_SECONDS
+CHECKS: dict[str, Callable[[Settings, DataRoot], Findings]] = {
+    "versions": _check_versions,
+    "settings": _check_settings,
+    "data root": _check_data_root,
+    "drops": _check_drops,
+    "rejected files": _check_rejected_files,
+    "tables": _check_tables,
+    "music_db": _check_music_db,
+    "Dagster": _check_dagster,
+    "leftovers": _check_leftovers,
+}
 
 
-def _sum(paths: Iterable[Path]) -> int:
+def _total_size(paths: Iterable[Path]) -> int:
     return sum(path.lstat().st_size for path in paths)
 
 
-def _counted(things: Sized, name: str) -> str:
-    return f"{len(things):,} {name}{'' if len(things) == 1 else 's'}"
+def _count(items: Sized, name: str) -> str:
+    return f"{len(items):,} {name}{'' if len(items) == 1 else 's'}"
 
 
-def _size(count: float) -> str:
-    for unit in ("bytes", "KB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.4g} {unit}"
-        count /= 1000
-    return f"{count:.4g} TB"
+def _ago(timestamp: float) -> str:
+    return f"{timedelta(seconds=max(round(time.time() - timestamp), 0))} ago"
 
 
-def _age(seconds: float) -> str:
-    for size, unit in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} seconds"
-
-
-def _line(error: object) -> str:
+def _first_line(error: object) -> str:
     return (str(error).splitlines() or [""])[0]

@@ -19,14 +19,14 @@ from music_assets_tests.support.project import RANKED_ARTISTS, Project
 
 
 @pytest.fixture(autouse=True)
-def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_dagster_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
 
 
 def rebuilt(root: DataRoot) -> list[str]:
-    said: list[str] = []
-    rebuild(Settings(data=root.path), said.append)
-    return said
+    messages: list[str] = []
+    rebuild(Settings(data=root.path), messages.append)
+    return messages
 
 
 def ranked(root: DataRoot) -> list[tuple[object, ...]]:
@@ -43,29 +43,29 @@ def raw_files(root: DataRoot) -> list[dict[Path, bytes]]:
 
 
 @pytest.mark.parametrize("cause", [*DERIVED_CORRUPTIONS, *SNAPSHOT_CORRUPTIONS])
-def test_damage_to_what_is_computed_is_undone(root: DataRoot, cause: str) -> None:
+def test_damaged_derived_data_is_recomputed(root: DataRoot, cause: str) -> None:
     raw = raw_files(root)
     damaged = corrupt(root, cause)
-    said = rebuilt(root)
+    messages = rebuilt(root)
     assert ranked(root) == RANKED_ARTISTS
     assert raw_files(root) == raw
     assert [each for each in examine(Settings(data=root.path)) if each.level is Level.PROBLEM] == []
     if cause in DERIVED_CORRUPTIONS:
-        assert any(line.startswith(f"Damaged: {damaged}") for line in said)
-        assert any(line.startswith("Moved aside: ") for line in said)
+        assert any(line.startswith(f"Damaged: {damaged}") for line in messages)
+        assert any(line.startswith("Moved ") for line in messages)
         assert any(root.damaged.rglob("*.json"))
 
 
-def test_everything_computed_may_be_gone(root: DataRoot) -> None:
+def test_missing_derived_data_is_recomputed(root: DataRoot) -> None:
     for folder in (*map(root.table_folder, RANKING_TABLES), root.snapshots):
         shutil.rmtree(folder)
-    said = rebuilt(root)
+    messages = rebuilt(root)
     assert ranked(root) == RANKED_ARTISTS
-    assert said[0] == "Computing artist_rank_in_country, country_rank_per_artist, music_db"
-    assert said[-1].startswith(f"Published {root.snapshots}/music_db-")
+    assert messages[0] == "Computing artist_rank_in_country, country_rank_per_artist, music_db"
+    assert messages[-1].startswith(f"Published {root.snapshots}/music_db-")
 
 
-def test_it_stands_in_the_history_of_runs(root: DataRoot) -> None:
+def test_the_rebuild_is_recorded_as_a_run(root: DataRoot) -> None:
     rebuilt(root)
     with dg.DagsterInstance.from_config(str(prepare_dagster_home(root))) as instance:
         (run,) = instance.get_runs()
@@ -75,7 +75,7 @@ def test_it_stands_in_the_history_of_runs(root: DataRoot) -> None:
         assert instance.get_latest_materialization_event(dg.AssetKey(USER_DATA.asset_key)) is None
 
 
-def test_files_are_taken_as_ever_afterwards(root: DataRoot) -> None:
+def test_a_refresh_after_the_rebuild_succeeds(root: DataRoot) -> None:
     for table in RANKING_TABLES:
         shutil.rmtree(root.table_folder(table))
     rebuilt(root)
@@ -86,7 +86,7 @@ def test_files_are_taken_as_ever_afterwards(root: DataRoot) -> None:
 
 
 @pytest.mark.parametrize("cause", RAW_CORRUPTIONS)
-def test_damage_to_a_raw_table_is_told_and_nothing_is_moved(root: DataRoot, cause: str) -> None:
+def test_a_damaged_raw_table_is_reported_and_nothing_changes(root: DataRoot, cause: str) -> None:
     damaged = corrupt(root, cause)
     before = contents(root.path)
     with pytest.raises(RebuildError) as raised:
@@ -98,8 +98,8 @@ def test_damage_to_a_raw_table_is_told_and_nothing_is_moved(root: DataRoot, caus
     assert ranked(root) == RANKED_ARTISTS
 
 
-def test_the_way_it_tells_when_a_raw_table_is_damaged_leads_back(root: DataRoot) -> None:
-    """Move the folder aside, drop all its files again: publishing waits for the last of them."""
+def test_the_advice_for_a_damaged_raw_table_recovers_it(root: DataRoot) -> None:
+    """Move the folder away and drop all its files again: nothing is published before the last of them."""
     corrupt(root, "parquet cut off")
     root.table_folder(USER_DATA).rename(root.path / "aside")
     project = Project(root)
@@ -111,8 +111,8 @@ def test_the_way_it_tells_when_a_raw_table_is_damaged_leads_back(root: DataRoot)
     assert [each for each in examine(Settings(data=root.path)) if each.level is Level.PROBLEM] == []
 
 
-def test_without_rows_there_is_nothing_to_rebuild_from(tmp_path: Path) -> None:
-    with pytest.raises(RebuildError, match="raw_parquet_user_data has no rows to compute from"):
+def test_an_empty_raw_table_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(RebuildError, match="raw_parquet_user_data has no rows"):
         rebuilt(DataRoot(tmp_path))
 
 
@@ -123,6 +123,6 @@ def running(root: DataRoot) -> Iterator[dg.DagsterRun]:
         yield instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
 
 
-def test_beside_a_run_it_is_refused(root: DataRoot, running: dg.DagsterRun) -> None:
-    with pytest.raises(RebuildError, match=f"Run {running.run_id} of refresh_rankings has not ended yet"):
+def test_a_rebuild_during_a_run_is_refused(root: DataRoot, running: dg.DagsterRun) -> None:
+    with pytest.raises(RebuildError, match=f"Run {running.run_id} of refresh_rankings is in progress"):
         rebuilt(root)
