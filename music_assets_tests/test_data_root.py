@@ -16,7 +16,6 @@ from music_assets.data_root import (
     acquire_lock,
     durable_write,
     exclusive_lock,
-    is_locked,
 )
 from music_assets.storage.published_snapshot import NothingPublishedError, newest_snapshot
 from music_assets.tables import RAW_TABLES
@@ -58,12 +57,9 @@ def test_data_root_without_version_file_is_accepted(tmp_path: Path) -> None:
 
 def test_lock_excludes_others_until_released(tmp_path: Path) -> None:
     path = tmp_path / "new" / ".lock"
-    assert not is_locked(path)
-    with exclusive_lock(path):
-        assert is_locked(path)
-        with pytest.raises(LockHeldError, match=r"\.lock is held by another process"):
-            acquire_lock(path)
-    assert not is_locked(path)
+    with exclusive_lock(path), pytest.raises(LockHeldError, match=r"\.lock is held by another process"):
+        acquire_lock(path)
+    acquire_lock(path).release()
 
 
 def test_failed_durable_write_leaves_the_old_file(tmp_path: Path) -> None:
