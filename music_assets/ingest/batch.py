@@ -1,15 +1,13 @@
-"""A batch: dropped files of one table that are loaded in one transaction, and what is known of them so far."""
+"""A batch: dropped files of one table that are loaded in one transaction, and what each step finds out about them."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import compress
 from typing import TypeVar
 
 from music_assets.ingest.csv_header import CsvFile, is_compressed
 from music_assets.ingest.landing import DroppedFile
 from music_assets.ingest.parser import ParsedFile
-from music_assets.ingest.report import FileReport, Outcome
 from music_assets.tables import Table
 
 File = TypeVar("File")
@@ -23,90 +21,70 @@ TOGETHER_BYTES = 1 << 24
 """Bytes of CSV that are parsed together, whose rows are in memory as text."""
 
 
-@dataclass(frozen=True)
-class NewFile:
-    """A file whose content the table does not have, and whose header matches the table."""
+@dataclass(eq=False)
+class BatchFile:
+    """A file on its way: hashed, then, if its content is new, matched with the table and parsed."""
 
     dropped: DroppedFile
-    content_hash: str
-    csv_file: CsvFile
+    problem: str = ""
+    """Why the file cannot be loaded."""
+    content_hash: str = ""
+    is_committed: bool = False
+    """Whether the content was loaded into the table before."""
+    original: "BatchFile" = field(init=False)
+    """The first file of the batch with the same content."""
+    csv_file: CsvFile = field(init=False)
+    rejects_committed: bool = False
+    """Whether the rejected rows were committed before, by a run that died afterwards."""
+    parsed: ParsedFile | None = None
+
+    def __post_init__(self) -> None:
+        self.original = self
 
     @property
     def rejects_id(self) -> str:
-        """The id under which its rejected rows are committed, to a table that all raw tables share."""
+        """The id under which the rejected rows are committed, to the table that all raw tables share."""
         return f"{self.csv_file.table.name}:{self.content_hash}"
 
     @property
     def is_small(self) -> bool:
-        """Whether its rows fit into memory together with those of others; compressed, it might have any size."""
+        """Whether the rows fit into memory together with those of other files; a compressed file may have any size."""
         return self.dropped.size <= SMALL_FILE_BYTES and not is_compressed(self.dropped.path)
-
-
-@dataclass(frozen=True)
-class LoadedFile:
-    """A file that was parsed."""
-
-    file: NewFile
-    parsed: ParsedFile
-
-    @property
-    def report(self) -> FileReport:
-        """What becomes of the file once it is committed."""
-        unknown = self.file.csv_file.header.unknown
-        return FileReport(
-            name=self.file.dropped.name,
-            outcome=Outcome.LOADED,
-            bytes=self.file.dropped.size,
-            rows=self.parsed.rows,
-            rejects=self.parsed.rejects,
-            duplicates=self.parsed.duplicates,
-            note=f"unknown columns ignored: {', '.join(unknown)}" if unknown else "",
-        )
 
 
 @dataclass
 class Batch:
-    """The files of a batch on their way: hashed, then matched with the table, then parsed."""
+    """Dropped files of one table."""
 
     table: Table
-    files: list[DroppedFile]
+    files: list[BatchFile]
     log: logging.Logger
-    hashes: dict[DroppedFile, str] = field(default_factory=dict)
-    """Content hash of each readable file."""
-    committed: set[str] = field(default_factory=set)
-    """Those content hashes that the table had before."""
-    bad: dict[DroppedFile, str] = field(default_factory=dict)
-    """Files that cannot be loaded, with the reason."""
-    new: list[NewFile] = field(default_factory=list)
-    committed_rejects: set[str] = field(default_factory=set)
-    """Those ids of rejected rows that were committed before."""
-    loaded: list[LoadedFile] = field(default_factory=list)
 
-    def originals(self) -> dict[str, DroppedFile]:
-        """Return the first file of each content that the table did not have before."""
-        originals: dict[str, DroppedFile] = {}
-        for file, content_hash in self.hashes.items():
-            if content_hash not in self.committed:
-                originals.setdefault(content_hash, file)
-        return originals
+    @property
+    def new(self) -> list[BatchFile]:
+        """The files to load, one for each content that is new to the table."""
+        return [file for file in self.files if file.original is file and not file.is_committed and not file.problem]
 
-    def groups(self) -> list[list[NewFile]]:
+    @property
+    def loaded(self) -> dict[BatchFile, ParsedFile]:
+        """The files that were parsed."""
+        return {file: file.parsed for file in self.files if file.parsed}
+
+    def groups(self) -> list[list[BatchFile]]:
         """Divide the new files into groups to parse together: many small files, or one.
 
-        The rejected rows of a group share parquet files. So files whose rejected rows are committed already are never
-        in a group with others.
+        The rejected rows of a group share parquet files. So files whose rejected rows were committed before are not in
+        a group with others.
         """
-        small = [file.is_small for file in self.new]
-        if sum(small) < FEWEST_TOGETHER:
-            return [[file] for file in self.new]
-        groups = [[file] for file in self.new if not file.is_small]
+        new = self.new
+        small = [file for file in new if file.is_small]
+        if len(small) < FEWEST_TOGETHER:
+            return [[file] for file in new]
+        groups = [[file] for file in new if not file.is_small]
         for committed in (False, True):
-            alike = [file for file in compress(self.new, small) if self._has_rejects(file) == committed]
+            alike = [file for file in small if file.rejects_committed == committed]
             groups += _split(alike, lambda file: file.dropped.size, TOGETHER_BYTES)
         return groups
-
-    def _has_rejects(self, file: NewFile) -> bool:
-        return file.rejects_id in self.committed_rejects
 
 
 def split_into_batches(files: Iterable[DroppedFile]) -> list[list[DroppedFile]]:

@@ -59,11 +59,6 @@ def split_records(
         yield _record(first_line + position, text, fields, width)
 
 
-def needs_splitting(line: str) -> bool:
-    """Return whether only `split_records` can split the line: it has quotes, or bytes that are not UTF-8."""
-    return '"' in line or (not line.isascii() and SURROGATE.search(line) is not None)
-
-
 def _quoted_fields(lines: list[str], position: int, next_lines: Iterator[list[str]]) -> tuple[list[str] | None, int]:
     """Return the fields of a row, or None if its quoting is broken, and the number of lines it spans."""
     row = _QuotedRow(lines, position, next_lines)

@@ -15,8 +15,8 @@ from music_assets.ingest.csv_header import CsvFile, open_csv
 from music_assets.ingest.csv_records import (
     LONG_LINE_MARK,
     MAXIMUM_ROW_LENGTH,
+    SURROGATE,
     WRONG_NUMBER_OF_FIELDS,
-    needs_splitting,
     split_records,
 )
 from music_assets.tables import Column, Table
@@ -66,14 +66,18 @@ def write_text(csv_file: CsvFile, target: Path) -> None:
 def _rows(blocks: Iterator[list[str]], width: int) -> Iterator[pa.Table]:
     """Split blocks of lines into the rows below the header, as tables of RECORDS.
 
-    Only lines that need it are split one by one.
+    Only lines with quotes, or with bytes that are not UTF-8, are split one by one.
     """
     lines = next(blocks, [])
     next(split_records(lines, range(len(lines)), blocks), None)
     first_line = 1
     while lines:
         length = len(lines)
-        positions = [position for position, line in enumerate(lines) if needs_splitting(line)]
+        positions = [
+            position
+            for position, line in enumerate(lines)
+            if '"' in line or (not line.isascii() and SURROGATE.search(line) is not None)
+        ]
         records = list(split_records(lines, positions, blocks, first_line, width))
         columns = [pa.array([row[place] for row in records], field.type) for place, field in enumerate(RECORDS)]
         yield pa.concat_tables([_plain_rows(lines[:length], first_line, width), pa.table(columns, schema=RECORDS)])

@@ -18,7 +18,7 @@ from itertools import chain
 from pathlib import Path
 
 from music_assets.data_root import LockHeldError, acquire_lock, exclusive_lock
-from music_assets.ingest.batch import FEWEST_TOGETHER, Batch, LoadedFile, NewFile, split_into_batches
+from music_assets.ingest.batch import FEWEST_TOGETHER, Batch, BatchFile, split_into_batches
 from music_assets.ingest.content_hash import ContentHashes
 from music_assets.ingest.csv_header import BadFileError, CsvFile, check_compression, read_header
 from music_assets.ingest.csv_records import TOO_LONG
@@ -99,50 +99,56 @@ class Ingest:
         complete = self.landing.complete_files()
         batches = {each: split_into_batches(complete[each]) for each in RAW_TABLES[RAW_TABLES.index(table) :]}
         self.hashes.start(file for each in batches.values() for file in chain(*each[:1]))
-        return [Batch(table, files, log) for files in batches[table]]
+        return [Batch(table, [BatchFile(file) for file in files], log) for files in batches[table]]
 
     def _hash(self, batch: Batch) -> None:
-        """Hash the files, and find those whose content is in the table already."""
-        for place, seen in enumerate(batch.files):
-            file = seen
+        """Hash the files, and find those whose content is in the table, or in an earlier file of the batch."""
+        for file in batch.files:
             try:
-                batch.files[place] = file = with_utf8_name(seen)
-                batch.hashes[file] = self.hashes.get(file)
+                file.dropped = with_utf8_name(file.dropped)
+                file.content_hash = self.hashes.get(file.dropped)
             except OSError as error:
-                batch.bad[file] = f"unreadable: {error.strerror}"
-        batch.committed = self.store.committed_ids(batch.table, batch.hashes.values())
+                file.problem = f"unreadable: {error.strerror}"
+        readable = [file for file in batch.files if not file.problem]
+        committed = self.store.committed_ids(batch.table, [file.content_hash for file in readable])
+        originals: dict[str, BatchFile] = {}
+        for file in readable:
+            file.is_committed = file.content_hash in committed
+            file.original = originals.setdefault(file.content_hash, file)
 
     def _read_headers(self, batch: Batch) -> None:
         """Match the header of each new file with the table, and give each a later time than the one before."""
         ingested_at = self.store.table_version(batch.table).latest_ingest
-        for content_hash, file in batch.originals().items():
+        for file in batch.new:
+            path, name = file.dropped.path, file.dropped.name
             try:
-                check_compression(file.path)
-                header = read_header(file.path, batch.table)
+                check_compression(path)
+                header = read_header(path, batch.table)
             except BadFileError as error:
-                batch.bad[file] = str(error)
+                file.problem = str(error)
                 continue
-            if header.unknown:
-                batch.log.warning(f"{file.name}: unknown columns ignored: {', '.join(header.unknown)}")
             ingested_at = _later_than(ingested_at)
-            batch.new.append(NewFile(file, content_hash, CsvFile(file.path, header, file.name, ingested_at)))
+            file.csv_file = CsvFile(path, header, name, ingested_at)
 
     def _parse(self, batch: Batch) -> None:
-        """Parse the new files. Their rejected rows may have been committed by a run that died afterwards."""
-        batch.committed_rejects = self.store.committed_ids(REJECTED_ROWS, [file.rejects_id for file in batch.new])
+        committed = self.store.committed_ids(REJECTED_ROWS, [file.rejects_id for file in batch.new])
+        for file in batch.new:
+            file.rejects_committed = file.rejects_id in committed
         for group in batch.groups():
-            batch.loaded += self._parse_unchanged(batch, group)
+            self._parse_group(batch, group)
 
-    def _parse_unchanged(self, batch: Batch, files: Sequence[NewFile]) -> list[LoadedFile]:
+    def _parse_group(self, batch: Batch, files: Sequence[BatchFile]) -> None:
         """Parse files into shared parquet files; again without those that changed meanwhile, if there are any."""
         while files:
-            parsed = self._parse_once(batch, files)
-            files = [each.file for each in parsed if _is_still_there(each.file.dropped, batch.log)]
+            self._parse_once(batch, files)
+            parsed = [file for file in files if file.parsed]
+            files = [file for file in parsed if _is_still_there(file.dropped, batch.log)]
             if len(files) == len(parsed):
-                return parsed
-        return []
+                return
+            for file in parsed:
+                file.parsed = None
 
-    def _parse_once(self, batch: Batch, files: Sequence[NewFile]) -> list[LoadedFile]:
+    def _parse_once(self, batch: Batch, files: Sequence[BatchFile]) -> None:
         what = files[0].dropped.name if len(files) == 1 else f"{len(files):,} small files"
         size = sum(file.dropped.size for file in files)
         batch.log.info(f"{what}: reading {size:,} bytes for {batch.table.name}")
@@ -153,62 +159,56 @@ class Ingest:
             shutil.rmtree(folder)
             shutil.rmtree(reject_folder)
             raise
-        parsed = []
         for file, result in zip(files, results, strict=True):
             if isinstance(result, ParsedFile):
-                parsed.append(LoadedFile(file, result))
+                file.parsed = result
             else:
-                batch.bad[file.dropped] = str(result)
-        if not parsed:
+                file.problem = str(result)
+        if not any(file.parsed for file in files):
             shutil.rmtree(folder)
-        if not any(each.parsed.reject_files for each in parsed):
+        if not any(file.parsed and file.parsed.reject_files for file in files):
             shutil.rmtree(reject_folder)
-        return parsed
 
     def _copy_long_lines(self, batch: Batch) -> None:
         """Copy files with lines that `rejected_rows` does not show completely: the file itself is deleted."""
-        for loaded in batch.loaded:
-            if count := loaded.parsed.reject_reasons.get(TOO_LONG):
+        for file, parsed in batch.loaded.items():
+            if count := parsed.reject_reasons.get(TOO_LONG):
                 reason = f"{count} x {TOO_LONG}: {REJECTED_ROWS.name} has only their start. All other rows are loaded."
-                copy = self.quarantine.copy(loaded.file.dropped, reason)
-                batch.log.warning(f"{loaded.file.dropped.name}: {reason} A copy of the file is in {copy}")
+                copy = self.quarantine.copy(file.dropped, reason)
+                batch.log.warning(f"{file.dropped.name}: {reason} A copy of the file is in {copy}")
 
     def _commit(self, batch: Batch) -> None:
         """Commit the rejected rows, then the rows; the ids of both commits keep a later run from repeating them."""
-        if not batch.loaded:
+        loaded = batch.loaded
+        if not loaded:
             return
-        rejecting = [each for each in batch.loaded if each.file.rejects_id not in batch.committed_rejects]
-        reject_files = _distinct(path for each in rejecting for path in each.parsed.reject_files)
-        if reject_files:
-            self.store.append(REJECTED_ROWS, reject_files, [each.file.rejects_id for each in rejecting], {})
+        rejecting = [file for file in loaded if not file.rejects_committed]
+        if reject_files := _distinct(path for file in rejecting for path in loaded[file].reject_files):
+            self.store.append(REJECTED_ROWS, reject_files, [file.rejects_id for file in rejecting], {})
         self.store.append(
             batch.table,
-            _distinct(path for each in batch.loaded for path in each.parsed.files),
-            [each.file.content_hash for each in batch.loaded],
-            {FILES: [asdict(each.report) for each in batch.loaded]},
+            _distinct(path for parsed in loaded.values() for path in parsed.files),
+            [file.content_hash for file in loaded],
+            {FILES: [asdict(_report(file, parsed)) for file, parsed in loaded.items()]},
         )
-        rows = sum(each.parsed.rows for each in batch.loaded)
-        batch.log.info(f"Loaded {len(batch.loaded):,} files with {rows:,} rows into {batch.table.name}")
+        rows = sum(parsed.rows for parsed in loaded.values())
+        batch.log.info(f"Loaded {len(loaded):,} files with {rows:,} rows into {batch.table.name}")
 
     def _clear(self, batch: Batch, report: IngestReport) -> None:
         """Delete the files whose content is in the table now, and move bad ones away. Files that changed stay."""
-        originals = batch.originals()
-        loaded = {each.file.content_hash: each for each in batch.loaded}
         for file in batch.files:
-            content_hash = batch.hashes.get(file, "")
-            original = originals.get(content_hash, file)
-            if reason := batch.bad.get(original):
-                self._reject(file, reason, report, batch.log)
-            elif content_hash in loaded and file is original:
-                each = loaded[content_hash]
-                report.add(each.report, batch.log, quiet=len(batch.files) >= FEWEST_TOGETHER)
-                report.reject_reasons.update(each.parsed.reject_reasons)
-                _delete(file, batch.log)
-            elif content_hash in loaded or content_hash in batch.committed:
-                same = original.name if content_hash in loaded else "a file loaded before"
+            original = file.original
+            if original.problem:
+                self._reject(file.dropped, original.problem, report, batch.log)
+            elif file.parsed:
+                report.add(_report(file, file.parsed), batch.log, quiet=len(batch.files) >= FEWEST_TOGETHER)
+                report.reject_reasons.update(file.parsed.reject_reasons)
+                _delete(file.dropped, batch.log)
+            elif file.is_committed or original.parsed:
+                same = "a file loaded before" if file.is_committed else original.dropped.name
                 note = f"same content as {same}: counted once, deleted"
-                report.add(FileReport(file.name, Outcome.DUPLICATE, file.size, note=note), batch.log)
-                _delete(file, batch.log)
+                report.add(FileReport(file.dropped.name, Outcome.DUPLICATE, file.dropped.size, note=note), batch.log)
+                _delete(file.dropped, batch.log)
 
     def _reject(self, file: DroppedFile, reason: str, report: IngestReport, log: logging.Logger) -> None:
         """Move a bad file away, unless it changed: then it was not complete."""
@@ -231,15 +231,27 @@ class Ingest:
         for each in (table, REJECTED_ROWS):
             try:
                 if compact(self.store, each):
-                    log.info(
-                        f"{each.full_name}: compacted to {len(self.store.table_version(each).files)} parquet files"
-                    )
+                    number = len(self.store.table_version(each).files)
+                    log.info(f"{each.full_name}: compacted to {number} parquet files")
                 with exclusive_lock(self.store.root.publish_lock, wait=True):
                     self.store.vacuum(each, self.retention_hours, referenced_files(self.store.root))
             except ConcurrentCommitError as error:
                 log.info(f"{each.full_name}: not compacted this time: {error}")
             except DamagedPointerError as error:
                 log.warning(f"{each.full_name}: not vacuumed, since the published snapshot is unknown: {error}")
+
+
+def _report(file: BatchFile, parsed: ParsedFile) -> FileReport:
+    unknown = file.csv_file.header.unknown
+    return FileReport(
+        name=file.dropped.name,
+        outcome=Outcome.LOADED,
+        bytes=file.dropped.size,
+        rows=parsed.rows,
+        rejects=parsed.rejects,
+        duplicates=parsed.duplicates,
+        note=f"unknown columns ignored: {', '.join(unknown)}" if unknown else "",
+    )
 
 
 def _distinct(paths: Iterable[Path]) -> list[Path]:

@@ -28,8 +28,9 @@ class FileReport:
 
     @property
     def level(self) -> int:
-        """The log level: WARNING unless the file was loaded completely."""
-        return logging.INFO if self.outcome is Outcome.LOADED and not self.rejects else logging.WARNING
+        """The log level: INFO if all rows were loaded and there is no remark."""
+        is_plain = self.outcome is Outcome.LOADED and not self.rejects and not self.note
+        return logging.INFO if is_plain else logging.WARNING
 
     def __str__(self) -> str:
         note = f" ({self.note})" if self.note else ""
@@ -46,5 +47,5 @@ class IngestReport:
     def add(self, file: FileReport, log: logging.Logger, quiet: bool = False) -> None:
         """Add a file and log it; with `quiet`, only if there is more to say than that it was loaded."""
         self.files.append(file)
-        if file.level > logging.INFO or file.note or not quiet:
+        if file.level > logging.INFO or not quiet:
             log.log(file.level, str(file))
