@@ -1,4 +1,4 @@
-"""What every engine does besides parsing: reads what is declared, writes sorted, leaves nothing behind."""
+"""Every engine reads declared columns, writes in the sort order of the table, and caches."""
 
 from pathlib import Path
 
@@ -12,13 +12,13 @@ from music_assets.tables import ARTIST_RANK_IN_COUNTRY, COUNTRY_RANK_PER_ARTIST,
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
-def test_no_files_are_no_rows(engine: Engine, table: Table) -> None:
+def test_reading_no_files_returns_no_rows(engine: Engine, table: Table) -> None:
     rows = engine.read(table, [])
     assert rows.schema() == table.schema
     assert rows.count().to_pyarrow().as_py() == 0
 
 
-def test_writes_the_declared_columns_in_the_sort_order(engine: Engine, tmp_path: Path) -> None:
+def test_declared_columns_are_written_in_the_sort_order(engine: Engine, tmp_path: Path) -> None:
     names = ["Ａ", "Zaz", "abba", "𝔘", "Éa", "abba b", "Abba", ""]
     rows = [(rank, 1.0, name, country) for name in names for country in ("b", "a") for rank in (2, 1)]
     unsorted = ibis.memtable(rows, columns=["rank", "total_playcount", "artist_name", "country"])
@@ -31,7 +31,7 @@ def test_writes_the_declared_columns_in_the_sort_order(engine: Engine, tmp_path:
     assert len(order) == len(rows)
 
 
-def test_sorts_names_by_their_bytes(engine: Engine, tmp_path: Path) -> None:
+def test_names_are_sorted_by_their_utf8_bytes(engine: Engine, tmp_path: Path) -> None:
     names = ["Ａ", "Zaz", "abba", "𝔘", "Éa", "abba b", "Abba", "\ue000"]
     rows = ibis.memtable(
         [(name, "Chad", 1.0, 0.5, 1) for name in names],
@@ -42,9 +42,18 @@ def test_sorts_names_by_their_bytes(engine: Engine, tmp_path: Path) -> None:
     assert found == sorted(names, key=lambda name: name.encode())
 
 
-def test_reads_files_of_names_with_signs(engine: Engine, tmp_path: Path) -> None:
+def test_paths_with_special_characters(engine: Engine, tmp_path: Path) -> None:
     folder = tmp_path / "a [b]* 'c' 100%"
     folder.mkdir()
     rows = ibis.memtable([("Chad", "Moby", 1.0, 1)], columns=["country", "artist_name", "total_playcount", "rank"])
     (file,) = engine.write(rows, ARTIST_RANK_IN_COUNTRY, folder)
     assert engine.read(ARTIST_RANK_IN_COUNTRY, [str(file)]).to_pyarrow().num_rows == 1
+
+
+def test_cached_rows_outlive_their_file(engine: Engine, tmp_path: Path) -> None:
+    rows = ibis.memtable([("Chad", "Moby", 1.0, 1)], columns=["country", "artist_name", "total_playcount", "rank"])
+    (file,) = engine.write(rows, ARTIST_RANK_IN_COUNTRY, tmp_path)
+    cached = engine.cache(engine.read(ARTIST_RANK_IN_COUNTRY, [str(file)]))
+    expected = cached.to_pyarrow()
+    file.unlink()
+    assert cached.to_pyarrow() == expected

@@ -1,4 +1,4 @@
-"""What is Spark's own: its settings, partitions by the size of the data, failed jobs, taking turns with DuckDB."""
+"""The Spark engine: its configuration, shuffle partitions, failed jobs, and taking turns with DuckDB."""
 
 from pathlib import Path
 
@@ -24,8 +24,8 @@ DROPS = [
 TABLES = (USER_DATA, USER_TOP_ARTISTS, REJECTED_ROWS, ARTIST_RANK_IN_COUNTRY, COUNTRY_RANK_PER_ARTIST)
 
 
-def test_engines_take_turns_on_one_data_root(tmp_path: Path, spark_engine: "SparkEngine") -> None:  # noqa: F821
-    """Drop by drop, the tables are those of a data root that DuckDB alone has worked on."""
+def test_engines_can_take_turns_on_one_data_root(tmp_path: Path, spark_engine: "SparkEngine") -> None:  # noqa: F821
+    """After each drop the tables are the same as with DuckDB alone; both read the files that the parser wrote."""
     duckdb = DuckDBEngine(tmp_path / "scratch", threads=1)
     mixed, alone = IngestHarness(tmp_path / "mixed", duckdb), IngestHarness(tmp_path / "alone", duckdb)
     for number, (users, artists) in enumerate(DROPS):
@@ -42,7 +42,7 @@ def test_engines_take_turns_on_one_data_root(tmp_path: Path, spark_engine: "Spar
             assert found == expected, (table.name, number)
 
 
-def test_a_failed_job_leaves_no_file(tmp_path: Path, spark_engine: "SparkEngine") -> None:  # noqa: F821
+def test_failed_job_leaves_no_file(tmp_path: Path, spark_engine: "SparkEngine") -> None:  # noqa: F821
     names = ["1"] * 2000 + ["not a number"]
     rows = ibis.memtable([("Chad", name, 1.0) for name in names], columns=["country", "artist_name", "total_playcount"])
     broken = rows.mutate(rank=rows["artist_name"].cast("int32"))
@@ -65,7 +65,7 @@ def test_vacuum_removes_what_a_killed_driver_left(tmp_path: Path, spark_engine: 
 
 
 @pytest.mark.parametrize(("megabytes", "partitions"), [(1, 2), (100, 7), (1_000_000, 10_000)])
-def test_shuffles_have_partitions_by_the_size_of_the_data(
+def test_shuffle_partitions_depend_on_the_size_of_the_input(
     tmp_path: Path,
     spark_engine: "SparkEngine",  # noqa: F821
     megabytes: int,
@@ -84,7 +84,7 @@ def test_shuffles_have_partitions_by_the_size_of_the_data(
         spark_engine.session.conf.set("spark.sql.shuffle.partitions", before)
 
 
-def test_settings_of_ones_own_win_but_for_what_the_tables_depend_on() -> None:
+def test_user_settings_win_except_for_fixed_ones() -> None:
     from music_assets.engines.spark import spark_config
 
     own = {"spark.ui.enabled": "true", "spark.sql.session.timeZone": "Europe/Berlin", "spark.executor.cores": "3"}
@@ -101,7 +101,7 @@ def test_settings_of_ones_own_win_but_for_what_the_tables_depend_on() -> None:
     assert "spark.driver.host" not in config
 
 
-def test_a_jvm_is_told_of_one_garbage_collector() -> None:
+def test_collector_of_the_user_is_the_only_one() -> None:
     from music_assets.engines.spark import spark_config
 
     own = {"spark.executor.extraJavaOptions": "-Xss4m -XX:+UseG1GC", "spark.driver.extraJavaOptions": "-Xss4m"}
@@ -119,7 +119,7 @@ def test_a_jvm_is_told_of_one_garbage_collector() -> None:
         ("yarn", "4", "Serial", "Parallel"),
     ],
 )
-def test_the_garbage_collector_fits_the_process(master: str, cores: str | None, driver: str, executor: str) -> None:
+def test_default_collectors(master: str, cores: str | None, driver: str, executor: str) -> None:
     from music_assets.engines.spark import spark_config
 
     config = spark_config(master, "1g", "1g", {"spark.executor.cores": cores} if cores else {})

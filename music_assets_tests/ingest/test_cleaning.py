@@ -1,4 +1,4 @@
-"""Cleaning, on tables in memory: what delivered text means, and which defect of a row is told."""
+"""Cleaning: the value of delivered text, and the first defect of a row."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -29,7 +29,7 @@ def cleaned(duckdb_engine: DuckDBEngine, tmp_path: Path) -> Cleaned:
     return run
 
 
-def test_columns_are_the_declared_ones_then_the_others(cleaned: Cleaned) -> None:
+def test_declared_columns_come_first(cleaned: Cleaned) -> None:
     (row,) = cleaned(USER_TOP_ARTISTS, ("1", "2", " Moby ", "3", "m"))
     assert list(row.items()) == [
         ("user_id", 1),
@@ -50,7 +50,7 @@ def test_unknown_country(cleaned: Cleaned, delivered: str | None) -> None:
     assert [row["country"] for row in cleaned(USER_DATA, ("1", delivered, ""))] == [None]
 
 
-def test_known_country_is_trimmed_only(cleaned: Cleaned) -> None:
+def test_known_country_is_only_trimmed(cleaned: Cleaned) -> None:
     delivered = ("Germany", "  Korea, Republic of\t", "nonesuch", "NULL island", "GERMANY", "Côte  d'Ivoire")
     found = [row["country"] for row in cleaned(USER_DATA, *(("1", country, "") for country in delivered))]
     assert found == ["Germany", "Korea, Republic of", "nonesuch", "NULL island", "GERMANY", "Côte  d'Ivoire"]
@@ -62,7 +62,7 @@ def test_artist_may_be_called_none(cleaned: Cleaned, word: str) -> None:
     assert (row["artist_name"], row["mbid"], row["reason"]) == (word, word, None)
 
 
-def test_empty_and_missing_text_are_alike(cleaned: Cleaned) -> None:
+def test_empty_text_means_null(cleaned: Cleaned) -> None:
     empty, missing = cleaned(USER_TOP_ARTISTS, ("1", "1", "a", "", ""), ("1", "1", "a", None, None))
     assert {**empty, "line": 1} == missing
     assert (missing["playcount"], missing["mbid"], missing["reason"]) == (None, None, None)
@@ -86,6 +86,6 @@ def test_empty_and_missing_text_are_alike(cleaned: Cleaned) -> None:
         (("x", "x", "", "x", ""), "user_id", "not an integer"),
     ],
 )
-def test_first_defect_is_told(cleaned: Cleaned, row: tuple[str | None, ...], column: str, reason: str) -> None:
+def test_first_defect_is_reported(cleaned: Cleaned, row: tuple[str | None, ...], column: str, reason: str) -> None:
     (found,) = cleaned(USER_TOP_ARTISTS, row)
     assert (found["column_name"], found["reason"]) == (column, reason)

@@ -1,7 +1,7 @@
-"""A corpus of CSV files: what lands of each, what is rejected, on which line, and why.
+"""A corpus of CSV files: which rows of each are loaded, which are rejected, on which line, and why.
 
-Readable files stand in `csv_corpus/`: `good/` holds the same two rows in many spellings, `bad/` what cannot be taken as
-a whole. Bytes that no editor shows are built here.
+The folder `csv_corpus/` contains readable files: in `good/` the same two rows in many spellings, in `bad/` files that
+cannot be loaded. Files with bytes that editors do not show are built here.
 """
 
 import gzip
@@ -120,7 +120,7 @@ ROWS = {
         ],
     ),
 }
-"""File: the rows that land, and of each rejected one its line, column, reason and raw text."""
+"""For each file: the rows that are loaded, and line, column, reason and raw text of each rejected one."""
 USERS = {
     "unknown.csv": (
         [(1, "Germany", 5), (2, None, 5), (3, None, 5), (4, None, 5), (5, None, None), (6, "nonesuch", 0)],
@@ -258,8 +258,8 @@ def test_bytes(harness: IngestHarness, name: str) -> None:
     check(harness, USER_TOP_ARTISTS, "rows.csv", content, good, rejected)
 
 
-def test_each_defect_alone_is_noticed(harness: IngestHarness) -> None:
-    """Beside others it would be: the engine reads the whole file exactly then. An empty field too many was let in."""
+def test_each_defect_is_found_in_a_file_without_others(harness: IngestHarness) -> None:
+    """The fast reader must not miss it. With other defects in the file, it would be read exactly anyway."""
     expected = {
         f"{name}_{line}.csv": (reason, raw, column)
         for name, (_, rejected) in ROWS.items()
@@ -274,26 +274,26 @@ def test_each_defect_alone_is_noticed(harness: IngestHarness) -> None:
 
 
 def test_every_spelling_of_the_same_rows(harness: IngestHarness) -> None:
-    """Alone and beside a bad row, which makes the engine read exactly, a file lands the same."""
+    """A file is loaded the same with a bad row added, which causes the whole file to be read exactly."""
     contents = {path.name: path.read_bytes() for path in GOOD}
-    beside = {
-        f"beside_{name}": content.rstrip(b"\n") + b"\n9,%d\n" % number
+    mixed = {
+        f"mixed_{name}": content.rstrip(b"\n") + b"\n9,%d\n" % number
         for number, (name, content) in enumerate(contents.items())
     }
     compressed = {
-        f"{name}.gz": gzip.compress((contents | beside)[name] + b"\n") for name in ("bom.csv", "beside_plain.csv")
+        f"{name}.gz": gzip.compress((contents | mixed)[name] + b"\n") for name in ("bom.csv", "mixed_plain.csv")
     }
     members = {"members.CSV.GZ": gzip.compress(TWO_ROWS[:50]) + gzip.compress(TWO_ROWS[50:] + b"\n\n")}
-    everything = contents | beside | compressed | members
+    everything = contents | mixed | compressed | members
     for name, content in everything.items():
         harness.drop(USER_TOP_ARTISTS, name, content)
     harness.load(USER_TOP_ARTISTS)
-    landed: dict[str, list[tuple]] = {name: [] for name in everything}
+    loaded: dict[str, list[tuple]] = {name: [] for name in everything}
     for *row, source, _ in harness.rows(USER_TOP_ARTISTS):
-        landed[source].append(tuple(row))
-    assert landed == dict.fromkeys(everything, EXPECTED)
+        loaded[source].append(tuple(row))
+    assert loaded == dict.fromkeys(everything, EXPECTED)
     rejected = harness.rows(REJECTED_ROWS, "source_file", "reason")
-    assert sorted(rejected) == sorted((name, FEW) for name in everything if name.startswith("beside_"))
+    assert sorted(rejected) == sorted((name, FEW) for name in everything if name.startswith("mixed_"))
     assert not harness.waiting()
 
 
@@ -303,7 +303,7 @@ def test_unknown_columns_are_reported(harness: IngestHarness) -> None:
     assert harness.load(USER_TOP_ARTISTS).files[0].note == "unknown columns ignored: listeners"
 
 
-def test_bad_files_move_aside_and_the_rest_goes_on(harness: IngestHarness) -> None:
+def test_bad_files_are_rejected_and_others_loaded(harness: IngestHarness) -> None:
     expected = BAD_FILES | {name: reason for name, (_, reason) in BAD_BYTES.items()}
     contents = {name: (CORPUS / "bad" / name).read_bytes() for name in BAD_FILES}
     contents |= {f"bytes_{name}": content for name, (content, _) in BAD_BYTES.items()}
@@ -335,23 +335,23 @@ LINES = st.tuples(
 
 @examples(20)
 @given(lines=st.lists(LINES, min_size=1, max_size=40), end=st.sampled_from([b"\n", b"\r\n"]))
-def test_both_readings_agree(
+def test_fast_and_exact_reader_agree(
     tmp_path_factory: pytest.TempPathFactory, duckdb_engine: DuckDBEngine, lines: list[bytes], end: bytes
 ) -> None:
-    """A flawless file lands the same with a bad row added, which causes the whole file to be read exactly."""
+    """A file without defects is loaded the same with a bad row added, so that it is read exactly."""
     harness = IngestHarness(tmp_path_factory.mktemp("data"), duckdb_engine)
-    for name, content in (("alone", lines), ("beside", [*lines, b"9,9"])):
+    for name, content in (("alone", lines), ("mixed", [*lines, b"9,9"])):
         harness.drop(USER_TOP_ARTISTS, f"{name}.csv", end.join([HEADER.strip(), *content, b""]))
     report = harness.load(USER_TOP_ARTISTS)
     assert [(file.rows, file.rejects) for file in report.files] == [(len(lines), 0), (len(lines), 1)]
-    landed: dict[str, list[tuple]] = {"alone.csv": [], "beside.csv": []}
+    loaded: dict[str, list[tuple]] = {"alone.csv": [], "mixed.csv": []}
     for *row, source, _ in harness.rows(USER_TOP_ARTISTS):
-        landed[source].append(tuple(row))
-    assert sorted(landed["alone.csv"], key=repr) == sorted(landed["beside.csv"], key=repr)
+        loaded[source].append(tuple(row))
+    assert sorted(loaded["alone.csv"], key=repr) == sorted(loaded["mixed.csv"], key=repr)
 
 
 def test_file_whose_name_is_a_pattern(harness: IngestHarness) -> None:
-    """users[1].csv is what browsers call a second download; DuckDB read users1.csv in its place."""
+    """Browsers name a second download users[1].csv, which DuckDB would read as a pattern for users1.csv."""
     for number, name in enumerate(("u1.csv", "u[1].csv", "u*.csv", "u?.csv", "a b'c%20.csv", "{u1,x}.csv"), 1):
         harness.drop(USER_DATA, name, f"user_id,country,total_scrobbles\n{number},,\n")
     harness.load(USER_DATA)
@@ -365,7 +365,7 @@ def test_file_whose_name_is_a_pattern(harness: IngestHarness) -> None:
     ]
 
 
-def test_drop_finds_the_table_by_the_header(tmp_path: Path) -> None:
+def test_target_table_is_found_by_the_header(tmp_path: Path) -> None:
     landing = Landing(DataRoot(tmp_path / "data"))
     for name, table in (("names.csv", USER_TOP_ARTISTS), ("unknown.csv", USER_DATA)):
         assert landing.place(CORPUS / name) == landing.root.drop_folder(table) / name

@@ -1,4 +1,4 @@
-"""Trouble with the disk: full, read-only, closed to us. No CSV is lost, none counted twice, the message says where."""
+"""Full disks, read-only disks, missing permissions: no file is lost or counted twice, and messages name the path."""
 
 import errno
 import logging
@@ -31,7 +31,7 @@ def outcomes(harness: IngestHarness) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("spare_pages", [0, 1, 8, 16, 24, 28, 32, 40, 64])
 def test_full_disk_loses_nothing(tmp_path: Path, spare_pages: int) -> None:
-    """Wherever the room ends, in the parquet file, the log, the move of the bad one: once there is room, all is in."""
+    """Wherever the space ends, at a parquet file, the log, the move of a bad file: with more space, all is loaded."""
     with small_disk(tmp_path / "disk", 8) as disk:
         harness = IngestHarness(disk / "data", DuckDBEngine(disk / "scratch", threads=1))
         harness.drop(USER_DATA, "a many.csv", MANY)
@@ -40,7 +40,7 @@ def test_full_disk_loses_nothing(tmp_path: Path, spare_pages: int) -> None:
         with full(disk, spare_pages * PAGE):
             try:
                 harness.load(USER_DATA)
-            except Exception as error:  # Each engine and each library has its own; a person must understand it.
+            except Exception as error:  # Each library has its own; the message must be clear.
                 assert "No space left on device" in str(error) or "os error 28" in str(error), repr(error)
             left = set(harness.waiting()) | {path.name for path in (disk / "data").glob("rejected/*.csv")}
             in_table = {name for (name,) in harness.rows(USER_DATA, "source_file")}
@@ -52,7 +52,7 @@ def test_full_disk_loses_nothing(tmp_path: Path, spare_pages: int) -> None:
         assert harness.waiting() == []
 
 
-def test_disk_that_is_full_while_publishing_leaves_the_last_snapshot(tmp_path: Path) -> None:
+def test_full_disk_while_publishing_keeps_the_last_snapshot(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 24) as disk:
         project = Project(disk / "data", threads=1)
         project.drop_both()
@@ -75,7 +75,7 @@ def shown(project: Project, sql: str) -> list[tuple[object, ...]]:
 # ---- Read-only ------------------------------------------------------------------------------------------------------
 
 
-def test_read_only_disk_still_answers_and_says_why_it_takes_nothing(tmp_path: Path) -> None:
+def test_read_only_disk_can_be_queried_and_the_run_names_the_reason(tmp_path: Path) -> None:
     project = Project(tmp_path / "disk/data", threads=1)
     project.drop_both()
     assert project.refresh().success
@@ -92,12 +92,12 @@ def test_read_only_disk_still_answers_and_says_why_it_takes_nothing(tmp_path: Pa
     assert shown(project, "SELECT count(*) FROM raw_parquet_user_data") == [(5,)]
 
 
-# ---- Closed to us ---------------------------------------------------------------------------------------------------
+# ---- Missing permissions --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def rights() -> Iterator[IngestHarness]:
-    """A data root that belongs to somebody for whom rights count."""
+    """A data root of a user to whom permissions apply."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o777)
         with as_nobody():
@@ -106,7 +106,7 @@ def rights() -> Iterator[IngestHarness]:
             path.chmod(0o700)
 
 
-def test_file_that_may_not_be_read_is_moved_aside(rights: IngestHarness) -> None:
+def test_unreadable_file_is_rejected(rights: IngestHarness) -> None:
     rights.drop(USER_DATA, "a.csv", HEADER + "1,Germany,5\n").chmod(0)
     rights.drop(USER_DATA, "b.csv", HEADER + "2,Chad,6\n")
     assert outcomes(rights) == [("a.csv", "rejected"), ("b.csv", "loaded")]
@@ -116,8 +116,8 @@ def test_file_that_may_not_be_read_is_moved_aside(rights: IngestHarness) -> None
     assert moved.read_text() == HEADER + "1,Germany,5\n"
 
 
-def test_folder_that_may_not_be_read_raises(rights: IngestHarness) -> None:
-    """It must never look like an empty one."""
+def test_unreadable_folder_raises(rights: IngestHarness) -> None:
+    """It must not be mistaken for an empty one."""
     folder = rights.landing.root.drop_folder(USER_DATA)
     folder.chmod(0)
     with pytest.raises(PermissionError, match="Permission denied") as raised:
@@ -126,8 +126,7 @@ def test_folder_that_may_not_be_read_raises(rights: IngestHarness) -> None:
     assert str(folder) in str(raised.value)
 
 
-def test_file_that_may_not_be_removed_is_counted_once(rights: IngestHarness, caplog: pytest.LogCaptureFixture) -> None:
-    """The run failed with the other files neither removed nor published."""
+def test_file_that_cannot_be_deleted_is_counted_once(rights: IngestHarness, caplog: pytest.LogCaptureFixture) -> None:
     folder = rights.landing.root.drop_folder(USER_DATA)
     rights.drop(USER_DATA, "a.csv", HEADER + "1,Germany,5\n")
     rights.drop(USER_DATA, "b.csv", HEADER + "2,Chad,6\n")
@@ -147,7 +146,7 @@ def test_file_that_may_not_be_removed_is_counted_once(rights: IngestHarness, cap
     assert rights.waiting() == []
 
 
-def test_bad_file_that_cannot_be_moved_stays_and_others_go_on(
+def test_bad_file_that_cannot_be_moved_stays_and_others_are_loaded(
     rights: IngestHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     rights.drop(USER_DATA, "a.csv", "nonsense\n")
@@ -161,7 +160,7 @@ def test_bad_file_that_cannot_be_moved_stays_and_others_go_on(
 
 
 def test_bad_file_is_moved_to_another_disk(harness: IngestHarness) -> None:
-    """A hard link, by which it was moved, does not reach from one file system to another."""
+    """Hard links do not work from one file system to another."""
     content = "nonsense\n" * 1000
     with small_disk(harness.root.rejected, 1) as disk:
         harness.drop(USER_DATA, "a.csv", content)

@@ -1,4 +1,4 @@
-"""The fast reading of flawless files: it returns what the exact reading does, and does not doubt in vain."""
+"""The fast reader: the same result as the exact reader, and few false alarms."""
 
 import gzip
 from datetime import datetime
@@ -34,7 +34,7 @@ LINE_END = st.sampled_from([b"\n", b"\n", b"\n", b"\r\n", b"\r\n", b"\r", b"\n\n
 
 @st.composite
 def files(draw: st.DrawFn) -> tuple[Table, bytes]:
-    """A file of a few rows, each value of which may be any oddity, and the table it is for."""
+    """Draw a table, and a file for it with a few rows, each value of which may be odd."""
     table = draw(st.sampled_from([USER_DATA, USER_TOP_ARTISTS]))
     header = draw(st.sampled_from(HEADERS[table]))
     width = header.count(b",") + 1
@@ -63,7 +63,7 @@ def rows_of(parsed: ParsedFile | BadFileError) -> tuple[list[dict], list[dict]]:
 
 @examples(120)
 @given(file=files())
-def test_it_agrees_with_the_exact_reading(
+def test_result_is_that_of_the_exact_reader(
     tmp_path_factory: pytest.TempPathFactory, duckdb_engine: DuckDBEngine, file: tuple[Table, bytes]
 ) -> None:
     folder = tmp_path_factory.mktemp("file")
@@ -80,7 +80,7 @@ def test_it_agrees_with_the_exact_reading(
 
 ROWS = b"1,1,Moby,5,m1\n2,1,Zaz,,\n"
 TITLE = HEADERS[USER_TOP_ARTISTS][0] + b"\n"
-FLAWLESS = {
+WITHOUT_DEFECT = {
     "plain": TITLE + ROWS,
     "no line end at the end": TITLE + ROWS[:-1],
     "line ends of Windows": (TITLE + ROWS).replace(b"\n", b"\r\n"),
@@ -95,10 +95,10 @@ FLAWLESS = {
 }
 
 
-@pytest.mark.parametrize("name", FLAWLESS)
+@pytest.mark.parametrize("name", WITHOUT_DEFECT)
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
-def test_it_does_not_doubt_in_vain(tmp_path: Path, name: str, suffix: str) -> None:
-    content = gzip.compress(FLAWLESS[name]) if suffix == ".csv.gz" else FLAWLESS[name]
+def test_files_without_defects_are_converted(tmp_path: Path, name: str, suffix: str) -> None:
+    content = gzip.compress(WITHOUT_DEFECT[name]) if suffix == ".csv.gz" else WITHOUT_DEFECT[name]
     subject = csv_file(tmp_path / f"rows{suffix}", USER_TOP_ARTISTS, content)
     convert(subject, tmp_path / "rows.parquet")
     written = pq.read_table(tmp_path / "rows.parquet").to_pylist()
@@ -129,7 +129,7 @@ def test_it_does_not_doubt_in_vain(tmp_path: Path, name: str, suffix: str) -> No
     }.items(),
     ids=lambda case: case[0],
 )
-def test_it_doubts(tmp_path: Path, rows: tuple[str, bytes]) -> None:
+def test_possible_defects(tmp_path: Path, rows: tuple[str, bytes]) -> None:
     subject = csv_file(tmp_path / "rows.csv", USER_TOP_ARTISTS, TITLE + rows[1])
     with pytest.raises(PossibleDefectError):
         convert(subject, tmp_path / "rows.parquet")

@@ -95,7 +95,7 @@ def test_only_files_seen_for_the_first_time_are_waited_for(landing: Landing, mon
 
 
 def test_folder_that_cannot_be_listed_raises(landing: Landing) -> None:
-    """It must never look like an empty one."""
+    """It must not be mistaken for an empty one."""
     landing.root.drop_folder(USER_DATA).rmdir()
     with pytest.raises(FileNotFoundError):
         landing.complete_files()
@@ -128,7 +128,7 @@ def test_place_overwrites_nothing(landing: Landing, tmp_path: Path) -> None:
         ("a.csv", "", "empty"),
     ],
 )
-def test_place_refuses_what_fits_no_table(
+def test_place_refuses_a_file_that_matches_no_table(
     landing: Landing, tmp_path: Path, name: str, content: str, message: str
 ) -> None:
     (tmp_path / name).write_text(content)

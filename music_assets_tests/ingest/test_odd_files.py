@@ -1,4 +1,4 @@
-"""Files as they are in no manual: odd names, odd kinds. Each is taken or moved aside, and the others go on."""
+"""Files with odd names and of odd kinds: each is loaded, rejected or ignored, and none stops the others."""
 
 import logging
 import os
@@ -29,15 +29,15 @@ NAMES = {
     "é".encode() * 125 + b".csv": "é" * 125 + ".csv",
     b"a.csv.csv": "a.csv.csv",
 }
-"""Names as bytes, and as they are shown and kept in `source_file`."""
+"""Names as bytes, and as they are displayed and stored in `source_file`."""
 
 
 def drop(harness: IngestHarness, name: bytes, content: str) -> Path:
     return harness.drop(USER_DATA, os.fsdecode(name), content)
 
 
-def test_odd_names_land(harness: IngestHarness) -> None:
-    """Flawless and with a bad row, which is read in another way, under each name."""
+def test_files_with_odd_names_are_loaded(harness: IngestHarness) -> None:
+    """Under each name one file for the fast reader, and one with a bad row for the exact reader."""
     expected = []
     for number, (name, shown) in enumerate(NAMES.items()):
         good, mixed = 2 * number, 2 * number + 1
@@ -52,7 +52,7 @@ def test_odd_names_land(harness: IngestHarness) -> None:
     assert harness.waiting() == []
 
 
-def test_bad_files_of_odd_names_are_moved_aside(harness: IngestHarness) -> None:
+def test_bad_files_with_odd_names_are_rejected(harness: IngestHarness) -> None:
     for number, name in enumerate(NAMES):
         drop(harness, name, f"nonsense {number}\n")
     drop(harness, b"other.csv", HEADER + "2,Malta,2\n")
@@ -67,8 +67,8 @@ def test_bad_files_of_odd_names_are_moved_aside(harness: IngestHarness) -> None:
 
 
 @pytest.mark.parametrize("name", ["x" * 251 + ".csv", "é" * 124 + ".csv.gz", "x." + "y" * 249 + ".csv"])
-def test_longest_names_are_shortened_where_something_is_added(harness: IngestHarness, name: str) -> None:
-    """`.reason.txt` and the number made the name too long, and the run failed for good."""
+def test_longest_names_are_shortened(harness: IngestHarness, name: str) -> None:
+    """`.reason.txt` and a number must fit into the maximum length of a name."""
     for content in ("one", "two", "three"):
         harness.drop(USER_DATA, name, content)
         assert [file.outcome for file in harness.load(USER_DATA).files] == ["rejected"]
@@ -79,24 +79,23 @@ def test_longest_names_are_shortened_where_something_is_added(harness: IngestHar
     assert all(path.with_name(path.name + ".reason.txt").exists() for path in moved)
 
 
-def test_a_name_of_the_longest_kind_can_be_placed_twice(harness: IngestHarness, tmp_path: Path) -> None:
+def test_longest_name_can_be_placed_twice(harness: IngestHarness, tmp_path: Path) -> None:
     source = tmp_path / ("u" * 251 + ".csv")
     source.write_text(HEADER)
     placed = [harness.landing.place(source) for _ in range(3)]
     assert [path.name for path in placed] == [source.name, "u" * 249 + "-2.csv", "u" * 249 + "-3.csv"]
 
 
-def test_two_names_that_look_the_same_both_land(harness: IngestHarness) -> None:
+def test_files_whose_names_are_displayed_the_same_are_all_loaded(harness: IngestHarness) -> None:
     for number, name in enumerate((b"\xe9.csv", b"\xea.csv", "\ufffd.csv".encode())):
         drop(harness, name, HEADER + f"{number},Chad,1\n")
     assert [file.outcome for file in harness.load(USER_DATA).files] == ["loaded"] * 3
     assert [user for user, *_ in harness.delivered(USER_DATA)] == [0, 1, 2]
 
 
-def test_what_is_no_regular_file_is_left_alone_and_told(
+def test_log_names_what_is_not_a_regular_file(
     harness: IngestHarness, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They were passed over in silence."""
     folder = harness.landing.root.drop_folder(USER_DATA)
     (tmp_path / "secret.csv").write_text(HEADER + "9,Secret,9\n")
     (folder / "out.csv").symlink_to(tmp_path / "secret.csv")
@@ -122,7 +121,7 @@ def test_what_is_no_regular_file_is_left_alone_and_told(
 
 
 def test_file_that_becomes_a_link_is_not_followed(harness: IngestHarness, tmp_path: Path) -> None:
-    """Between the listing and the look, a file was replaced by a link, which led out of the folder."""
+    """A file may be replaced by a link out of the folder after it was listed."""
     path = harness.drop(USER_DATA, "a.csv", HEADER + "1,Chad,1\n")
     (seen,) = harness.landing.files(USER_DATA)
     target = tmp_path / "elsewhere.csv"
@@ -132,7 +131,7 @@ def test_file_that_becomes_a_link_is_not_followed(harness: IngestHarness, tmp_pa
 
 
 class VanishingLanding(Landing):
-    """A folder from which a file goes away after it was found complete."""
+    """Drop folders from which a file vanishes after it was listed."""
 
     def complete_files(self):  # type: ignore[no-untyped-def]
         found = super().complete_files()
@@ -140,7 +139,7 @@ class VanishingLanding(Landing):
         return found
 
 
-def test_file_that_vanishes_after_the_listing(harness: IngestHarness) -> None:
+def test_file_that_vanishes_after_it_was_listed(harness: IngestHarness) -> None:
     harness.drop(USER_DATA, "gone.csv", HEADER + "1,Chad,1\n")
     harness.drop(USER_DATA, "here.csv", HEADER + "2,Chad,1\n")
     harness.ingest.landing = VanishingLanding(harness.root, settle_seconds=0, recheck_seconds=0)
