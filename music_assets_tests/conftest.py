@@ -48,8 +48,9 @@ SLOW = (
     "runtime/test_launcher.py::test_a_dead_idle_worker_is_replaced",
     "runtime/test_launcher.py::test_a_finished_run_is_not_terminated",
     "runtime/test_launcher.py::test_a_run_of_the_command_line_is_terminated",
-    "service/test_attacks.py::test_bomb_goes_off_in_its_limits*",
-    "service/test_pool.py::test_five_hundred_callers_at_once",
+    "service/sandbox/test_pool.py::test_500_concurrent_queries",
+    "service/test_attacks.py::test_expensive_statement_is_stopped*",
+    "service/test_attacks.py::test_large_statement_stays_within_the_memory_limit*",
     "storage/test_compaction.py::test_published_files_outlive_any_retention",
     "test_benchmarks.py::*",
 )

@@ -1,4 +1,4 @@
-"""A small data root with made-up rows in real Delta tables, a real snapshot, and a real service on a real port."""
+"""A small published dataset of generated rows, and services that run on it in a thread of the test process."""
 
 import random
 import threading
@@ -37,8 +37,8 @@ ARTISTS += [f"Artist {number:02}" for number in range(30)]
 
 
 @dataclass(frozen=True)
-class World:
-    """A data root and, as pandas frames, what was put into it."""
+class Dataset:
+    """A data root, its newest snapshot, and its rows as pandas frames."""
 
     root: Path
     published: PublishedSnapshot
@@ -48,24 +48,24 @@ class World:
 
 
 def write(store: DeltaStore, table: Table, rows: pd.DataFrame) -> None:
-    """Make the rows the content of the table."""
+    """Replace the content of the table."""
     file = store.new_folder(table) / "rows.parquet"
     schema = table.schema.to_pyarrow()
     pq.write_table(pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False), file)
     store.replace(table, [file])
 
 
-def make_world(root: Path, seed: int = 1) -> World:
-    """Two drops: 80 users, then ten of them again with another country and other artists."""
+def make_dataset(root: Path, seed: int = 1) -> Dataset:
+    """Create tables of two drops and publish them: 80 users, then ten of them with other countries and artists."""
     chance = random.Random(seed)
     users, tops = [], []
     for drop, ids in enumerate([range(80), range(10)]):
-        taken = pd.Timestamp(f"2026-01-0{drop + 1}")
+        ingested_at = pd.Timestamp(f"2026-01-0{drop + 1}")
         for user in ids:
             file = f"drop {drop}.csv"
-            users.append((user, chance.choice(COUNTRIES), chance.randrange(10**6), file, taken))
+            users.append((user, chance.choice(COUNTRIES), chance.randrange(10**6), file, ingested_at))
             for place, artist in enumerate(chance.sample(ARTISTS, 12), start=1):
-                tops.append((user, place, artist, chance.randrange(1000), None, file, taken))
+                tops.append((user, place, artist, chance.randrange(1000), None, file, ingested_at))
     users = pd.DataFrame(users, columns=USER_DATA.schema.names)
     tops = pd.DataFrame(tops, columns=USER_TOP_ARTISTS.schema.names)
     rankings = rank(users, tops)
@@ -74,25 +74,25 @@ def make_world(root: Path, seed: int = 1) -> World:
     write(store, USER_TOP_ARTISTS, tops)
     write(store, ARTIST_RANK_IN_COUNTRY, rankings.assign(rank=rankings["rank_in_country"]))
     write(store, COUNTRY_RANK_PER_ARTIST, rankings.assign(rank=rankings["rank_for_artist"]))
-    bad = [("raw_parquet_user_data", "drop 0.csv", 7, "user_id", "not an integer", "x,Germany,3", taken)]
+    bad = [("raw_parquet_user_data", "drop 0.csv", 7, "user_id", "not an integer", "x,Germany,3", ingested_at)]
     write(store, REJECTED_ROWS, pd.DataFrame(bad, columns=REJECTED_ROWS.schema.names))
-    return World(root, publish_again(root), users, tops, rankings)
+    return Dataset(root, publish_tables(root), users, tops, rankings)
 
 
-def publish_again(root: Path) -> PublishedSnapshot:
-    """Publish the tables as they are."""
+def publish_tables(root: Path) -> PublishedSnapshot:
+    """Publish the current content of the tables."""
     return Publisher(DeltaStore(DataRoot(root)), "200MB", 1).publish()
 
 
 def current(users: pd.DataFrame, tops: pd.DataFrame) -> pd.DataFrame:
-    """Each user's current top artists with the user's current country."""
+    """Return the current top artists of each user with the user's current country."""
     users = users.sort_values("ingested_at").drop_duplicates("user_id", keep="last")
     tops = tops.sort_values("ingested_at").drop_duplicates(["user_id", "rank"], keep="last")
     return tops.merge(users[["user_id", "country"]], on="user_id").dropna(subset="country")
 
 
 def rank(users: pd.DataFrame, tops: pd.DataFrame) -> pd.DataFrame:
-    """Both rankings of every pair of country and artist."""
+    """Return both ranks of every pair of country and artist."""
     sums = current(users, tops).groupby(["country", "artist_name"])["playcount"].sum().astype(float)
     pairs = sums.rename("total_playcount").reset_index()
     totals = pairs.groupby("country")["total_playcount"].transform("sum")
@@ -105,7 +105,7 @@ def rank(users: pd.DataFrame, tops: pd.DataFrame) -> pd.DataFrame:
 
 
 class Service:
-    """A running service: `http` asks it."""
+    """A running service and an HTTP client for it."""
 
     def __init__(self, url: str, app: Any) -> None:
         self.url = url
@@ -113,11 +113,11 @@ class Service:
         self.http = httpx.Client(base_url=url, timeout=60, headers={"Host": "localhost"})
 
     def query(self, sql: str, form: str = "json", **body: Any) -> httpx.Response:
-        """POST one statement."""
+        """Send a statement to POST /query."""
         return self.http.post("/query", params={"format": form}, json={"query": sql, **body})
 
     def rows(self, sql: str, **body: Any) -> list[list[Any]]:
-        """Return the rows of a statement that must succeed."""
+        """Return the rows of a statement. Fails unless the status is 200."""
         response = self.query(sql, **body)
         assert response.status_code == 200, response.text
         return response.json()["rows"]
@@ -125,9 +125,9 @@ class Service:
 
 @contextmanager
 def serving(root: Path, **settings: Any) -> Iterator[Service]:
-    """Run a service on a free port for a while."""
-    chosen: Mapping[str, Any] = {"query_workers": 2, "rate_limit": "100000/second", "timeout_ms": 3000, **settings}
-    app = create_app(Settings(data=root, **chosen))
+    """Run a service with these settings on a free port."""
+    values: Mapping[str, Any] = {"query_workers": 2, "rate_limit": "100000/second", "timeout_ms": 3000, **settings}
+    app = create_app(Settings(data=root, **values))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, ws="none"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -144,11 +144,11 @@ def serving(root: Path, **settings: Any) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("data"))
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return make_dataset(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="session")
-def service(world: World) -> Iterator[Service]:
-    with serving(world.root) as running:
+def service(dataset: Dataset) -> Iterator[Service]:
+    with serving(dataset.root) as running:
         yield running

@@ -1,7 +1,7 @@
-"""What strangers try: each statement and request is refused with the right status or stopped in its limits, the next
-honest query is answered, and the data stands byte for byte as before.
+"""Attacks: each statement or request is refused with the right status, or stopped by a limit. Afterwards the service
+answers a regular query, and the files of the data root are unchanged.
 
-The statements also run against the bare connection, past the gate, to see that the second layer holds by itself.
+The statements also run on the connection without the gate, to test the second layer alone.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import pytest
 from music_assets.data_root import DataRoot
 from music_assets.service.sandbox.database import Database
 from music_assets.storage.published_snapshot import newest_snapshot
-from music_assets_tests.service.conftest import Service, World, make_world, serving
+from music_assets_tests.service.conftest import Dataset, Service, make_dataset, serving
 
 READS = [
     "SELECT * FROM '/etc/passwd'",
@@ -270,9 +270,7 @@ SMUGGLED = [
     "SELECT " + "NOT " * 5000 + "true",
     "WITH " + ", ".join(f"a{i} AS (SELECT * FROM a{i - 1})" for i in range(1, 900)) + " SELECT * FROM a899",
 ]
-BOMBS = [
-    "SELECT length(repeat('x', 2000000000))",
-    "SELECT length(repeat(repeat('x', 1000000), 100000))",
+EXPENSIVE = [
     "SELECT length(lpad('', 2000000000, 'x'))",
     "SELECT length(rpad('x', 2000000000, 'ab'))",
     "SELECT levenshtein(repeat('a', 100000), repeat('b', 100000))",
@@ -283,13 +281,18 @@ BOMBS = [
     "SELECT count(*) FROM raw_parquet_user_top_artists a, raw_parquet_user_top_artists b, "
     "raw_parquet_user_top_artists c, raw_parquet_user_top_artists d WHERE a.playcount + b.playcount = c.rank * d.rank",
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n",
+    "SELECT * FROM range(1000000000) t(i) ORDER BY hash(i) DESC LIMIT 100000",
+]
+"""Statements that would run for minutes or longer."""
+LARGE = [
+    "SELECT length(repeat('x', 2000000000))",
+    "SELECT length(repeat(repeat('x', 1000000), 100000))",
     "WITH RECURSIVE n(s) AS (SELECT 'x' UNION ALL SELECT s || s FROM n) SELECT max(length(s)) FROM n",
     "SELECT list(i) FROM range(1000000000) t(i)",
     "SELECT range(10000000000)",
     "SELECT len(list_transform(range(1000000000), x -> x::VARCHAR))",
     "SELECT string_agg(repeat('x', 1000), '') FROM range(10000000)",
     "SELECT i, repeat('x', 100000) FROM range(100000) t(i)",
-    "SELECT * FROM range(1000000000) t(i) ORDER BY hash(i) DESC LIMIT 100000",
     "SELECT md5(i::VARCHAR), count(*) FROM range(1000000000) t(i) GROUP BY 1",
     "SELECT regexp_matches(repeat('a', 50000000), '(a*)*b')",
     "SELECT regexp_matches('a', repeat('(a{{1000}})', 1000))",
@@ -304,35 +307,37 @@ BOMBS = [
     "SELECT 10::DECIMAL(38, 0) ** 1000000, factorial(10000000)",
     "SELECT unnest(range(1000000000)) ORDER BY hash(1)",
 ]
+"""Statements whose result, or an intermediate result, would need more than the memory limit, or whose arguments are
+too large."""
 STATEMENTS = READS + WRITES + ENGINE + LEAKS + SMUGGLED
 REFUSALS = {400, 403, 422}
 
 
 @pytest.fixture(scope="module")
-def fortress(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, World]]:
-    """A service with a second a query, over a data root of its own with a secret beside the tables."""
-    world = make_world(tmp_path_factory.mktemp("fortress"))
-    (world.root / "secret.csv").write_text("password\nhunter2\n", encoding="utf-8")
-    before = fingerprints(world.root)
-    with serving(world.root, timeout_ms=1000, query_memory_mb=256, row_limit=100_000) as service:
-        yield service, world
-    assert fingerprints(world.root) == before
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, Dataset]]:
+    """A service with little memory per query, on a data root of its own with a secret file next to the tables."""
+    dataset = make_dataset(tmp_path_factory.mktemp("attacked"))
+    (dataset.root / "secret.csv").write_text("password\nhunter2\n", encoding="utf-8")
+    before = fingerprints(dataset.root)
+    with serving(dataset.root, timeout_ms=10_000, query_memory_mb=256, row_limit=100_000) as service:
+        yield service, dataset
+    assert fingerprints(dataset.root) == before
 
 
 def fingerprints(root: Path) -> dict[str, str]:
-    """The digest of every file below the root."""
+    """Return the digest of every file below the root."""
     files = (path for path in root.rglob("*") if path.is_file())
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def filled(statement: str, world: World) -> str:
-    """Put real paths into a statement."""
+def filled(statement: str, dataset: Dataset) -> str:
+    """Insert paths into a statement."""
     places = {
-        "{secret}": str(world.root / "secret.csv"),
-        "{root}": str(world.root),
+        "{secret}": str(dataset.root / "secret.csv"),
+        "{root}": str(dataset.root),
         "{scratch}": "/tmp",
-        "{database}": str(world.published.path),
-        "{parquet}": world.published.tables["raw_parquet_user_data"].files[0],
+        "{database}": str(dataset.published.path),
+        "{parquet}": dataset.published.tables["raw_parquet_user_data"].files[0],
         "{{": "{",
         "}}": "}",
     }
@@ -341,34 +346,42 @@ def filled(statement: str, world: World) -> str:
     return statement
 
 
-def answers_the_next(service: Service) -> None:
-    """An honest query is answered, whatever was asked before."""
+def assert_answers_regular_query(service: Service) -> None:
     assert service.rows("SELECT count(*) FROM processed_parquet_artist_rank_in_country WHERE rank = 1") == [[4]]
 
 
 @pytest.mark.parametrize("statement", STATEMENTS)
-def test_statement_is_refused(fortress: tuple[Service, World], statement: str) -> None:
-    service, world = fortress
-    sql = filled(statement, world)
+def test_statement_is_refused(attacked: tuple[Service, Dataset], statement: str) -> None:
+    service, dataset = attacked
+    sql = filled(statement, dataset)
     response = service.query(sql)
     assert response.status_code in REFUSALS, response.text[:500]
     problem = response.json()
-    told = json.dumps({name: value for name, value in problem.items() if name != "position"})
+    message = json.dumps({name: value for name, value in problem.items() if name != "position"})
     assert "hunter2" not in response.text
     assert "Traceback" not in response.text
     assert "duckdb.duckdb" not in response.text
-    assert not [name for name in ("pg_catalog", "duckdb_settings()\n", ".py") if name in told and name not in sql]
-    assert str(world.root) not in told or str(world.root) in sql
-    answers_the_next(service)
+    assert not [name for name in ("pg_catalog", "duckdb_settings()\n", ".py") if name in message and name not in sql]
+    assert str(dataset.root) not in message or str(dataset.root) in sql
+    assert_answers_regular_query(service)
 
 
-@pytest.mark.parametrize("bomb", BOMBS)
-def test_bomb_goes_off_in_its_limits(fortress: tuple[Service, World], bomb: str) -> None:
-    service, world = fortress
-    response = service.query(filled(bomb, world))
+@pytest.mark.parametrize("statement", EXPENSIVE)
+def test_expensive_statement_is_stopped(attacked: tuple[Service, Dataset], statement: str) -> None:
+    service, dataset = attacked
+    response = service.query(filled(statement, dataset), timeout_ms=300)
+    assert response.status_code in {408, 422}, response.text[:500]
+    assert response.elapsed.total_seconds() < 10
+    assert_answers_regular_query(service)
+
+
+@pytest.mark.parametrize("statement", LARGE)
+def test_large_statement_stays_within_the_memory_limit(attacked: tuple[Service, Dataset], statement: str) -> None:
+    service, dataset = attacked
+    response = service.query(filled(statement, dataset), timeout_ms=5000)
     assert response.status_code in {200, 400, 408, 422}, response.text[:500]
     assert response.elapsed.total_seconds() < 10
-    answers_the_next(service)
+    assert_answers_regular_query(service)
 
 
 BODIES: list[tuple[str, bytes, dict[str, str], set[int]]] = [
@@ -419,13 +432,13 @@ BODIES: list[tuple[str, bytes, dict[str, str], set[int]]] = [
     ("body", "headers", "statuses"), [case[1:] for case in BODIES], ids=[case[0] for case in BODIES]
 )
 def test_body_or_header_is_refused(
-    fortress: tuple[Service, World], body: bytes, headers: dict[str, str], statuses: set[int]
+    attacked: tuple[Service, Dataset], body: bytes, headers: dict[str, str], statuses: set[int]
 ) -> None:
-    service, _ = fortress
+    service, _ = attacked
     response = service.http.post("/query", content=body, headers={"Content-Type": "application/json", **headers})
     assert response.status_code in statuses, response.text[:500]
     assert response.headers["content-type"] == "application/problem+json"
-    answers_the_next(service)
+    assert_answers_regular_query(service)
 
 
 RAW = [
@@ -454,8 +467,8 @@ RAW = [
 
 
 @pytest.mark.parametrize("sent", RAW, ids=range(len(RAW)))
-def test_bytes_on_the_wire(fortress: tuple[Service, World], sent: bytes) -> None:
-    service, _ = fortress
+def test_raw_bytes(attacked: tuple[Service, Dataset], sent: bytes) -> None:
+    service, _ = attacked
     port = int(service.url.rpartition(":")[2])
     received = b""
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
@@ -468,33 +481,33 @@ def test_bytes_on_the_wire(fortress: tuple[Service, World], sent: bytes) -> None
             pass
     assert b"root:" not in received
     assert b" 500 " not in received.partition(b"\r\n")[0]
-    answers_the_next(service)
+    assert_answers_regular_query(service)
 
 
-def test_caller_who_hangs_up_leaves_no_work_behind(fortress: tuple[Service, World]) -> None:
-    service, _ = fortress
+def test_disconnected_clients_leave_no_running_query(attacked: tuple[Service, Dataset]) -> None:
+    service, _ = attacked
     body = json.dumps({"query": "SELECT levenshtein(repeat('a', 100000), repeat('b', 100000))"}).encode()
     head = b"POST /query HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     for _ in range(4):
         with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2]))) as connection:
             connection.sendall(head % len(body) + body)
-    answers_the_next(service)
+    assert_answers_regular_query(service)
 
 
 @pytest.mark.parametrize(
     "statement",
     [one for one in READS + WRITES + ENGINE if "{scratch}" in one or "{secret}" in one or "{database}" in one],
 )
-def test_second_layer_holds_without_the_first(tmp_path: Path, world: World, statement: str) -> None:
-    """The connection itself neither reads other files nor writes any (but for one hole, which the process closes)."""
-    secret = world.root / "other.csv"
+def test_connection_is_locked_without_the_gate(tmp_path: Path, dataset: Dataset, statement: str) -> None:
+    """Without the gate, the connection reads no other file and writes none, except a `.wal`, which layer 3 prevents."""
+    secret = dataset.root / "other.csv"
     secret.write_text("hunter2\n", encoding="utf-8")
-    snapshot = newest_snapshot(DataRoot(world.root))
-    database = Database(str(world.root), 256, 1)
+    snapshot = newest_snapshot(DataRoot(dataset.root))
+    database = Database(str(dataset.root), 256, 1)
     files = [file for table in snapshot.tables.values() for file in table.files]
     database.use(str(snapshot.path), files, list(snapshot.tables))
-    sql = filled(statement, world).replace("secret.csv", "other.csv").replace("'/tmp/", f"'{tmp_path}/")
-    before = fingerprints(world.root)
+    sql = filled(statement, dataset).replace("secret.csv", "other.csv").replace("'/tmp/", f"'{tmp_path}/")
+    before = fingerprints(dataset.root)
     try:
         rows = database._connection.execute(sql).fetchall()  # type: ignore[union-attr]
     except duckdb.Error:
@@ -506,8 +519,8 @@ def test_second_layer_holds_without_the_first(tmp_path: Path, world: World, stat
     wal = Path(f"{snapshot.path}.wal")
     if ".wal'" in sql:
         wal.unlink(missing_ok=True)
-    assert fingerprints(world.root) == before
+    assert fingerprints(dataset.root) == before
 
 
-def test_there_are_enough() -> None:
-    assert len(STATEMENTS) + len(BOMBS) + len(BODIES) + len(RAW) >= 150
+def test_number_of_attacks() -> None:
+    assert len(STATEMENTS) + len(EXPENSIVE) + len(LARGE) + len(BODIES) + len(RAW) >= 150

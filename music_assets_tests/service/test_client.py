@@ -10,15 +10,15 @@ from typer.testing import CliRunner, Result
 
 from music_assets import cli
 from music_assets.settings import settings
-from music_assets_tests.service.conftest import Service, World, serving
+from music_assets_tests.service.conftest import Dataset, Service, serving
 from music_assets_tests.service.test_formats import VALUES
 
 EVERY_VALUE = "SELECT " + ", ".join(f"{sql} AS v{number}" for number, (sql, *_) in enumerate(VALUES))
 
 
 @pytest.fixture(autouse=True)
-def local(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MUSIC_ASSETS_DATA", str(world.root))
+def local(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUSIC_ASSETS_DATA", str(dataset.root))
     settings.cache_clear()
 
 
@@ -79,31 +79,31 @@ def test_csv_can_be_read_back() -> None:
     assert list(csv.reader(io.StringIO(text))) == [["x,y", "z", "n"], ['a,"b"', "two\nlines", ""]]
 
 
-def test_a_table_shows_the_columns_even_without_rows(service: Service) -> None:
+def test_table_without_rows_shows_the_columns(service: Service) -> None:
     assert "a_column" in printed("SELECT 1 AS a_column WHERE false", "--url", service.url).decode()
 
 
-def test_a_type_without_an_exact_format_asks_for_a_cast(service: Service) -> None:
+def test_types_without_an_exact_format_need_a_cast(service: Service) -> None:
     for options in ([], ["--url", service.url]):
         assert "cast it to VARCHAR" in failure("SELECT 1::UHUGEINT", *options)
 
 
-def test_a_truncated_result_is_reported(world: World) -> None:
-    with serving(world.root, row_limit=3, query_workers=1) as service:
+def test_truncated_results_are_reported(dataset: Dataset) -> None:
+    with serving(dataset.root, row_limit=3, query_workers=1) as service:
         for options, truncated in (([], True), (["--limit", 5], True), (["--limit", 3], False)):
             result = run("FROM range(9)", "--format", "csv", "--url", service.url, *options)
             assert len(result.stdout.splitlines()) == 4
             assert ("truncated" in result.stderr) == truncated
 
 
-def test_errors_say_what_is_wrong_and_where(service: Service) -> None:
+def test_error_messages(service: Service) -> None:
     assert "line 1, column 15" in failure("SELECT * FORM x", "--url", service.url)
     assert "Is the service running?" in failure("SELECT 1", "--url", "http://127.0.0.1:9")
     assert "Is the service running?" in failure("SELECT 1", "--url", "no address")
     assert "nothing" in failure("SELECT 1", "--url", f"{service.url}/x")
 
 
-def test_the_key_is_sent(world: World) -> None:
-    with serving(world.root, api_keys=f"ann:{sha256(b'k').hexdigest()}", query_workers=1) as service:
+def test_key_is_sent(dataset: Dataset) -> None:
+    with serving(dataset.root, api_keys=f"ann:{sha256(b'k').hexdigest()}", query_workers=1) as service:
         assert printed("SELECT 1 AS x", "--format", "csv", "--url", service.url, "--key", "k") == b'"x"\n1\n'
         assert "API key" in failure("SELECT 1", "--url", service.url)

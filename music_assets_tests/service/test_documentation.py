@@ -1,4 +1,4 @@
-"""What docs/queries.md shows is run as it stands there, against a service with other data."""
+"""The examples in docs/queries.md run as they are, and its lists are complete."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from music_assets.service.problems import KINDS
-from music_assets_tests.service.conftest import Service, World
+from music_assets_tests.service.conftest import Dataset, Service
 
 PAGE = Path(__file__).parents[2] / "docs" / "queries.md"
 ADDRESS = "http://127.0.0.1:8000"
@@ -29,24 +29,24 @@ def run(line: str, service: Service, folder: Path) -> str:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
 
 
-def test_curl_lines(service: Service, world: World, tmp_path: Path) -> None:
+def test_curl_examples(service: Service, dataset: Dataset, tmp_path: Path) -> None:
     in_json, ndjson, csv, arrow, parquet = (run(line, service, tmp_path) for line in curls())
-    germany = world.rankings[world.rankings.country == "Germany"].sort_values("rank_in_country")
-    drake = world.rankings[world.rankings.artist_name == "Drake"].sort_values("rank_for_artist")
+    germany = dataset.rankings[dataset.rankings.country == "Germany"].sort_values("rank_in_country")
+    drake = dataset.rankings[dataset.rankings.artist_name == "Drake"].sort_values("rank_for_artist")
     assert [row[0] for row in json.loads(in_json)["rows"]] == list(drake.country)
     assert [json.loads(line)["artist_name"] for line in ndjson.splitlines()] == list(germany.artist_name[:3])
     assert csv.splitlines()[0] == '"rank","artist_name","total_playcount"'
     assert len(csv.splitlines()) == 4
     assert arrow == parquet == ""
     assert pa.ipc.open_stream(tmp_path / "artists.arrows").read_all().num_rows == len(germany)
-    assert pq.read_table(tmp_path / "ranks.parquet").num_rows == len(world.rankings)
+    assert pq.read_table(tmp_path / "ranks.parquet").num_rows == len(dataset.rankings)
 
 
-def test_pandas_and_polars_read_the_address(service: Service, world: World) -> None:
+def test_pandas_and_polars_examples(service: Service, dataset: Dataset) -> None:
     (code,) = blocks("python")
     found: dict[str, Any] = {}
     exec(compile(code.replace(ADDRESS, service.url), "docs/queries.md", "exec"), found)
-    expected = sorted(world.rankings.total_playcount)
+    expected = sorted(dataset.rankings.total_playcount)
     for name in ("in_pandas", "in_pandas_by_arrow", "in_polars"):
         assert sorted(found[name]["total_playcount"]) == expected
 
@@ -56,7 +56,7 @@ def test_every_status_is_described() -> None:
     assert {str(kind.status) for kind in KINDS.values()} - {"500"} <= set(re.findall(r"\b\d{3}\b", page))
 
 
-def test_every_address_is_described(service: Service) -> None:
+def test_every_endpoint_is_described(service: Service) -> None:
     page = PAGE.read_text(encoding="utf-8")
     for path in service.http.get("/openapi.json").json()["paths"]:
         assert path in page

@@ -1,4 +1,4 @@
-"""Values survive the trip, in every format, as documented."""
+"""Values in every format, as documented."""
 
 import csv
 import io
@@ -60,7 +60,7 @@ def test_value_in_text_formats(service: Service, sql: str, in_json: object, in_c
     assert row == [in_csv if in_csv is not None else json.dumps(in_json, separators=(",", ":")), "1"]
 
 
-def test_csv_tells_null_from_an_empty_text(service: Service) -> None:
+def test_csv_distinguishes_null_and_empty_text(service: Service) -> None:
     assert service.query("SELECT NULL::VARCHAR AS a, '' AS b", "csv").text.splitlines()[1] == ',""'
 
 
@@ -119,7 +119,7 @@ def test_no_rows(service: Service, form: str) -> None:
         "SELECT union_value(a := 1)",
     ],
 )
-def test_types_without_an_exact_form_ask_for_a_cast(service: Service, sql: str) -> None:
+def test_types_without_an_exact_format_need_a_cast(service: Service, sql: str) -> None:
     response = service.query(sql, "arrow")
     assert response.status_code in (400, 403)
     if response.status_code == 400:

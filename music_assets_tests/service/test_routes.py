@@ -1,4 +1,4 @@
-"""What each address answers, against figures worked out in pandas from the rows that went in."""
+"""The endpoints, compared with results that pandas computes from the same rows."""
 
 import re
 from urllib.parse import quote
@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from music_assets.tables import PUBLISHED_TABLES
-from music_assets_tests.service.conftest import ARTISTS, Service, World, current, serving
+from music_assets_tests.service.conftest import ARTISTS, Dataset, Service, current, serving
 
 OLD_QUERIES = [
     "SELECT * FROM raw_parquet_user_top_artists WHERE artist_name = 'Drake' LIMIT 5",
@@ -20,36 +20,38 @@ OLD_QUERIES = [
 @pytest.mark.parametrize("end", ["", ";"])
 @pytest.mark.parametrize("catalog", ["", "music_db."])
 @pytest.mark.parametrize("old", OLD_QUERIES)
-def test_documented_queries_of_the_old_system(service: Service, world: World, old: str, catalog: str, end: str) -> None:
+def test_documented_queries_of_the_old_system(
+    service: Service, dataset: Dataset, old: str, catalog: str, end: str
+) -> None:
     sql = old.replace("FROM ", f"FROM {catalog}") + end
     rows = service.rows(sql)
     objects = service.http.post("/ApiQueryHandler", json={"query": sql}).json()
     assert [list(one.values()) for one in objects] == rows
     if "country_rank" in sql:
-        drake = world.rankings[world.rankings.artist_name == "Drake"].sort_values("rank_for_artist")
+        drake = dataset.rankings[dataset.rankings.artist_name == "Drake"].sort_values("rank_for_artist")
         assert [row[0] for row in rows] == list(drake.country)
     elif "artist_rank" in sql:
-        germany = world.rankings[world.rankings.country == "Germany"].sort_values("rank_in_country")
+        germany = dataset.rankings[dataset.rankings.country == "Germany"].sort_values("rank_in_country")
         assert [row[0] for row in rows] == list(germany.artist_name[:10])
     else:
         assert len(rows) == 5
         assert {row[2] for row in rows} == {"Drake"}
 
 
-def test_answer_in_json_tells_all_about_itself(service: Service, world: World) -> None:
+def test_json_result_describes_itself(service: Service, dataset: Dataset) -> None:
     response = service.query("SELECT user_id, country FROM raw_parquet_user_data ORDER BY ALL", limit=7)
     answer = response.json()
     assert answer["columns"] == [{"name": "user_id", "type": "INTEGER"}, {"name": "country", "type": "VARCHAR"}]
     assert len(answer["rows"]) == answer["row_count"] == 7
     assert answer["truncated"] is True
-    assert answer["data_version"] == world.published.data_version
+    assert answer["data_version"] == dataset.published.data_version
     assert answer["query_id"] == response.headers["x-query-id"]
     assert answer["elapsed_ms"] > 0
     assert response.headers["x-truncated"] == "true"
 
 
-def test_row_limit_of_the_service_stands_above_the_callers(world: World) -> None:
-    with serving(world.root, row_limit=3, query_workers=1) as service:
+def test_service_row_limit_caps_the_request_limit(dataset: Dataset) -> None:
+    with serving(dataset.root, row_limit=3, query_workers=1) as service:
         for limit in (None, 2**53):
             answer = service.query("SELECT * FROM range(10)", limit=limit).json()
             assert (answer["rows"], answer["truncated"]) == ([[0], [1], [2]], True)
@@ -72,7 +74,7 @@ def test_parameters(service: Service, sql: str, params: object, rows: object) ->
 @pytest.mark.parametrize(
     ("sql", "params"), [("SELECT ?", None), ("SELECT ?", [1, 2]), ("SELECT $a", {"b": 1}), ("SELECT 1", [1])]
 )
-def test_parameters_that_do_not_fit(service: Service, sql: str, params: object) -> None:
+def test_mismatched_parameters_are_sql_errors(service: Service, sql: str, params: object) -> None:
     response = service.query(sql, params=params)
     assert response.status_code == 400
     assert response.json()["type"].endswith(":sql")
@@ -102,13 +104,13 @@ def test_parameters_that_do_not_fit(service: Service, sql: str, params: object) 
         "SELECT CASE WHEN 1 IN (1, 2) THEN 'a' END, EXISTS (SELECT 1), try_cast('x' AS INTEGER), 'a' COLLATE nocase",
     ],
 )
-def test_what_may_be_asked(service: Service, sql: str) -> None:
+def test_allowed_sql(service: Service, sql: str) -> None:
     assert service.rows(sql)
 
 
-def test_explain_tells_no_paths(service: Service, world: World) -> None:
+def test_explain_reveals_no_paths(service: Service, dataset: Dataset) -> None:
     plan = service.query("EXPLAIN SELECT * FROM raw_parquet_user_top_artists WHERE rank = 1").text
-    assert str(world.root) not in plan
+    assert str(dataset.root) not in plan
     assert "part-" not in plan
 
 
@@ -123,13 +125,13 @@ def test_explain_tells_no_paths(service: Service, world: World) -> None:
         ("SELECT CASE WHEN i = 50000 THEN 'x' ELSE '1' END::INTEGER FROM range(100000) t(i)", 1, 49),
     ],
 )
-def test_an_error_says_where(service: Service, sql: str, line: int, column: int) -> None:
+def test_sql_errors_have_a_position(service: Service, sql: str, line: int, column: int) -> None:
     problem = service.query(sql).json()
     assert (problem["position"]["line"], problem["position"]["column"]) == (line, column)
     assert problem["advice"]
 
 
-def test_an_unknown_table_brings_the_nearest_to_mind(service: Service) -> None:
+def test_unknown_table_suggests_the_closest_name(service: Service) -> None:
     assert "raw_parquet_user_data" in service.query("SELECT * FROM raw_parquet_user_dat").json()["detail"]
 
 
@@ -149,13 +151,13 @@ def test_etag(service: Service) -> None:
 @pytest.mark.parametrize(
     "sql", ["SELECT random()", "SELECT now()", "SELECT current_date", "FROM range(9) USING SAMPLE 2"]
 )
-def test_answers_that_hang_on_more_than_the_data_are_not_cached(service: Service, sql: str) -> None:
+def test_volatile_results_have_no_etag(service: Service, sql: str) -> None:
     response = service.query(sql)
     assert "etag" not in response.headers
     assert response.headers["cache-control"] == "no-store"
 
 
-def test_a_repeated_question_gets_the_same_rows_and_another_gets_its_own(service: Service) -> None:
+def test_result_cache_distinguishes_parameters_and_limits(service: Service) -> None:
     for _ in range(5):
         assert service.rows("SELECT ?", params=[1]) == [[1]]
         assert service.rows("SELECT ?", params=["1"]) == [["1"]]
@@ -167,36 +169,36 @@ def test_a_repeated_question_gets_the_same_rows_and_another_gets_its_own(service
     assert len(drawn) == 20
 
 
-def test_countries(service: Service, world: World) -> None:
+def test_countries(service: Service, dataset: Dataset) -> None:
     answer = service.http.get("/countries").json()
-    groups = world.rankings.groupby("country")
+    groups = dataset.rankings.groupby("country")
     expected = sorted((country, len(rows), rows.total_playcount.sum()) for country, rows in groups)
     assert [tuple(row) for row in answer["rows"]] == expected
 
 
-def test_artists_of_a_country_page_by_page(service: Service, world: World) -> None:
-    for country in world.rankings.country.unique():
-        expected = world.rankings[world.rankings.country == country].sort_values("rank_in_country")
-        address: str | None = f"/countries/{quote(country)}/artists?limit=10"
+def test_artists_of_country_in_pages(service: Service, dataset: Dataset) -> None:
+    for country in dataset.rankings.country.unique():
+        expected = dataset.rankings[dataset.rankings.country == country].sort_values("rank_in_country")
+        path: str | None = f"/countries/{quote(country)}/artists?limit=10"
         rows: list[list[object]] = []
-        while address:
-            response = service.http.get(address)
+        while path:
+            response = service.http.get(path)
             rows += response.json()["rows"]
-            found = re.fullmatch(r'<(.*)>; rel="next"', response.headers.get("link", ""))
-            address = found[1] if found else None
+            link = re.fullmatch(r'<(.*)>; rel="next"', response.headers.get("link", ""))
+            path = link[1] if link else None
         assert [row[1] for row in rows] == list(expected.artist_name)
         assert [row[0] for row in rows] == list(range(1, len(rows) + 1))
 
 
 @pytest.mark.parametrize("artist", ARTISTS[:8])
 @pytest.mark.parametrize("min_listeners", [None, 1, 2, 4])
-def test_countries_of_an_artist(service: Service, world: World, artist: str, min_listeners: int | None) -> None:
+def test_countries_of_artist(service: Service, dataset: Dataset, artist: str, min_listeners: int | None) -> None:
     params = {} if min_listeners is None else {"min_listeners": min_listeners}
     answer = service.http.get(f"/artists/{quote(artist, safe='')}/countries", params=params).json()
-    expected = world.rankings[world.rankings.artist_name == artist].sort_values("rank_for_artist")
+    expected = dataset.rankings[dataset.rankings.artist_name == artist].sort_values("rank_for_artist")
     if min_listeners is not None:
-        fans = current(world.users, world.tops).query("artist_name == @artist")
-        listeners = fans.groupby("country").user_id.nunique()
+        listening = current(dataset.users, dataset.tops).query("artist_name == @artist")
+        listeners = listening.groupby("country").user_id.nunique()
         expected = expected[expected.country.map(listeners) >= min_listeners]
         assert [row[4] for row in answer["rows"]] == list(expected.country.map(listeners))
     columns = ["rank_for_artist", "country", "total_playcount", "normalized_popularity"]
@@ -210,23 +212,23 @@ def test_search_for_artists(service: Service, search: str) -> None:
     assert [row[0] for row in rows] == sorted(name for name in ARTISTS if search.lower() in name.lower())
 
 
-def test_tables_are_listed_as_declared(service: Service, world: World) -> None:
+def test_tables_are_listed_as_declared(service: Service, dataset: Dataset) -> None:
     listed = service.http.get("/tables").json()["tables"]
     assert [table["name"] for table in listed] == [table.full_name for table in PUBLISHED_TABLES]
-    for declared, told in zip(PUBLISHED_TABLES, listed, strict=True):
+    for declared, table in zip(PUBLISHED_TABLES, listed, strict=True):
         engine = service.query(f"DESCRIBE {declared.full_name}").json()["rows"]
-        assert [(column["name"], column["type"]) for column in told["columns"]] == [(row[0], row[1]) for row in engine]
-        assert [column["description"] for column in told["columns"]] == [
+        assert [(column["name"], column["type"]) for column in table["columns"]] == [(row[0], row[1]) for row in engine]
+        assert [column["description"] for column in table["columns"]] == [
             column.description for column in declared.columns
         ]
         (count,) = service.rows(f"SELECT count(*) FROM {declared.full_name}")[0]
-        assert told["row_count"] == count
+        assert table["row_count"] == count
 
 
-def test_a_table_is_shown_with_some_rows(service: Service) -> None:
-    told = service.http.get("/tables/processed_parquet_artist_rank_in_country").json()
-    assert len(told["sample"]) == 5
-    assert len(told["sample"][0]) == len(told["columns"]) == 4
+def test_table_description_includes_sample_rows(service: Service) -> None:
+    table = service.http.get("/tables/processed_parquet_artist_rank_in_country").json()
+    assert len(table["sample"]) == 5
+    assert len(table["sample"][0]) == len(table["columns"]) == 4
 
 
 @pytest.mark.parametrize(
@@ -243,7 +245,7 @@ def test_a_table_is_shown_with_some_rows(service: Service) -> None:
         ("GET", "/start_embedding_job", 503),
     ],
 )
-def test_problems_have_one_shape(service: Service, method: str, address: str, status: int) -> None:
+def test_error_responses_have_the_same_members(service: Service, method: str, address: str, status: int) -> None:
     response = service.http.request(method, address)
     problem = response.json()
     assert response.status_code == problem["status"] == status
@@ -252,7 +254,7 @@ def test_problems_have_one_shape(service: Service, method: str, address: str, st
     assert problem["request_id"] == response.headers["x-request-id"]
 
 
-def test_old_route_says_error_where_the_query_is_missing(service: Service) -> None:
+def test_legacy_endpoint_reports_errors_in_a_member_error(service: Service) -> None:
     for body in (b"", b"{}", b"null", b"[]", b'{"query": null}', b'{"query": ""}', b'{"query": 1}'):
         response = service.http.post("/ApiQueryHandler", content=body)
         assert response.status_code == 400
@@ -261,15 +263,11 @@ def test_old_route_says_error_where_the_query_is_missing(service: Service) -> No
     assert service.http.post("/ApiQueryHandler", json={"query": "DROP TABLE x"}).json()["error"]
 
 
-def test_embedding_job_is_not_there_yet(service: Service) -> None:
-    assert service.http.get("/start_embedding_job").json()["error"]
-
-
-def test_request_id_is_kept_where_it_is_one(service: Service) -> None:
+def test_valid_request_ids_are_kept(service: Service) -> None:
     assert service.http.get("/healthz", headers={"X-Request-ID": "abc-1"}).headers["x-request-id"] == "abc-1"
     for bad in ("a b", "x" * 200, "<script>"):
-        given = service.http.get("/healthz", headers={"X-Request-ID": bad}).headers["x-request-id"]
-        assert re.fullmatch("[0-9a-f]{32}", given)
+        replaced = service.http.get("/healthz", headers={"X-Request-ID": bad}).headers["x-request-id"]
+        assert re.fullmatch("[0-9a-f]{32}", replaced)
 
 
 def test_metrics_count_requests(service: Service) -> None:
@@ -279,7 +277,7 @@ def test_metrics_count_requests(service: Service) -> None:
     assert "music_assets_snapshot_info" in text
 
 
-def test_docs_need_nothing_from_elsewhere(service: Service) -> None:
+def test_docs_load_only_local_assets(service: Service) -> None:
     page = service.http.get("/docs").text
     assets = re.findall(r'(?:src|href)="([^"]+)"', page)
     assert len(assets) >= 3
@@ -294,7 +292,7 @@ def test_cors_is_off(service: Service) -> None:
         assert not [name for name in response.headers if name.startswith("access-control")]
 
 
-def test_before_anything_is_published(tmp_path: object) -> None:
+def test_before_the_first_snapshot(tmp_path: object) -> None:
     with serving(tmp_path, query_workers=1) as service:  # type: ignore[arg-type]
         assert service.http.get("/healthz").status_code == 200
         responses: list[httpx.Response] = [service.http.get("/readyz"), service.http.get("/tables")]

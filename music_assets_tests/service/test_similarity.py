@@ -1,4 +1,4 @@
-"""Who is near whom, against cosines worked out in numpy from the vectors that were published."""
+"""Nearest neighbours, compared with cosines that numpy computes from the published vectors."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,30 +11,30 @@ import pytest
 from music_assets.data_root import DataRoot
 from music_assets.storage.delta import DeltaStore
 from music_assets.tables import ARTIST_EMBEDDING, EMBEDDING_DIMENSIONS, USER_EMBEDDING
-from music_assets_tests.service.conftest import Service, World, make_world, publish_again, serving, write
+from music_assets_tests.service.conftest import Dataset, Service, make_dataset, publish_tables, serving, write
 
 DIMENSIONS = [f"dim_{number}" for number in range(EMBEDDING_DIMENSIONS)]
 
 
-def embed(world: World, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Give every artist and user a vector drawn at random, and publish; return both tables."""
+def embed(dataset: Dataset, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Publish random vectors for all artists and users; return both tables."""
     generator = np.random.default_rng(seed)
 
-    def drawn(keys: list[object], name: str) -> pd.DataFrame:
+    def random_vectors(keys: list[object], name: str) -> pd.DataFrame:
         vectors = pd.DataFrame(generator.normal(size=(len(keys), EMBEDDING_DIMENSIONS)), columns=DIMENSIONS)
         return vectors.assign(**{name: keys}).sort_values(name)
 
-    artists = drawn(sorted(world.tops.artist_name.unique()), "artist_name")
-    users = drawn(sorted(world.tops.user_id.unique()), "user_id")
-    store = DeltaStore(DataRoot(world.root))
+    artists = random_vectors(sorted(dataset.tops.artist_name.unique()), "artist_name")
+    users = random_vectors(sorted(dataset.tops.user_id.unique()), "user_id")
+    store = DeltaStore(DataRoot(dataset.root))
     write(store, ARTIST_EMBEDDING, artists)
     write(store, USER_EMBEDDING, users.astype({"user_id": "int32"}))
-    publish_again(world.root)
+    publish_tables(dataset.root)
     return artists.set_index("artist_name"), users.set_index("user_id")
 
 
 def nearest(vectors: pd.DataFrame, vector: np.ndarray) -> pd.Series:
-    """Return the cosine of every row with the vector, the nearest first."""
+    """Return the cosine of every row with the vector, nearest first."""
     lengths = np.linalg.norm(vectors.to_numpy(), axis=1) * np.linalg.norm(vector)
     return pd.Series(vectors.to_numpy() @ vector / lengths, vectors.index).sort_values(ascending=False)
 
@@ -45,22 +45,22 @@ def assert_rows(answer: list[list[object]], expected: pd.Series) -> None:
 
 
 @pytest.fixture(scope="module")
-def trained_world(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, pd.DataFrame, pd.DataFrame]:
-    world = make_world(tmp_path_factory.mktemp("trained"))
-    return world, *embed(world, seed=1)
+def trained_dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, pd.DataFrame, pd.DataFrame]:
+    dataset = make_dataset(tmp_path_factory.mktemp("trained"))
+    return dataset, *embed(dataset, seed=1)
 
 
 @pytest.fixture(scope="module")
-def trained(trained_world: tuple[World, pd.DataFrame, pd.DataFrame]) -> Iterator[Service]:
-    with serving(trained_world[0].root, query_workers=1) as running:
+def trained(trained_dataset: tuple[Dataset, pd.DataFrame, pd.DataFrame]) -> Iterator[Service]:
+    with serving(trained_dataset[0].root, query_workers=1) as running:
         yield running
 
 
 @pytest.mark.parametrize("artist", ["Drake", "AC/DC", '"Weird Al" Yankovic', "相対性理論"])
 def test_similar_artists(
-    trained: Service, trained_world: tuple[World, pd.DataFrame, pd.DataFrame], artist: str
+    trained: Service, trained_dataset: tuple[Dataset, pd.DataFrame, pd.DataFrame], artist: str
 ) -> None:
-    _, artists, _ = trained_world
+    _, artists, _ = trained_dataset
     answer = trained.http.get(f"/artists/{quote(artist, safe='')}/similar", params={"k": 5}).json()
     assert answer["columns"] == [
         {"name": "artist_name", "type": "VARCHAR"},
@@ -69,19 +69,19 @@ def test_similar_artists(
     assert_rows(answer["rows"], nearest(artists, artists.loc[artist].to_numpy()).drop(artist)[:5])
 
 
-def test_similar_users(trained: Service, trained_world: tuple[World, pd.DataFrame, pd.DataFrame]) -> None:
-    _, _, users = trained_world
+def test_similar_users(trained: Service, trained_dataset: tuple[Dataset, pd.DataFrame, pd.DataFrame]) -> None:
+    _, _, users = trained_dataset
     answer = trained.http.get("/users/7/similar?k=79").json()
     assert_rows(answer["rows"], nearest(users, users.loc[7].to_numpy()).drop(7))
 
 
 @pytest.mark.parametrize("user", [3, 70])
-def test_recommendations_leave_out_the_users_current_artists(
-    trained: Service, trained_world: tuple[World, pd.DataFrame, pd.DataFrame], user: int
+def test_recommendations_omit_the_current_artists_of_the_user(
+    trained: Service, trained_dataset: tuple[Dataset, pd.DataFrame, pd.DataFrame], user: int
 ) -> None:
-    """User 3 was delivered twice, so that artists of the first list may be recommended."""
-    world, artists, users = trained_world
-    tops = world.tops[world.tops.user_id == user].sort_values("ingested_at")
+    """User 3 was delivered twice: artists of the first list can be recommended."""
+    dataset, artists, users = trained_dataset
+    tops = dataset.tops[dataset.tops.user_id == user].sort_values("ingested_at")
     listed = tops.drop_duplicates("rank", keep="last").artist_name
     answer = trained.http.get(f"/users/{user}/recommendations?k=8").json()
     assert_rows(answer["rows"], nearest(artists, users.loc[user].to_numpy()).drop(listed)[:8])
@@ -94,29 +94,29 @@ def test_other_formats(trained: Service) -> None:
 
 
 @pytest.mark.parametrize("address", ["/artists/nobody/similar", "/users/123456/similar", "/users/-5/recommendations"])
-def test_unknown_names_and_numbers(trained: Service, address: str) -> None:
+def test_unknown_keys(trained: Service, address: str) -> None:
     response = trained.http.get(address)
     assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json")
     assert "no vector" in response.json()["detail"]
 
 
 @pytest.mark.parametrize("address", ["/users/x/similar", "/users/99999999999/similar", "/artists/Drake/similar?k=0"])
-def test_values_that_do_not_fit(trained: Service, address: str) -> None:
+def test_invalid_values(trained: Service, address: str) -> None:
     assert trained.http.get(address).status_code == 422
 
 
 @pytest.mark.parametrize("address", ["/artists/Drake/similar", "/users/1/similar", "/users/1/recommendations"])
-def test_before_any_training(service: Service, address: str) -> None:
+def test_before_the_first_training(service: Service, address: str) -> None:
     response = service.http.get(address)
     assert response.status_code == 409
     assert "POST /embedding-runs" in response.json()["advice"]
 
 
-def test_vectors_of_the_next_training_answer_at_once(tmp_path: Path) -> None:
-    world = make_world(tmp_path)
-    with serving(world.root, query_workers=1) as service:
+def test_new_vectors_are_used_immediately(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path)
+    with serving(dataset.root, query_workers=1) as service:
         assert service.http.get("/artists/Drake/similar").status_code == 409
         for seed in (1, 2):
-            artists, _ = embed(world, seed)
+            artists, _ = embed(dataset, seed)
             answer = service.http.get("/artists/Drake/similar?k=3").json()
             assert_rows(answer["rows"], nearest(artists, artists.loc["Drake"].to_numpy()).drop("Drake")[:3])

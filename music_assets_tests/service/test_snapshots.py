@@ -1,4 +1,4 @@
-"""New snapshots under load: no query fails, none mixes two versions, and what the old ones held is given back."""
+"""New snapshots while queries run: no query fails or mixes two versions, and old snapshots are closed."""
 
 import gc
 import os
@@ -13,9 +13,9 @@ from music_assets.data_root import DataRoot
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.published_snapshot import connect
 from music_assets.tables import COUNTRY_RANK_PER_ARTIST, USER_DATA
-from music_assets_tests.service.conftest import Service, World, make_world, publish_again, serving, write
+from music_assets_tests.service.conftest import Dataset, Service, make_dataset, publish_tables, serving, write
 
-TELLS_VERSIONS = """
+VERSIONS = """
 SELECT
     (SELECT max(total_scrobbles) FROM raw_parquet_user_data) AS raw,
     (SELECT max(total_playcount) FROM processed_parquet_country_rank_per_artist) AS ranking
@@ -24,48 +24,48 @@ SNAPSHOTS = 10
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> World:
-    return make_world(tmp_path)
+def own(tmp_path: Path) -> Dataset:
+    return make_dataset(tmp_path)
 
 
-def publish_marked(world: World, mark: int) -> str:
-    """Publish a snapshot in which a raw table and a ranking both carry the mark; return its version."""
-    store = DeltaStore(DataRoot(world.root))
-    write(store, USER_DATA, world.users.assign(total_scrobbles=10**7 + mark))
-    rankings = world.rankings.assign(rank=world.rankings.rank_for_artist, total_playcount=10.0**7 + mark)
+def publish_marked(dataset: Dataset, mark: int) -> str:
+    """Publish a snapshot with the mark in a raw table and in a ranking; return its data version."""
+    store = DeltaStore(DataRoot(dataset.root))
+    write(store, USER_DATA, dataset.users.assign(total_scrobbles=10**7 + mark))
+    rankings = dataset.rankings.assign(rank=dataset.rankings.rank_for_artist, total_playcount=10.0**7 + mark)
     write(store, COUNTRY_RANK_PER_ARTIST, rankings)
-    return publish_again(world.root).data_version
+    return publish_tables(dataset.root).data_version
 
 
 def open_snapshots(root: Path) -> int:
-    """Count the handles on snapshot files in this process's workers."""
+    """Count the open snapshot files of the worker processes."""
     children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
     workers = {pid for child in children for pid in child.read_text().split()}
     handles = [handle for pid in workers for handle in Path(f"/proc/{pid}/fd").glob("*")]
     return sum(str(handle.readlink()).startswith(str(root / "music_db")) for handle in handles)
 
 
-def test_ten_snapshots_in_a_row_under_load(own: World) -> None:
+def test_ten_snapshots_under_load(own: Dataset) -> None:
     marks = {publish_marked(own, 0): 0}
     with serving(own.root) as service:
         before = open_snapshots_settled(service, own.root)
         stop = threading.Event()
         seen: list[tuple[int, str, float, float]] = []
 
-        def ask() -> None:
+        def send_queries() -> None:
             with httpx.Client(base_url=service.url, timeout=30) as http:
                 while not stop.is_set():
-                    response = http.post("/query", json={"query": TELLS_VERSIONS})
-                    answer = response.json()
-                    raw, ranking = answer["rows"][0] if response.status_code == 200 else (0, 0)
+                    response = http.post("/query", json={"query": VERSIONS})
+                    result = response.json()
+                    raw, ranking = result["rows"][0] if response.status_code == 200 else (0, 0)
                     seen.append((response.status_code, response.headers.get("x-data-version", ""), raw, ranking))
 
-        threads = [threading.Thread(target=ask) for _ in range(6)]
+        threads = [threading.Thread(target=send_queries) for _ in range(6)]
         for thread in threads:
             thread.start()
         for mark in range(1, SNAPSHOTS + 1):
             marks[publish_marked(own, mark)] = mark
-            assert service.rows(TELLS_VERSIONS)[0][0] == 10**7 + mark
+            assert service.rows(VERSIONS)[0][0] == 10**7 + mark
         stop.set()
         for thread in threads:
             thread.join()
@@ -80,7 +80,7 @@ def test_ten_snapshots_in_a_row_under_load(own: World) -> None:
 
 
 def open_snapshots_settled(service: Service, root: Path) -> int:
-    """Count the handles once idle workers have had the time to go over to the newest snapshot."""
+    """Count the open snapshot files once idle workers have moved to the newest snapshot."""
     deadline = time.monotonic() + 10
     while (count := open_snapshots(root)) != 2 and time.monotonic() < deadline:
         service.rows("SELECT 1")
@@ -89,7 +89,7 @@ def open_snapshots_settled(service: Service, root: Path) -> int:
     return count
 
 
-def test_a_snapshot_keeps_its_rows_to_the_end_of_an_answer(own: World) -> None:
+def test_streamed_result_reads_one_snapshot(own: Dataset) -> None:
     publish_marked(own, 1)
     sql = "SELECT a.total_scrobbles, b.user_id FROM raw_parquet_user_data a, raw_parquet_user_data b, range(10)"
     with (
@@ -105,7 +105,7 @@ def test_a_snapshot_keeps_its_rows_to_the_end_of_an_answer(own: World) -> None:
     assert {line.partition(",")[0] for line in lines} == {str(10**7 + 1)}
 
 
-def test_bytes_of_a_served_snapshot_stand_still(own: World) -> None:
+def test_queries_leave_the_snapshot_file_unchanged(own: Dataset) -> None:
     with serving(own.root) as service:
         before = own.published.path.read_bytes()
         service.rows("SELECT count(*) FROM raw_parquet_user_data")
@@ -114,14 +114,14 @@ def test_bytes_of_a_served_snapshot_stand_still(own: World) -> None:
         assert connection.execute("SELECT count(*) FROM raw_parquet_user_data").fetchone() == (len(own.users),)
 
 
-def test_data_root_that_is_made_and_replaced_while_the_service_runs(tmp_path: Path) -> None:
+def test_data_root_created_and_replaced_while_serving(tmp_path: Path) -> None:
     root = tmp_path / "later"
     with serving(root, query_workers=1) as service:
         assert service.query("SELECT 1").status_code == 503
-        make_world(root)
+        make_dataset(root)
         assert service.rows("SELECT count(*) > 0 FROM raw_parquet_user_data") == [[True]]
         root.rename(tmp_path / "aside")
-        make_world(root, seed=2)
+        make_dataset(root, seed=2)
         deadline = time.monotonic() + 20
         while service.query("SELECT 1").status_code == 503 and time.monotonic() < deadline:
             time.sleep(0.2)
@@ -129,12 +129,11 @@ def test_data_root_that_is_made_and_replaced_while_the_service_runs(tmp_path: Pa
 
 
 @pytest.mark.parametrize("damage", ["pointer", "newest snapshot"])
-def test_damage_to_what_is_published_does_not_end_the_service(own: World, damage: str) -> None:
-    """It answered 500 over a damaged pointer, and 503 for good over a snapshot that was cut off."""
+def test_service_survives_a_damaged_snapshot(own: Dataset, damage: str) -> None:
     publish_marked(own, 1)
     newest = publish_marked(own, 2)
     with serving(own.root) as service:
-        assert service.rows(TELLS_VERSIONS) == [[10**7 + 2, 10.0**7 + 2]]
+        assert service.rows(VERSIONS) == [[10**7 + 2, 10.0**7 + 2]]
         folder = own.root / "music_db"
         damaged = folder / ("current.json" if damage == "pointer" else f"music_db-{newest}.duckdb")
         damaged.write_bytes(damaged.read_bytes()[:100])
@@ -146,4 +145,4 @@ def test_damage_to_what_is_published_does_not_end_the_service(own: World, damage
     with serving(own.root) as restarted:
         assert restarted.http.get("/countries").status_code == 200
         publish_marked(own, 3)
-        assert restarted.rows(TELLS_VERSIONS) == [[10**7 + 3, 10.0**7 + 3]]
+        assert restarted.rows(VERSIONS) == [[10**7 + 3, 10.0**7 + 3]]

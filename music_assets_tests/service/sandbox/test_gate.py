@@ -1,4 +1,4 @@
-"""The gate's lists against the engine: every function named exists, and every dangerous one is missing."""
+"""The gate and its lists: every listed function exists in DuckDB, no dangerous one is listed, others are refused."""
 
 import re
 
@@ -10,7 +10,7 @@ from music_assets.service.sandbox.gate import Gate, GateError
 
 CALLABLE = functions.SCALAR | functions.AGGREGATE | functions.WINDOW | functions.TABLE | functions.OPERATORS
 SYNTAX = {"->", "grouping"}
-"""Called like functions, and known to the parser only."""
+"""Called like functions, but known only to the parser."""
 DANGEROUS = re.compile(
     r"^(__.*|.*_scan|arrow_.*|checkpoint|current_(?!date|localtime).*|.*duckdb.*|.*secret.*|.*setting.*|disable_.*|enable_.*"
     r"|force_.*|get(env|variable)|glob|has_.*_privilege|inet_.*|.*execute.*|json_(de)?serialize.*|nextval|currval|pandas_.*"
@@ -24,21 +24,21 @@ def connection() -> duckdb.DuckDBPyConnection:
     return duckdb.connect(":memory:")
 
 
-def test_lists_name_functions_of_the_engine(connection: duckdb.DuckDBPyConnection) -> None:
+def test_listed_functions_exist(connection: duckdb.DuckDBPyConnection) -> None:
     known = {name.lower() for (name,) in connection.execute("SELECT function_name FROM duckdb_functions()").fetchall()}
     assert known >= CALLABLE - SYNTAX
 
 
-def test_lists_name_nothing_dangerous() -> None:
+def test_no_dangerous_function_is_listed() -> None:
     assert [name for name in sorted(CALLABLE) if DANGEROUS.match(name)] == []
 
 
-def test_everything_the_lists_leave_out_is_refused(connection: duckdb.DuckDBPyConnection) -> None:
+def test_unlisted_functions_are_refused(connection: duckdb.DuckDBPyConnection) -> None:
     gate = Gate(connection, ["t"])
     names = connection.execute("SELECT DISTINCT lower(function_name) FROM duckdb_functions()").fetchall()
-    left_out = [name for (name,) in names if re.fullmatch(r"\w+", name) and name not in CALLABLE]
-    assert len(left_out) > 200
-    for name in left_out:
+    unlisted = [name for (name,) in names if re.fullmatch(r"\w+", name) and name not in CALLABLE]
+    assert len(unlisted) > 200
+    for name in unlisted:
         for sql in (f'SELECT "{name}"(1)', f'SELECT * FROM "{name}"(1)', f'SELECT main."{name}"(1) OVER ()'):
             with pytest.raises(GateError):
                 gate.check(sql)
@@ -54,7 +54,7 @@ def test_everything_the_lists_leave_out_is_refused(connection: duckdb.DuckDBPyCo
         ("SELEC 1", "syntax"),
     ],
 )
-def test_kind_of_refusal(connection: duckdb.DuckDBPyConnection, sql: str, kind: str) -> None:
+def test_kind_of_error(connection: duckdb.DuckDBPyConnection, sql: str, kind: str) -> None:
     with pytest.raises(GateError) as refused:
         Gate(connection, ["t"]).check(sql)
     assert refused.value.kind == kind
@@ -63,5 +63,5 @@ def test_kind_of_refusal(connection: duckdb.DuckDBPyConnection, sql: str, kind: 
 @pytest.mark.parametrize(
     "sql", ["WITH x AS (SELECT 1) FROM x, (FROM x)", "WITH X AS (SELECT 1) FROM x", "FROM T", "FROM MUSIC_DB.MAIN.t"]
 )
-def test_names_in_scope_are_let_through(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+def test_names_in_scope_are_allowed(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     assert not Gate(connection, ["t"]).check(sql)
