@@ -53,8 +53,6 @@ setup(
         "filelock>=3.16,<5",
         # Health checks of run processes.
         "psutil>=6,<8",
-        # The webhook of the failure alert, and the client of the query service.
-        "requests>=2.32,<3",
         # Query service: routes, server, faster event loop and HTTP parser, API documentation without a CDN.
         "fastapi>=0.115,<1",
         "uvicorn>=0.34,<1",
@@ -85,7 +83,6 @@ setup(
             "ruff>=0.17,<0.18",
             "import-linter>=2.17,<3",
             "mypy>=2.4,<3",
-            "types-requests>=2.32,<3",
             "pandas-stubs>=2.2,<4",
             # Builds the wheel in a test without network access.
             "setuptools>=77",

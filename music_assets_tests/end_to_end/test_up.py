@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
-import requests
 
 from music_assets.data_root import DataRoot
 from music_assets.runtime.ports import free_port
@@ -37,7 +37,7 @@ class Station:
     family: list[psutil.Process] = field(default_factory=list)
 
     def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
-        answer = requests.post(f"{self.address}/graphql", json={"query": query, "variables": variables}, timeout=30)
+        answer = httpx.post(f"{self.address}/graphql", json={"query": query, "variables": variables}, timeout=30)
         answer.raise_for_status()
         body = answer.json()
         assert "errors" not in body, body
@@ -78,8 +78,8 @@ class Station:
 
 def is_up(address: str) -> bool:
     try:
-        return requests.get(f"{address}/server_info", timeout=5).ok
-    except requests.ConnectionError:
+        return httpx.get(f"{address}/server_info", timeout=5).is_success
+    except httpx.TransportError:
         return False
 
 

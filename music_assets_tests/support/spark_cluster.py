@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pyspark
-import requests
 
 from music_assets.runtime.ports import free_port
 
@@ -60,7 +60,7 @@ class Cluster:
 
     def state(self) -> dict[str, Any]:
         """What the master tells of workers and applications."""
-        return requests.get(f"http://{HOST}:{self.web_port}/json/", timeout=5).json()
+        return httpx.get(f"http://{HOST}:{self.web_port}/json/", timeout=5).json()
 
     def _start(self, name: str, *arguments: object) -> None:
         command = [SPARK_HOME / "bin" / "spark-class", f"org.apache.spark.deploy.{name}", "--host", HOST, *arguments]
@@ -89,7 +89,7 @@ class Cluster:
             time.sleep(0.2)
             try:
                 last = self.state()["aliveworkers"]
-            except requests.RequestException as error:
+            except httpx.HTTPError as error:
                 last = error
             if last == self.wanted:
                 return
