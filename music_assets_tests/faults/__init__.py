@@ -1,4 +1,4 @@
-"""What must hold when processes die or meet: kills at named points and at any time, a model, two of everything.
+"""What holds when processes die or run at the same time: kills, recovery, concurrency, and a model of the tables.
 
-`python -m music_assets_tests.faults` is the extended run.
+`python -m music_assets_tests.faults` kills many more runs.
 """

@@ -1,13 +1,22 @@
-"""What the stories of kills are held against."""
+"""Fixtures of the fault tests."""
+
+from pathlib import Path
 
 import pytest
 
-from music_assets_tests.faults.story import Undisturbed
+from music_assets_tests.faults.deployment import Deployment
+from music_assets_tests.faults.scenario import Baseline, Scenario
 
 SEED = 6
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    """Two drops into a data root where no run is killed. To be left as it is."""
-    return Undisturbed.made(tmp_path_factory.mktemp("undisturbed"), SEED, 2)
+def baseline(tmp_path_factory: pytest.TempPathFactory) -> Baseline:
+    """Return three drops and the states they lead to where no run is killed; read only."""
+    return Baseline.create(tmp_path_factory.mktemp("baseline"), SEED, 3)
+
+
+@pytest.fixture
+def scenario(baseline: Baseline, tmp_path: Path) -> Scenario:
+    """Return an empty data root for the same drops."""
+    return Scenario(Deployment.create(tmp_path), baseline)

@@ -1,4 +1,4 @@
-"""Drops of a few small files that have in them all that a drop can, made up from a seed."""
+"""Drops of a few small files, generated from a seed: good and bad rows, repeats, gzip and bad files."""
 
 import gzip
 import os
@@ -18,32 +18,32 @@ BAD_USERS = ("x,Germany,1", ",Germany,1", "5,Germany,-1", "6,Germany", '7,"Germa
 BAD_TOP_ARTISTS = ("1,51,Can,1,", "1,1,,1,", "2,1,Can,many,", "3000000000,1,Can,1,", "1,2,Can,1,,,")
 BAD_FILES = (b"\n", b"user_id,land\n1,Chad\n", b"\x1f\x8b not gzip", b"user_id,country\x00,total_scrobbles\n")
 SECONDS_AGO = 10_000
-"""How old the first file is; each further one is a second younger, so that the order is the same everywhere."""
+"""Age of the first file of a drop. Each further file is a second younger, so the order is always the same."""
 
 
 @dataclass(frozen=True)
 class DroppedCsv:
-    """A file of a drop: where it goes, and its bytes."""
+    """A file of a drop: its table, name and content."""
 
     table: Table
     name: str
     content: bytes
 
 
-def drops(seed: int, number: int) -> list[list[DroppedCsv]]:
-    """Return that many drops, one after the other."""
+def generate_drops(seed: int, number: int) -> list[list[DroppedCsv]]:
+    """Return so many drops, of which later ones repeat files of earlier ones."""
     source = random.Random(seed)
     earlier: list[DroppedCsv] = []
-    made = []
+    drops = []
     for place in range(number):
         drop = list(_drop(source, f"{place + 1}", earlier))
-        made.append(drop)
+        drops.append(drop)
         earlier += drop[:4]
-    return made
+    return drops
 
 
-def place(drop: list[DroppedCsv], root: DataRoot) -> None:
-    """Put the files of a drop into the drop folders."""
+def drop_files(drop: list[DroppedCsv], root: DataRoot) -> None:
+    """Write the files of a drop into the drop folders."""
     root.prepare()
     first = int(time.time()) - SECONDS_AGO
     for age, file in enumerate(drop):
@@ -53,7 +53,7 @@ def place(drop: list[DroppedCsv], root: DataRoot) -> None:
 
 
 def _drop(source: random.Random, name: str, earlier: list[DroppedCsv]) -> Iterator[DroppedCsv]:
-    """Two files for each table, one of them with bad rows, a file twice, an earlier one again, and a bad file."""
+    """Yield for each table a clean file and one with bad rows; then a copy, an earlier file again, and a bad file."""
     users = _csv("user_id,country,total_scrobbles", _users(source))
     top = _csv("user_id,rank,artist_name,playcount,mbid", _top_artists(source))
     yield DroppedCsv(USER_DATA, f"users {name}.csv", users)

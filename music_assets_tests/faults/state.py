@@ -1,14 +1,14 @@
-"""What stands in a data root, to compare with another one: tables, what is published, files moved aside and waiting."""
+"""The state of a data root, to compare with that of another one, and the promises that hold for it at any moment."""
 
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from music_assets.data_root import DataRoot
-from music_assets.ingest.content_hash import content_hash
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.published_snapshot import NothingPublishedError, connect, newest_snapshot
 from music_assets.tables import RAW_TABLES, REJECTED_ROWS, TABLES, Table
@@ -16,56 +16,56 @@ from music_assets_tests.faults.drops import DroppedCsv
 from music_assets_tests.support.ingest_harness import waiting_files
 
 Rows = Counter[tuple]
-PUBLISHED_VERSIONS = 2
+KEPT_SNAPSHOTS = 2
 
 
 @dataclass(frozen=True)
 class State:
-    """All rows of all tables but for the time they were taken at, and the files that were moved aside."""
+    """All rows without `ingested_at` by table, stored and published, and the contents of rejected files."""
 
     tables: Mapping[str, Rows]
     published: Mapping[str, Rows] | None
-    rejected: Counter[str]
+    rejected_files: Counter[bytes]
+
+    def differences(self, expected: "State") -> set[str]:
+        """Return the names of the tables that differ, and `rejected files` if those do."""
+        found, wanted = self._by_name(), expected._by_name()
+        return {name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)}
+
+    def missing(self, expected: "State") -> int:
+        """Return how many rows and rejected files of the expected state are missing."""
+        return (expected._items - self._items).total()
+
+    def surplus(self, expected: "State") -> int:
+        """Return how many rows and rejected files there are beyond the expected ones."""
+        return (self._items - expected._items).total()
+
+    def _by_name(self) -> dict[str, Counter]:
+        published = {f"published {name}": rows for name, rows in (self.published or {}).items()}
+        return {**self.tables, **published, "rejected files": self.rejected_files}
 
     @property
-    def checksums(self) -> dict[str, str]:
-        """The SHA-256 of each table's sorted rows, of each table's as published, and of the files moved aside."""
-        shown = {f"published {name}": _digest(rows.elements()) for name, rows in (self.published or {}).items()}
-        return {
-            **{name: _digest(rows.elements()) for name, rows in self.tables.items()},
-            **shown,
-            "files moved aside": _digest(self.rejected.elements()),
-        }
-
-    def lost(self, expected: "State") -> int:
-        """Return how many rows and files of the expected state are missing."""
-        return sum((expected._counted - self._counted).values())
-
-    def doubled(self, expected: "State") -> int:
-        """Return how many rows and files there are beyond those of the expected state."""
-        return sum((self._counted - expected._counted).values())
-
-    @property
-    def _counted(self) -> Counter:
-        taken = [(name, *row) for name, rows in self.tables.items() for row in rows.elements()]
-        return Counter(taken) + self.rejected
+    def _items(self) -> Counter:
+        rows = Counter((name, *row) for name, rows in self.tables.items() for row in rows.elements())
+        return rows + self.rejected_files
 
 
 def state_of(root: DataRoot) -> State:
-    """Read a data root."""
+    """Read the state of a data root."""
     store = DeltaStore(root)
-    return State({table.full_name: rows_of(store, table) for table in TABLES}, published_rows(root), _rejected(root))
+    rejected = Counter(content for path in _rejected_files(root) if (content := path.read_bytes()))
+    return State({table.full_name: rows_of(store, table) for table in TABLES}, published_rows(root), rejected)
 
 
 def rows_of(store: DeltaStore, table: Table) -> Rows:
-    """Return the rows of the newest snapshot, read with plain pyarrow, without the time they were taken at."""
-    names = [column.name for column in table.columns if column.name != "ingested_at"]
+    """Return the rows of the newest version without `ingested_at`, read with plain pyarrow."""
+    names = _compared_columns(table)
     files = store.table_version(table).files
     return Counter(tuple(row[name] for name in names) for file in files for row in pq.read_table(file).to_pylist())
 
 
 def published_rows(root: DataRoot) -> dict[str, Rows] | None:
-    """Return the rows of each table as published, without the time they were taken at; None: nothing is published."""
+    """Return the rows of each published table without `ingested_at`; None if nothing is published."""
     try:
         newest_snapshot(root)
     except NothingPublishedError:
@@ -73,71 +73,63 @@ def published_rows(root: DataRoot) -> dict[str, Rows] | None:
     with connect(root) as connection:
         return {
             table.full_name: Counter(
-                connection.execute(
-                    f"SELECT {', '.join(c.name for c in table.columns if c.name != 'ingested_at')} "
-                    f"FROM {table.full_name}"
-                ).fetchall()
+                connection.execute(f"SELECT {', '.join(_compared_columns(table))} FROM {table.full_name}").fetchall()
             )
             for table in TABLES
         }
 
 
 def check_nothing_lost(root: DataRoot, dropped: Iterable[DroppedCsv], expected: State) -> None:
-    """Check what must hold at any moment: each file waits as it was, or is in, or was moved aside; never half of it."""
+    """Check that each file waits unchanged, or was loaded or rejected as a whole. This holds at any moment."""
     store = DeltaStore(root)
-    aside = {path.read_bytes() for path in root.rejected.glob("*") if not path.name.endswith("reason.txt")}
+    rejected = {path.read_bytes() for path in _rejected_files(root)}
     for file in dropped:
         path = root.drop_folder(file.table) / file.name
         waits = path.exists() and path.read_bytes() == file.content
-        taken = store.committed_ids(file.table, [hashlib.sha256(file.content).hexdigest()])
-        assert waits or taken or file.content in aside, f"{file.name} is lost"
+        loaded = store.committed_ids(file.table, [hashlib.sha256(file.content).hexdigest()])
+        assert waits or loaded or file.content in rejected, f"{file.name} is lost"
     for table in (*RAW_TABLES, REJECTED_ROWS):
-        here, full = _rows_by_file(store, table), expected.tables[table.full_name]
-        for source, rows in here.items():
-            assert rows == Counter({row: n for row, n in full.items() if _source(table, row) == source}), source
+        complete = expected.tables[table.full_name]
+        for source, rows in _rows_by_file(store, table).items():
+            wanted = Counter({row: number for row, number in complete.items() if _source_file(table, row) == source})
+            assert rows == wanted, source
 
 
 def check_no_leftovers(root: DataRoot) -> None:
-    """Check, after a run has ended and all is vacuumed, that no file is there that nothing refers to."""
+    """Check, after a run has ended, that a vacuum leaves only files that something refers to."""
     store = DeltaStore(root)
     for table in TABLES:
         store.vacuum(table, 0)
         folder = store.folder(table)
         found = {str(path) for path in folder.rglob("*") if path.is_file() and "_delta_log" not in path.parts}
-        kept = set(store.table_version(table).files)
-        assert found == kept, f"left over or lost in {table.full_name}: {found ^ kept}"
+        assert found == set(store.table_version(table).files), f"leftovers or missing files in {table.full_name}"
         assert all(any(part.iterdir()) for part in folder.glob("part-*")), f"empty folders in {folder}"
-        odd = [path.name for path in folder.glob("_delta_log/*") if path.suffix not in (".json", ".parquet")]
-        assert odd == [], f"left over in the log of {table.full_name}: {odd}"
-    shown = newest_snapshot(root)
-    versions = {path for path in root.snapshots.iterdir() if path.suffix == ".duckdb"}
-    tell_of_them = {path.with_suffix(".json") for path in versions}
-    others = {path.name for path in {*root.snapshots.iterdir()} - versions - tell_of_them}
-    assert shown.path in versions
-    assert len(versions) <= PUBLISHED_VERSIONS, f"{len(versions)} published versions"
-    assert others == {"current.json"}, f"left over in music_db: {others}"
+        unexpected = [path.name for path in folder.glob("_delta_log/*") if path.suffix not in (".json", ".parquet")]
+        assert unexpected == [], f"leftovers in the log of {table.full_name}"
+    snapshots = {path for path in root.snapshots.iterdir() if path.suffix == ".duckdb"}
+    assert newest_snapshot(root).path in snapshots
+    assert len(snapshots) <= KEPT_SNAPSHOTS
+    others = {path.name for path in root.snapshots.iterdir() if path.with_suffix(".duckdb") not in snapshots}
+    assert others == {"current.json"}, "leftovers of publishing"
     scratch = [path for path in root.scratch.rglob("*") if path.is_file() and path.suffix != ".lock"]
-    assert scratch == [], f"left over in the scratch folder: {scratch}"
+    assert scratch == [], "leftovers in the scratch folder"
     assert waiting_files(root) == []
+
+
+def _compared_columns(table: Table) -> list[str]:
+    return [column.name for column in table.columns if column.name != "ingested_at"]
 
 
 def _rows_by_file(store: DeltaStore, table: Table) -> dict[str, Rows]:
     found: dict[str, Rows] = {}
     for row, number in rows_of(store, table).items():
-        found.setdefault(_source(table, row), Counter())[row] += number
+        found.setdefault(_source_file(table, row), Counter())[row] += number
     return found
 
 
-def _source(table: Table, row: tuple) -> str:
-    names = [column.name for column in table.columns if column.name != "ingested_at"]
-    return row[names.index("source_file")]
+def _source_file(table: Table, row: tuple) -> str:
+    return row[_compared_columns(table).index("source_file")]
 
 
-def _rejected(root: DataRoot) -> Counter[str]:
-    """The digests of the files that were moved aside."""
-    files = [path for path in root.rejected.glob("*") if not path.name.endswith("reason.txt")]
-    return Counter(content_hash(path) for path in files if path.stat().st_size)
-
-
-def _digest(items: Iterable[object]) -> str:
-    return hashlib.sha256("\n".join(sorted(map(repr, items))).encode()).hexdigest()
+def _rejected_files(root: DataRoot) -> list[Path]:
+    return [path for path in root.rejected.glob("*") if not path.name.endswith("reason.txt")]
