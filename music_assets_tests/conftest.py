@@ -41,9 +41,10 @@ SLOW = (
     "end_to_end/test_training_over_http.py::*",
     "end_to_end/test_up.py::test_a_second_one_is_refused_until_the_first_is_gone",
     "end_to_end/test_wheel.py::*",
-    "faults/test_kills.py::*",
+    "faults/test_concurrency.py::*",
+    "faults/test_kills.py::test_run_recovers_from_kills_at_a_point[all]",
+    "faults/test_kills.py::test_run_recovers_from_kills_at_any_time",
     "faults/test_recovery.py::*",
-    "faults/test_two_of_everything.py::*",
     "maintenance/test_rebuild.py::test_damaged_derived_data_is_recomputed*",
     "runtime/test_launcher.py::test_a_dead_idle_worker_is_replaced",
     "runtime/test_launcher.py::test_a_finished_run_is_not_terminated",
@@ -64,7 +65,7 @@ FAST = (
 
 LONGEST_GROUPS = (
     "spark",
-    "faults/test_two_of_everything.py",
+    "faults/test_concurrency.py",
     "end_to_end/test_spark.py",
     "test_benchmarks.py",
     "faults/test_kills.py",

@@ -15,7 +15,7 @@ COMMIT = (
 THIRD_DROP = [KillPoint.BEFORE_DELETION_OF_OLD_SNAPSHOT, KillPoint.AFTER_DELETION_OF_OLD_SNAPSHOT]
 """Two snapshots are kept, so only the third is published in place of another."""
 POINTS = [point for point in KillPoint if point not in THIRD_DROP]
-ALL = (POINTS[::2], POINTS[1::2], THIRD_DROP)
+ALL = (POINTS[1::2], POINTS[::2], THIRD_DROP)
 
 
 def test_every_kill_point_is_reached(baseline: Baseline) -> None:
