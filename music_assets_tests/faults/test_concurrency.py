@@ -25,9 +25,7 @@ REFUSED_INGEST = "Another run is loading files below {}. Wait until it has ended
 RANKING = "processed_parquet_artist_rank_in_country"
 OVERTAKEN = {
     KillPoint.RANKING_WRITTEN: f"{RANKING}: another run has computed it from newer user_data. Nothing was changed",
-    KillPoint.BEFORE_COMMIT_OF_RANKING: (
-        f"{RANKING}: another process replaced the content in between. Nothing was changed"
-    ),
+    KillPoint.BEFORE_COMMIT_OF_RANKING: (f"{RANKING}: another process replaced the content first. Nothing was changed"),
 }
 
 
