@@ -160,16 +160,16 @@ def _csv_column(column: pa.Array) -> pa.Array:
 
 
 def _arrow(result: Result) -> Iterator[bytes]:
-    sink = _Chunks()
+    sink = io.BytesIO()
     with pa.ipc.new_stream(sink, result.schema.with_metadata(_metadata(result))) as writer:
         for batch in result.batches:
             writer.write_batch(batch.replace_schema_metadata(_metadata(result)))
-            yield sink.drain()
-    yield sink.drain()
+            yield _drain(sink)
+    yield _drain(sink)
 
 
 def _parquet(result: Result) -> Iterator[bytes]:
-    sink = _Chunks()
+    sink = io.BytesIO()
     names = unique_names(result.schema.names)
     kinds = [pa.string() if _unknown_to_parquet(field.type) else field.type for field in result.schema]
     schema = pa.schema(list(zip(names, kinds, strict=True)), metadata=_metadata(result))
@@ -180,8 +180,8 @@ def _parquet(result: Result) -> Iterator[bytes]:
                 for column, kind in zip(batch.columns, kinds, strict=True)
             ]
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
-            yield sink.drain()
-    yield sink.drain()
+            yield _drain(sink)
+    yield _drain(sink)
 
 
 def _unknown_to_parquet(kind: pa.DataType) -> bool:
@@ -195,23 +195,11 @@ def _metadata(result: Result) -> dict[str, str]:
     }
 
 
-class _Chunks(io.RawIOBase):
-    """A file for a writer whose content is drained between writes."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self._parts.append(bytes(data))
-        return len(self._parts[-1])
-
-    def drain(self) -> bytes:
-        data = b"".join(self._parts)
-        self._parts.clear()
-        return data
+def _drain(sink: io.BytesIO) -> bytes:
+    data = sink.getvalue()
+    sink.seek(0)
+    sink.truncate()
+    return data
 
 
 _ENCODERS = {

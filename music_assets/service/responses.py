@@ -130,11 +130,9 @@ class ResultResponse(Response):
         self._result = result
         self.background = None
         self.status_code = 200
-        self.init_headers(headers if result.rest else {**headers, "Content-Length": str(len(result.first))})
-
-    def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
-        """Set exactly these headers."""
-        self.raw_headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
+        if result.rest is None:
+            headers = {**headers, "Content-Length": str(len(result.first))}
+        self.raw_headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""

@@ -20,9 +20,7 @@ OLD_QUERIES = [
 @pytest.mark.parametrize("end", ["", ";"])
 @pytest.mark.parametrize("catalog", ["", "music_db."])
 @pytest.mark.parametrize("old", OLD_QUERIES)
-def test_documented_queries_of_the_old_system(
-    service: Service, dataset: Dataset, old: str, catalog: str, end: str
-) -> None:
+def test_queries_of_the_old_system(service: Service, dataset: Dataset, old: str, catalog: str, end: str) -> None:
     sql = old.replace("FROM ", f"FROM {catalog}") + end
     rows = service.rows(sql)
     objects = service.http.post("/ApiQueryHandler", json={"query": sql}).json()

@@ -60,7 +60,7 @@ def test_ten_snapshots_under_load(own: Dataset) -> None:
                     raw, ranking = result["rows"][0] if response.status_code == 200 else (0, 0)
                     seen.append((response.status_code, response.headers.get("x-data-version", ""), raw, ranking))
 
-        threads = [threading.Thread(target=send_queries) for _ in range(6)]
+        threads = [threading.Thread(target=send_queries) for _ in range(3)]
         for thread in threads:
             thread.start()
         for mark in range(1, SNAPSHOTS + 1):

@@ -15,8 +15,6 @@ from music_assets.service.similarity import Similarity
 from music_assets.service.snapshots import Snapshots
 from music_assets.service.training_runs import TrainingRuns
 
-MAX_SQL_CHARACTERS = 100_000
-
 
 @dataclass(frozen=True)
 class Parts:
@@ -40,7 +38,6 @@ Format = Annotated[
     Literal["json", "ndjson", "csv", "arrow", "parquet"] | None,
     Query(alias="format", description="Result format. Default: by the Accept header, else JSON."),
 ]
-SQL = Annotated[str, Query(min_length=1, max_length=MAX_SQL_CHARACTERS, description="One SELECT.")]
 
 
 @dataclass(frozen=True)

@@ -17,22 +17,22 @@ MAX_LIST_LENGTH = USER_TOP_ARTISTS.column("rank").maximum or 0
 K = Annotated[int, Query(ge=1, le=1000, description="Number of rows.")]
 UserId = Annotated[int, Path(ge=-(2**31), le=2**31 - 1)]
 
-router = APIRouter()
+router = APIRouter(responses=PROBLEMS, tags=["Embeddings"])
 
 
-@router.post("/embedding-runs", status_code=202, responses=PROBLEMS, tags=["Embeddings"])
+@router.post("/embedding-runs", status_code=202)
 async def start_training(request: Request, response: Response) -> TrainingRun:
     """Start a training of the embeddings in Dagster, or return the unfinished one."""
     return await _start(request, response)
 
 
-@router.get("/embedding-runs/{run_id}", responses=PROBLEMS, tags=["Embeddings"])
+@router.get("/embedding-runs/{run_id}")
 async def show_training(request: Request, run_id: Annotated[str, Path(max_length=200)]) -> TrainingRun:
     """Return the state of a training."""
     return await parts_of(request).training_runs.show(run_id)
 
 
-@router.get("/start_embedding_job", status_code=202, responses=PROBLEMS, tags=["Old addresses"])
+@router.get("/start_embedding_job", status_code=202, tags=["Old addresses"])
 async def start_embedding_job(request: Request, response: Response) -> TrainingRun:
     """Start a training as POST /embedding-runs does; problems have a member `error`."""
     with legacy_errors():
@@ -49,21 +49,21 @@ async def _start(request: Request, response: Response) -> TrainingRun:
     return run
 
 
-@router.get("/artists/{artist:path}/similar", responses=RESULTS, response_class=Response, tags=["Embeddings"])
+@router.get("/artists/{artist:path}/similar", responses=RESULTS, response_class=Response)
 async def similar_artists(request: Request, artist: str, k: K = 10, result_format: Format = None) -> Response:
     """List the artists whose listeners have the most similar taste, by cosine."""
     matches = await parts_of(request).similarity.similar_artists(artist, k)
     return await _respond(request, result_format, queries.SIMILAR_ARTISTS, matches, limit=k)
 
 
-@router.get("/users/{user_id}/similar", responses=RESULTS, response_class=Response, tags=["Embeddings"])
+@router.get("/users/{user_id}/similar", responses=RESULTS, response_class=Response)
 async def similar_users(request: Request, user_id: UserId, k: K = 10, result_format: Format = None) -> Response:
     """List the users of the most similar taste, by cosine."""
     matches = await parts_of(request).similarity.similar_users(user_id, k)
     return await _respond(request, result_format, queries.SIMILAR_USERS, matches, limit=k)
 
 
-@router.get("/users/{user_id}/recommendations", responses=RESULTS, response_class=Response, tags=["Embeddings"])
+@router.get("/users/{user_id}/recommendations", responses=RESULTS, response_class=Response)
 async def recommendations(request: Request, user_id: UserId, k: K = 10, result_format: Format = None) -> Response:
     """List the artists nearest to a user's taste that are not in the user's current list."""
     matches = await parts_of(request).similarity.artists_near_user(user_id, k + MAX_LIST_LENGTH)

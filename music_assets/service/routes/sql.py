@@ -17,8 +17,9 @@ from pydantic import (
 )
 
 from music_assets.service.problems import ProblemError, legacy_errors
-from music_assets.service.routes.deps import MAX_SQL_CHARACTERS, PROBLEMS, RESULTS, SQL, Format, parts_of
+from music_assets.service.routes.deps import PROBLEMS, RESULTS, Format, parts_of
 
+MAX_SQL_CHARACTERS = 100_000
 MAX_PARAMETERS = 1000
 MAX_INTEGER = 2**53
 """Largest integer that every JSON reader represents exactly."""
@@ -34,15 +35,19 @@ def _representable(value: bool | int | float | str | None) -> bool | int | float
 
 
 Scalar = Annotated[StrictBool | StrictInt | StrictFloat | StrictStr | None, AfterValidator(_representable)]
-Statement = Annotated[str, Field(strict=True, min_length=1, max_length=MAX_SQL_CHARACTERS, description="One SELECT.")]
 
 
-class QueryBody(BaseModel):
+class LegacyQueryBody(BaseModel):
+    """A statement as the old system accepted it. Other members are ignored."""
+
+    query: Annotated[str, Field(strict=True, min_length=1, max_length=MAX_SQL_CHARACTERS, description="One SELECT.")]
+
+
+class QueryBody(LegacyQueryBody):
     """A statement, its parameters, and limits below those of the service."""
 
     model_config = ConfigDict(extra="forbid")
 
-    query: Statement
     params: Annotated[
         Annotated[list[Scalar], Field(max_length=MAX_PARAMETERS)]
         | Annotated[dict[str, Scalar], Field(max_length=MAX_PARAMETERS)]
@@ -55,16 +60,13 @@ class QueryBody(BaseModel):
     ) = None
 
 
-class LegacyQueryBody(BaseModel):
-    """A statement as the old system accepted it. Other members are ignored."""
-
-    query: Statement
-
-
-router = APIRouter(default_response_class=Response)
+router = APIRouter(default_response_class=Response, tags=["SQL"])
+LEGACY_BODY = {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": LegacyQueryBody.model_json_schema()}}}
+}
 
 
-@router.post("/query", responses=RESULTS, tags=["SQL"])
+@router.post("/query", responses=RESULTS)
 async def query(request: Request, body: QueryBody, result_format: Format = None) -> Response:
     """Run one SELECT on the tables of music_db."""
     return await parts_of(request).responder.respond(
@@ -72,21 +74,16 @@ async def query(request: Request, body: QueryBody, result_format: Format = None)
     )
 
 
-@router.get("/query", responses=RESULTS, tags=["SQL"])
+@router.get("/query", responses=RESULTS)
 async def query_by_url(
     request: Request,
-    query: SQL,
+    query: Annotated[str, Query(min_length=1, max_length=MAX_SQL_CHARACTERS, description="One SELECT.")],
     limit: Annotated[int | None, Query(ge=1, le=MAX_INTEGER, description="Maximum number of rows.")] = None,
     timeout_ms: Annotated[int | None, Query(ge=1, le=MAX_INTEGER, description="Query timeout in milliseconds.")] = None,
     result_format: Format = None,
 ) -> Response:
     """Run one SELECT given in the URL, for readers that accept only a URL."""
     return await parts_of(request).responder.respond(request, result_format, query, None, limit, timeout_ms)
-
-
-LEGACY_BODY = {
-    "requestBody": {"required": True, "content": {"application/json": {"schema": LegacyQueryBody.model_json_schema()}}}
-}
 
 
 @router.post("/ApiQueryHandler", responses=PROBLEMS, openapi_extra=LEGACY_BODY, tags=["Old addresses"])

@@ -189,13 +189,8 @@ class Pool:
             await worker.send(
                 {
                     **_snapshot_request(worker, snapshot),
-                    "query_id": query.query_id,
+                    **vars(query),
                     "data_version": snapshot.data_version,
-                    "sql": query.sql,
-                    "params": query.params,
-                    "limit": query.limit,
-                    "timeout_ms": query.timeout_ms,
-                    "format": query.format,
                     "max_bytes": MAX_RESULT_BYTES,
                 }
             )
@@ -215,15 +210,21 @@ class Pool:
             await worker.frames.next()
             self._idle.put_nowait(worker)
             return QueryResult(summary, first, None, lambda: None)
-        transfer = _Transfer(worker)
+        complete = False
+
+        async def rest() -> AsyncIterator[bytes]:
+            nonlocal complete
+            while (frame := await worker.frames.next())[0] != frames.END:
+                yield frame[1]
+            complete = True
 
         def close() -> None:
-            if transfer.complete:
+            if complete:
                 self._idle.put_nowait(worker)
             else:
                 self._replace(worker, "has a result that was not read to its end")
 
-        return QueryResult(summary, first, transfer.rest(), close)
+        return QueryResult(summary, first, rest(), close)
 
     async def _finish_abandoned(self, worker: "_Worker") -> None:
         """Wait briefly for the end of an abandoned query, then replace the worker."""
@@ -268,22 +269,6 @@ def _snapshot_request(worker: "_Worker", snapshot: PublishedSnapshot) -> dict[st
         return {}
     files = [file for table in snapshot.tables.values() for file in table.files]
     return {"snapshot": {"path": str(snapshot.path), "files": files, "tables": list(snapshot.tables)}}
-
-
-class _Transfer:
-    """The part of a result after its first chunk."""
-
-    def __init__(self, worker: "_Worker") -> None:
-        self._worker = worker
-        self.complete = False
-
-    async def rest(self) -> AsyncIterator[bytes]:
-        while True:
-            kind, payload = await self._worker.frames.next()
-            if kind == frames.END:
-                self.complete = True
-                return
-            yield payload
 
 
 class _Worker:

@@ -74,13 +74,13 @@ def test_killed_worker_is_replaced(dataset: Dataset) -> None:
 
 def test_large_result_streams_completely(dataset: Dataset) -> None:
     with serving(dataset.root, row_limit=500_000, timeout_ms=10_000) as service:
-        sql = "SELECT i, repeat('x', 50) AS t FROM range(300000) r(i)"
-        for form, expected in (("csv", 300_001), ("ndjson", 300_000)):
+        sql = "SELECT i, repeat('x', 50) AS t FROM range(100000) r(i)"
+        for form, expected in (("csv", 100_001), ("ndjson", 100_000)):
             with service.http.stream("POST", f"/query?format={form}", json={"query": sql}) as response:
                 assert "content-length" not in response.headers
-                assert response.headers["x-row-count"] == "300000"
+                assert response.headers["x-row-count"] == "100000"
                 assert sum(1 for _ in response.iter_lines()) == expected
-        assert len(service.rows(sql)) == 300_000
+        assert len(service.rows(sql)) == 100_000
 
 
 def test_slow_client_releases_its_worker(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,9 +151,9 @@ def test_worker_memory_stays_flat(dataset: Dataset) -> None:
             for number in range(count):
                 service.rows(f"SELECT artist_name, {number} FROM raw_parquet_user_top_artists WHERE rank = 1 LIMIT 3")
 
-        send_queries(150)
+        send_queries(100)
         before = resident()
-        send_queries(400)
+        send_queries(300)
         assert resident() - before < 30 * 2**20
 
 
