@@ -1,7 +1,7 @@
 """Spark, the distributed engine: the executors of a cluster read and write parquet files and run Ibis expressions.
 
 Driver and executors see the data root as a folder at the same path. Only files of jobs that succeeded are returned:
-Spark keeps what a failed or repeated task wrote in a temporary folder of its own, and removes it.
+what a failed or repeated task wrote stays in a temporary folder of Spark and is removed with it.
 """
 
 import atexit

@@ -23,7 +23,7 @@ TOGETHER_BYTES = 1 << 24
 
 @dataclass(eq=False)
 class BatchFile:
-    """A file on its way: hashed, then, if its content is new, matched with the table and parsed."""
+    """A file of a batch: hashed first, then, if its content is new, matched with the table and parsed."""
 
     dropped: DroppedFile
     problem: str = ""

@@ -3,8 +3,6 @@
 The rules for each column are declared in `tables.py`; this module applies them.
 """
 
-from datetime import datetime
-
 import ibis
 import ibis.expr.types as ir
 
@@ -18,22 +16,16 @@ BLANKS = " \t\n\r\v\f"
 """Characters that DuckDB's `strip` removes."""
 
 
-def clean(raw: ir.Table, table: Table, source_file: str | None = None, ingested_at: datetime | None = None) -> ir.Table:
+def clean(raw: ir.Table, table: Table) -> ir.Table:
     """Return typed rows, then `column_name` and `reason` of each row's first defect, or NULL if it has none.
 
-    `raw` has the delivered columns of the table as text. NULL and empty text mean the same. Where it holds the rows of
-    several files, it has columns `source_file` and `ingested_at` as well. Its further columns are returned unchanged.
+    `raw` has the delivered columns of the table as text, for which NULL and empty text mean the same. Its further
+    columns are returned unchanged.
     """
-    stamps = {
-        "source_file": ibis.literal(source_file) if source_file is not None else raw["source_file"],
-        "ingested_at": ibis.literal(ingested_at, "timestamp(6)") if ingested_at is not None else raw["ingested_at"],
-    }
-    further = [name for name in raw.columns if name not in table.schema]
+    further = [name for name in raw.columns if not any(name == column.name for column in table.delivered)]
     delivered = {column: f"{column.name}_text" for column in table.delivered}
     # In steps, so that the engine cleans a text only once, however often its value is used.
-    texts = raw.select(
-        *further, **stamps, **{text: _text(raw[column.name], column) for column, text in delivered.items()}
-    )
+    texts = raw.select(*further, **{text: _text(raw[column.name], column) for column, text in delivered.items()})
     typed = texts.mutate(**{column.name: _value(texts[text], column) for column, text in delivered.items()})
     defects = [
         (condition, column.name, reason)
@@ -42,7 +34,6 @@ def clean(raw: ir.Table, table: Table, source_file: str | None = None, ingested_
     ]
     return typed.select(
         *(column.name for column in delivered),
-        *stamps,
         *further,
         column_name=ibis.cases(*((condition, name) for condition, name, _ in defects)),
         reason=ibis.cases(*((condition, reason) for condition, _, reason in defects)),

@@ -19,7 +19,7 @@ from music_assets.ingest.csv_records import (
     WRONG_NUMBER_OF_FIELDS,
     split_records,
 )
-from music_assets.tables import Column, Table
+from music_assets.tables import INGESTED_AT, SOURCE_FILE, Column, Table
 
 KEPT_CHARACTERS = 1_000
 """Characters that `rejected_rows` shows of a line that is too long."""
@@ -33,11 +33,12 @@ RECORDS = pa.schema(
 def text_table(table: Table) -> Table:
     """Declare what this reader returns of a file for the table.
 
-    That is the delivered columns as text, then `line`, `raw_line`, and `broken`: why the row has no fields, or NULL.
+    That is the delivered columns as text, `source_file` and `ingested_at`, then `line`, `raw_line`, and `broken`: why
+    the row has no fields, or NULL.
     """
-    types = {column.name: "string" for column in table.delivered}
-    types |= {"line": "int64", "raw_line": "string", "broken": "string"}
-    return Table(f"{table.name} as text", "", "", tuple(Column(name, kind, "") for name, kind in types.items()))
+    text = [Column(column.name, "string", "") for column in table.delivered]
+    origin = [Column("line", "int64", ""), Column("raw_line", "string", ""), Column("broken", "string", "")]
+    return Table(f"{table.name} as text", "", "", (*text, SOURCE_FILE, INGESTED_AT, *origin))
 
 
 def read_text(csv_file: CsvFile) -> Iterator[pa.Table]:
@@ -51,13 +52,14 @@ def read_text(csv_file: CsvFile) -> Iterator[pa.Table]:
     yield schema.empty_table()
     for rows in _rows(_blocks(csv_file.path), len(columns)):
         fields = [pc.list_element(rows["fields"], place) for place in places]
-        yield pa.table([*fields, rows["line"], rows["raw_line"], rows["reason"]], schema=schema)
+        stamps = [pa.repeat(stamp, len(rows)) for stamp in (csv_file.source_file, csv_file.ingested_at)]
+        yield pa.table([*fields, *stamps, rows["line"], rows["raw_line"], rows["reason"]], schema=schema)
 
 
 def write_text(csv_file: CsvFile, target: Path) -> None:
     """Write the rows of the file, as `read_text` returns them, to the parquet file `target`."""
     schema = text_table(csv_file.table).schema.to_pyarrow()
-    names = [column.name for column in csv_file.table.delivered]
+    names = [*(column.name for column in csv_file.table.delivered), SOURCE_FILE.name, INGESTED_AT.name]
     with pq.ParquetWriter(target, schema, compression="zstd", use_dictionary=names) as writer:
         for rows in read_text(csv_file):
             writer.write_table(rows)
@@ -86,7 +88,7 @@ def _rows(blocks: Iterator[list[str]], width: int) -> Iterator[pa.Table]:
 
 
 def _plain_rows(lines: list[str], first_line: int, width: int) -> pa.Table:
-    """Split lines without quotes all at once, as `split_records` would."""
+    """Split lines without quotes in bulk, as `split_records` would."""
     texts = pc.ascii_rtrim(pa.array(lines, pa.string()), "\r\n")
     filled = pc.not_equal(texts, "")
     numbers = pa.arange(first_line, first_line + len(lines)).filter(filled)

@@ -34,7 +34,7 @@ MAXIMUM_QUOTED_BYTES = MAXIMUM_ROW_LENGTH // 2
 CHUNK_BYTES = 4_000_000
 """Bytes that Polars reads at a time. With its own default it uses 190 MB more and is no faster."""
 BYTES_PER_COMMA = 250
-"""Average above which rows are too large: Polars holds a whole row group in memory."""
+"""Average above which rows are too large: Polars needs a whole row group in memory."""
 BOM = b"\xef\xbb\xbf"
 COMMA, QUOTE = np.frombuffer(b',"', np.uint8)
 BEFORE_QUOTE = np.isin(np.arange(256), np.frombuffer(b',\n"', np.uint8))

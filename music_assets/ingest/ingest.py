@@ -45,7 +45,7 @@ class LostHistoryError(Exception):
 class Ingest:
     """Loads the complete files of a data root into its raw tables."""
 
-    def __init__(self, landing: Landing, store: DeltaStore, parser: Parser, retention_hours: float = 168.0) -> None:
+    def __init__(self, landing: Landing, store: DeltaStore, parser: Parser, retention_hours: float) -> None:
         self.landing = landing
         self.store = store
         self.parser = parser

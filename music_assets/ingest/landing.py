@@ -50,7 +50,7 @@ class Landing:
     `recheck_seconds` apart.
     """
 
-    def __init__(self, root: DataRoot, settle_seconds: float = 2.0, recheck_seconds: float = 0.2) -> None:
+    def __init__(self, root: DataRoot, settle_seconds: float = 0.0, recheck_seconds: float = 0.2) -> None:
         self.root = root
         self.settle_seconds = settle_seconds
         self.recheck_seconds = recheck_seconds

@@ -17,7 +17,7 @@ from music_assets.ingest.cleaning import clean, has_defect, split_rejects
 from music_assets.ingest.csv_header import BadFileError, CsvFile
 from music_assets.ingest.exact_reader import read_text, text_table, write_text
 from music_assets.ingest.fast_reader import PossibleDefectError, convert
-from music_assets.tables import INGESTED_AT, REJECTED_ROWS, SOURCE_FILE, Table
+from music_assets.tables import INGESTED_AT, REJECTED_ROWS, Table
 from music_assets.transforms.current_rows import repeated_users
 
 
@@ -88,9 +88,8 @@ class Parser:
                 bad[csv_file] = error
         if not texts:
             return list(bad.values())
-        raw = pa.concat_tables(_stamped(text, csv_file) for csv_file, text in texts.items())
-        table = csv_files[0].table
-        written = self._write(clean(ibis.memtable(raw), table), table, folder, reject_folder)
+        raw = ibis.memtable(pa.concat_tables(texts.values()))
+        written = self._write(raw, csv_files[0].table, folder, reject_folder)
         parsed = dict(zip(texts, self._summarize(list(texts), *written), strict=True))
         return [bad.get(csv_file) or parsed[csv_file] for csv_file in csv_files]
 
@@ -107,16 +106,13 @@ class Parser:
         try:
             write_text(csv_file, text)
             raw = self.engine.read(text_table(csv_file.table), [str(text)])
-            cleaned = clean(raw, csv_file.table, csv_file.source_file, csv_file.ingested_at)
-            return self._write(cleaned, csv_file.table, folder, reject_folder)
+            return self._write(raw, csv_file.table, folder, reject_folder)
         finally:
             text.unlink(missing_ok=True)
 
-    def _write(
-        self, cleaned: ir.Table, table: Table, folder: Path, reject_folder: Path
-    ) -> tuple[list[Path], list[Path]]:
-        """Write good and rejected rows; return the files of each."""
-        good, rejected = split_rejects(cleaned, table)
+    def _write(self, raw: ir.Table, table: Table, folder: Path, reject_folder: Path) -> tuple[list[Path], list[Path]]:
+        """Clean rows of text, and write the good and the rejected ones; return the files of each."""
+        good, rejected = split_rejects(clean(raw, table), table)
         files = self.engine.write(good, table, folder)
         reject_files = self.engine.write(rejected, REJECTED_ROWS, reject_folder)
         if _count_rows(reject_files):
@@ -163,13 +159,6 @@ class Parser:
         for row in counted.to_pyarrow().to_pylist():
             reasons.setdefault(row[INGESTED_AT.name], Counter())[row["reason"]] = row["number"]
         return reasons
-
-
-def _stamped(text: pa.Table, csv_file: CsvFile) -> pa.Table:
-    """Add `source_file` and `ingested_at` to the rows of a file."""
-    source_file = pa.repeat(pa.scalar(csv_file.source_file, pa.string()), len(text))
-    ingested_at = pa.repeat(pa.scalar(csv_file.ingested_at, pa.timestamp("us")), len(text))
-    return text.append_column(SOURCE_FILE.name, source_file).append_column(INGESTED_AT.name, ingested_at)
 
 
 def _count_rows(files: Sequence[Path]) -> int:

@@ -181,7 +181,7 @@ BYTES = {
         [(1, 1, "x" * 200_000, 5, None)],
         [(3, None, FEW, "1,2")],
     ),
-    "line longer than the engine takes": (
+    "line that is too long": (
         HEADER + b"1,1," + b"x" * 3_000_000 + b",5,\n1,2,y,5,\n",
         [(1, 2, "y", 5, None)],
         [(2, None, "line longer than 2,000,000 characters", "1,1," + "x" * 996 + " … (3,000,007 characters)")],
@@ -191,7 +191,7 @@ BYTES = {
         [*EXPECTED, (3, 1, "x" * 70_000, 5, None), (4, 1, "a\x00b", 5, None)],
         [(6, None, FEW, "5,1")],
     ),
-    "quoted field over the end of what is read at once": (
+    "quoted field across two blocks": (
         HEADER
         + b"1,1,"
         + b"x" * 1_999_000

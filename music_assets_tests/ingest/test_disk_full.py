@@ -84,8 +84,8 @@ def test_read_only_disk_can_be_queried_and_the_run_names_the_reason(tmp_path: Pa
         closed = Project(view / "data", threads=1)
         failed = closed.refresh()
         assert not failed.success
-        told = [event.event_specific_data.error.to_string() for event in failed.get_step_failure_events()]
-        assert any("Read-only file system" in text and str(closed.root) in text for text in told), told
+        messages = [event.event_specific_data.error.to_string() for event in failed.get_step_failure_events()]
+        assert any("Read-only file system" in text and str(closed.root) in text for text in messages), messages
         assert shown(closed, "SELECT * FROM processed_parquet_artist_rank_in_country") == RANKED_ARTISTS
     assert path.exists()
     assert project.refresh().success

@@ -91,7 +91,7 @@ WITHOUT_DEFECT = {
     "commas, quotes and lines in names": TITLE + b'1,1,"a, ""b"",\nc",5,\n2,1,"""",5,"x"\n',
     "other order, unknown column": b"playcount,x,MBID,artist_name,rank,user_id\n5,,m1,Moby,1,1\n,\xc3\xa9,,Zaz,1,2\n",
     "no rows": TITLE,
-    "more than is read at once": TITLE + b'1,1,"a,\n""b""\n",5,"\n"\n' * 300_000,
+    "more than one block": TITLE + b'1,1,"a,\n""b""\n",5,"\n"\n' * 300_000,
 }
 
 
@@ -102,7 +102,7 @@ def test_files_without_defects_are_converted(tmp_path: Path, name: str, suffix: 
     subject = csv_file(tmp_path / f"rows{suffix}", USER_TOP_ARTISTS, content)
     convert(subject, tmp_path / "rows.parquet")
     written = pq.read_table(tmp_path / "rows.parquet").to_pylist()
-    assert len(written) == {"no rows": 0, "more than is read at once": 300_000}.get(name, 2)
+    assert len(written) == {"no rows": 0, "more than one block": 300_000}.get(name, 2)
     assert {row["source_file"] for row in written} <= {subject.source_file}
     assert {row["ingested_at"] for row in written} <= {subject.ingested_at}
 
@@ -116,7 +116,7 @@ def test_files_without_defects_are_converted(tmp_path: Path, name: str, suffix: 
         "quote within": b'1,1,12" mix,5,\n',
         "two quotes within": b'1,1,12" "mix,5,\n',
         "quote left open": b'1,1,"Moby,5,\n',
-        "text behind a quote": b'1,1,"Moby"x,5,\n',
+        "text after a quote": b'1,1,"Moby"x,5,\n',
         "carriage return": b"1,1,Mo\rby,5,\n",
         "carriage return alone": ROWS.replace(b"\n", b"\r"),
         "byte order mark": b"\xef\xbb\xbf" + ROWS,

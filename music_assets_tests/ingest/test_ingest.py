@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 
 from music_assets.data_root import DataRoot, exclusive_lock
 from music_assets.ingest.content_hash import content_hash
-from music_assets.ingest.ingest import Ingest, IngestRunningError
+from music_assets.ingest.ingest import IngestRunningError
 from music_assets.ingest.landing import DroppedFile
 from music_assets.storage.delta import ConcurrentCommitError, DeltaStore
 from music_assets.storage.lineage import FILES
@@ -27,7 +27,7 @@ REJECTED = [(3, "user_id", "not an integer", "x,Germany,6")]
 
 
 class DiedError(Exception):
-    """Stands for the death of the process."""
+    """Simulates the death of the process."""
 
 
 class DyingStore(DeltaStore):
@@ -46,7 +46,7 @@ class DyingStore(DeltaStore):
 
 def load_with_side_effect(harness: IngestHarness, side_effect: Callable[[Path], object]) -> list[tuple[str, str]]:
     """Load users; the side effect happens to each file after it was parsed and before it is committed."""
-    ingest = Ingest(harness.landing, harness.store, ParserWithSideEffect(harness.parser, side_effect))
+    ingest = harness.ingest_with(parser=ParserWithSideEffect(harness.parser, side_effect))
     return [(file.name, file.outcome) for file in ingest.load(USER_DATA, LOG).files]
 
 
@@ -126,7 +126,7 @@ def test_crash_leaves_the_file_or_its_rows(harness: IngestHarness, dies_after: s
     else:
         store = DyingStore(harness.root, REJECTED_ROWS if dies_after == "commit of rejects" else USER_DATA)
     with pytest.raises(DiedError):
-        Ingest(harness.landing, store, parser).load(USER_DATA, LOG)
+        harness.ingest_with(store, parser).load(USER_DATA, LOG)
     assert harness.waiting() == ["a.csv", "b.csv"]
     assert len(harness.delivered(USER_DATA)) == (3 if dies_after == "commit of rows" else 0)
 
@@ -140,8 +140,8 @@ def test_crash_leaves_the_file_or_its_rows(harness: IngestHarness, dies_after: s
 def test_vacuum_removes_the_parquet_files_of_a_run_that_died(harness: IngestHarness) -> None:
     harness.drop(USER_DATA, "a.csv", MIXED)
     with pytest.raises(DiedError):
-        Ingest(harness.landing, DyingStore(harness.root, REJECTED_ROWS), harness.parser).load(USER_DATA, LOG)
-    Ingest(harness.landing, harness.store, harness.parser, retention_hours=0).load(USER_DATA, LOG)
+        harness.ingest_with(DyingStore(harness.root, REJECTED_ROWS)).load(USER_DATA, LOG)
+    harness.ingest_with(retention_hours=0).load(USER_DATA, LOG)
     for table in (USER_DATA, REJECTED_ROWS):
         left = {str(path) for path in harness.store.folder(table).rglob("*.parquet")}
         assert left == set(harness.store.table_version(table).files)

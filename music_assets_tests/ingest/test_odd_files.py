@@ -44,8 +44,8 @@ def test_files_with_odd_names_are_loaded(harness: IngestHarness) -> None:
         drop(harness, name, HEADER + f"{good},Chad,1\n")
         drop(harness, b"m" + os.fsencode(os.fsdecode(name)[1:]), HEADER + f"{mixed},Chad,1\nx,,\n")
         expected += [(good, shown), (mixed, "m" + shown[1:])]
-    taken = harness.load(USER_DATA).files
-    assert {file.outcome for file in taken} == {"loaded"}
+    outcomes = harness.load(USER_DATA).files
+    assert {file.outcome for file in outcomes} == {"loaded"}
     found = dict(harness.rows(USER_DATA, "user_id", "source_file"))
     assert found == dict(expected)
     assert len(harness.rejected()) == len(NAMES)
@@ -56,8 +56,8 @@ def test_bad_files_with_odd_names_are_rejected(harness: IngestHarness) -> None:
     for number, name in enumerate(NAMES):
         drop(harness, name, f"nonsense {number}\n")
     drop(harness, b"other.csv", HEADER + "2,Malta,2\n")
-    taken = {file.name: file.outcome for file in harness.load(USER_DATA).files}
-    assert taken == {**dict.fromkeys(NAMES.values(), "rejected"), "other.csv": "loaded"}
+    outcomes = {file.name: file.outcome for file in harness.load(USER_DATA).files}
+    assert outcomes == {**dict.fromkeys(NAMES.values(), "rejected"), "other.csv": "loaded"}
     folder = harness.root.rejected
     moved = [path for path in folder.iterdir() if not path.name.endswith(".reason.txt")]
     assert sorted(path.read_text() for path in moved) == sorted(f"nonsense {number}\n" for number in range(len(NAMES)))

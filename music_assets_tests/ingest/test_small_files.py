@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from music_assets.ingest.ingest import Ingest
 from music_assets.storage.lineage import FILES
 from music_assets.tables import REJECTED_ROWS, USER_DATA, Table
 from music_assets_tests.support.ingest_harness import LOG, IngestHarness, ParserWithSideEffect
@@ -127,7 +126,7 @@ def test_file_that_changes_while_they_are_read_waits(harness: IngestHarness) -> 
             path.write_text(HEADER + "7,Mali,7\n")
 
     parser = ParserWithSideEffect(harness.parser, change_one)
-    Ingest(harness.landing, harness.store, parser).load(USER_DATA, LOG)
+    harness.ingest_with(parser=parser).load(USER_DATA, LOG)
     assert harness.waiting() == ["00007.csv"]
     assert sorted(reported(harness)) == [file.name for file in files if file != files[7]]
     assert len(harness.delivered(USER_DATA)) == 98
@@ -147,13 +146,13 @@ def test_crash_after_the_commit_of_rejects(harness: IngestHarness, known: str) -
         raise InterruptedError
 
     if some:
-        aside = {file: file.rename(file.with_suffix(".part")) for file in files if file not in some}
+        renamed = {file: file.rename(file.with_suffix(".part")) for file in files if file not in some}
         interrupted = IngestHarness(harness.root, harness.engine)
         append = interrupted.store.append
         interrupted.store.append = lambda table, *rest: (die if table is USER_DATA else append)(table, *rest)  # type: ignore[method-assign]
         with pytest.raises(InterruptedError):
             interrupted.load(USER_DATA)
-        for file, hidden in aside.items():
+        for file, hidden in renamed.items():
             hidden.rename(file)
     harness.load(USER_DATA)
     assert harness.delivered(USER_DATA) == sorted(((user, "Germany", 1) for user in range(40)), key=repr)

@@ -180,7 +180,7 @@ def test_two_processes_at_once(store: DeltaStore) -> None:
 
 def test_every_row_once_through_drops_compaction_checkpoint_and_vacuum(harness: IngestHarness) -> None:
     """The same bytes are known for ever, and a later drop wins, wherever the rows stand by now."""
-    ingest = Ingest(harness.landing, harness.store, harness.parser, retention_hours=0)
+    ingest = harness.ingest_with(retention_hours=0)
     contents = [HEADER + f"{user},Germany,1\n7777,Chad,{user}\nx,,\n" for user in range(DROPS + 2)]
     for number, content in enumerate(contents):
         harness.drop(USER_DATA, f"{number}.csv", content)

@@ -38,6 +38,7 @@ from music_assets.tables import (
 
 LOG = logging.getLogger(__name__)
 DROPPED_SECONDS_AGO = 10_000
+RETENTION_HOURS = 168.0
 
 
 def table_on(engine: Engine, folder: Path, schema: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> ir.Table:
@@ -76,8 +77,17 @@ class IngestHarness:
         self.root.prepare()
         self.store = DeltaStore(self.root)
         self.parser = Parser(self.reader, self.root.scratch, threads=1)
-        self.ingest = Ingest(self.landing, self.store, self.parser)
+        self.ingest = self.ingest_with()
         self.dropped = 0
+
+    def ingest_with(
+        self,
+        store: DeltaStore | None = None,
+        parser: Parser | None = None,
+        retention_hours: float = RETENTION_HOURS,
+    ) -> Ingest:
+        """Return an ingest with some parts replaced."""
+        return Ingest(self.landing, store or self.store, parser or self.parser, retention_hours)
 
     def drop(self, table: Table, name: str, content: str | bytes) -> Path:
         """Write a file into the table's drop folder; each is a second younger than the one before."""
