@@ -1,5 +1,5 @@
-"""Side-by-side runs of music-assets and what would be written or taken in its place.
+"""Side-by-side measurements of music-assets and of hand-written or off-the-shelf alternatives.
 
-`python -m benchmarks` runs cases and keeps what it measured in `results.jsonl`; `python -m benchmarks.report` renders
-`RESULTS.md` and the plots from that. Each case stands in a module of `cases/`, each peer in a file of `peers/`.
+`python -m benchmarks` runs cases and records the measurements in `results.jsonl`; `python -m benchmarks.report` renders
+`RESULTS.md` and the plots. `cases/` has what is measured, `peers/` the alternatives, `notes/` the prose of the report.
 """

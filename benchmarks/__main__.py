@@ -1,4 +1,4 @@
-"""Runs cases: `python -m benchmarks --case csv_to_rankings --users 500000 --rounds 3`; all of them without `--case`."""
+"""Run cases: `python -m benchmarks --case csv_to_rankings --users 500000 --rounds 3`; without `--case`, all of them."""
 
 import argparse
 import shlex
@@ -8,68 +8,45 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import results
-from benchmarks.cases import CASES
-from benchmarks.running import Case, Setting, line
+from benchmarks.cases import CASES, MOST_USERS
+from benchmarks.context import Context
 
-WORK_HELP = (
-    "where to work; kept afterwards. What lies in its data/N-users as users.csv and user_top_artists.csv is taken for "
-    "--users N instead of made-up files"
-)
-
-
-def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return what the command line says."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--case", action="append", choices=sorted(CASES), help="run this case; may come repeatedly")
-    parser.add_argument("--users", type=int, default=50_000, help="users in the made-up files, 50 artists each")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each contestant")
-    parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement under load")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="leave out all other contestants")
-    parser.add_argument("--work", type=Path, default=Path("data/benchmarks"), help=WORK_HELP)
-    parser.add_argument("--results", type=Path, default=results.FILE, help="file the measurements are kept in")
-    return parser.parse_args(arguments)
+WORK_HELP = "working folder; users.csv and user_top_artists.csv in its data/N-users are used for --users N"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the cases one after the other; each is kept as soon as it has come to its end."""
-    options = parsed(arguments)
-    setting = Setting(options.users, options.rounds, options.work.absolute(), options.only, options.seconds)
-    setting.work.mkdir(parents=True, exist_ok=True)
-    for name in options.case or CASES:
-        setting.users = options.users if options.case else min(options.users, CASES[name].most_users or options.users)
-        results.keep(session_of(CASES[name], setting), options.results)
+    """Run the cases, print each measurement, and record each case as soon as it has finished."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--case", action="append", choices=CASES, help="run this case; may be repeated")
+    parser.add_argument("--users", type=int, default=50_000, help="users in the generated files, 50 artists each")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each contestant")
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement under load")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="run only these contestants")
+    parser.add_argument("--work", type=Path, default=Path("data/benchmarks"), help=WORK_HELP)
+    parser.add_argument("--results", type=Path, default=results.FILE, help="file in which to record the measurements")
+    options = parser.parse_args(arguments)
+    options.work.mkdir(parents=True, exist_ok=True)
+    for case in options.case or CASES:
+        users = options.users if options.case else min(options.users, MOST_USERS.get(case, options.users))
+        context = Context(users, options.rounds, options.work.absolute(), options.only, options.seconds)
+        results.record(_run(case, context), options.results)
 
 
-def session_of(case: Case, setting: Setting) -> results.Session:
-    """Run a case, print each measurement, and return all of them."""
-    setting.skipped, setting.facts = {}, {}
-    session = results.Session(
-        case.name,
-        setting.users,
-        setting.rounds,
-        command(case, setting),
-        datetime.now(UTC).isoformat(timespec="seconds"),
-        results.machine(),
-        results.versions(),
-        skipped=setting.skipped,
-        facts=setting.facts,
-    )
-    for measurement in case.run(setting):
-        session.measurements.append(measurement)
-        print(line(session, measurement), flush=True)
+def _run(case: str, context: Context) -> results.Session:
+    size = ["--users", context.users, "--rounds", context.rounds, "--seconds", f"{context.seconds:g}"]
+    only = ["--only", *context.only] if context.only else []
+    command = shlex.join(map(str, ["python", "-m", "benchmarks", "--case", case, *size, *only]))
+    started, machine = datetime.now(UTC).isoformat(timespec="seconds"), results.machine()
+    session = results.Session(case, context.users, context.rounds, command, started, machine, results.versions())
+    session.skipped, session.facts = context.skipped, context.facts
+    for one in CASES[case](context):
+        session.measurements.append(one)
+        metrics = "  ".join(f"{name} {value:,.4g}" for name, value in one.metrics.items())
+        print(f"{case}  {one.variant or '-'}  round {one.round}  {one.contestant}: {metrics}", flush=True)
     return session
-
-
-def command(case: Case, setting: Setting) -> str:
-    """Return the command that measures this again; where it works makes no difference."""
-    size = ["--case", case.name, "--users", str(setting.users), "--rounds", str(setting.rounds)]
-    chosen = ["--only", *setting.only] if setting.only else []
-    return shlex.join(["python", "-m", "benchmarks", *size, "--seconds", f"{setting.seconds:g}", *chosen])
 
 
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)  # whoever stops a run in the background stops all it started
+        signal.signal(number, signal.default_int_handler)  # so that the commands of a stopped run are stopped, too
     main()

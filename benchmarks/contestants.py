@@ -1,192 +1,147 @@
-"""Who makes rankings out of CSV files: music-assets as its users start it, and the scripts in `peers/`."""
+"""Contestants that turn CSV files into rankings: this project, started as its users do, and scripts in `peers/`."""
 
 import os
 import shutil
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Protocol
 
 import duckdb
 
-from benchmarks.data import Drop
-from benchmarks.digest import COLUMNS, Digest, digest
-from benchmarks.processes import Command
-from benchmarks.results import OURS
-from benchmarks.running import Entrant
+from benchmarks.context import Entrant, empty_folder
+from benchmarks.data import Drop, full_drop
+from benchmarks.measure import python, run
+from benchmarks.results import FOLDER, OURS
 from music_assets.data_root import DataRoot
 from music_assets.runtime.dagster_home import INSTANCE_FILE
 from music_assets.settings import PREFIX
 from music_assets.storage.published_snapshot import connect
-from music_assets.tables import RANKING_TABLES, REFRESH_RANKINGS
+from music_assets.tables import RANKING_TABLES, RAW_TABLES, REFRESH_RANKINGS
 
-PEERS = Path(__file__).parent / "peers"
-IMMUTABLE = (".parquet", ".duckdb")
+RAW_COLUMNS = {
+    "user_data": "user_id::INTEGER, country, total_scrobbles::BIGINT",
+    "user_top_artists": "user_id::INTEGER, rank::INTEGER, artist_name, playcount::BIGINT, mbid",
+}
+RANKING_COLUMNS = {
+    "artist_rank_in_country": "country, artist_name, total_playcount::DOUBLE, rank::INTEGER",
+    "country_rank_per_artist": "artist_name, country, total_playcount::DOUBLE, normalized_popularity::DOUBLE, "
+    "rank::INTEGER",
+}
+"""Columns to compare. The first one of a ranking, and rank, are what it is sorted by."""
+UNSORTED = """FROM (SELECT {key}, rank, lag({key}) OVER () AS above, lag(rank) OVER () AS rank_above FROM {source})
+    WHERE {key} < above OR ({key} = above AND rank <= rank_above) LIMIT 1"""
+
+Digest = dict[str, tuple[int, int]]
 
 
-class Ranker(Entrant, Protocol):
-    """Makes raw parquet files and both rankings below a folder of its own."""
+class UnsortedError(Exception):
+    """The rows of a ranking are not in lookup order."""
 
-    def take(self, folder: Path, drop: Drop, later_wins: bool = False) -> Command:
-        """Return the command that takes the files and makes everything anew."""
-        ...
 
-    def refresh(self, folder: Path) -> Command:
-        """Return the command that makes the rankings out of the raw parquet files."""
-        ...
-
-    def forget(self, folder: Path) -> None:
-        """Remove what `refresh` makes."""
-        ...
-
-    def digest(self, folder: Path) -> Digest:
-        """Return what stands in the tables."""
-        ...
+def digest(connection: duckdb.DuckDBPyConnection, sources: Mapping[str, str]) -> Digest:
+    """Return row count and hash of each table; `sources` gives its name or table function. Raises UnsortedError."""
+    for name, columns in RANKING_COLUMNS.items():
+        key = columns.split(",")[0]
+        if connection.execute(UNSORTED.format(key=key, source=sources[name])).fetchall():
+            raise UnsortedError(f"{sources[name]} is not sorted by {key}, rank.")
+    return {
+        name: connection.execute(f"SELECT count(*), sum(hash({columns})) FROM {sources[name]}").fetchall()[0]
+        for name, columns in {**RAW_COLUMNS, **RANKING_COLUMNS}.items()
+    }
 
 
 @dataclass(frozen=True)
-class Ours:
-    """The jobs and assets of the project, run through Dagster by its command line, with default settings."""
+class Ours(Entrant):
+    """The jobs and assets of this project with default settings, run by the `dagster` command."""
 
-    threads: int | None = None
     name: str = OURS
-    needs: Sequence[str] = ()
+    environment: tuple[str, ...] = ()
 
-    def take(self, folder: Path, drop: Drop, later_wins: bool = False) -> Command:
-        """Put the files into the drop folders, and run the real job. Later always wins."""
-        self._make_home(folder)
-        for file, table in ((drop.users, "user_data"), (drop.top_artists, "user_top_artists")):
-            target = folder / "user_data" / table / file.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.link(file, target)
+    def load(self, folder: Path, drop: Drop) -> list[str]:
+        """Drop the files, and return the command that executes the main job."""
+        link_drop(folder, drop)
         return self._dagster(folder, "job", "execute", "-j", REFRESH_RANKINGS)
 
-    def ingest(self, folder: Path, drop: Drop) -> Command:
-        """Put the files into the drop folders, and materialize the raw tables alone."""
-        self.take(folder, drop)
-        return self._materialize(folder, "raw_parquet/user_data,raw_parquet/user_top_artists")
+    def ingest(self, folder: Path, drop: Drop) -> list[str]:
+        """Drop the files, and return the command that materializes only the raw tables."""
+        link_drop(folder, drop)
+        return self._materialize(folder, *(f"raw_parquet/{table.name}" for table in RAW_TABLES))
 
-    def refresh(self, folder: Path) -> Command:
-        """Materialize the rankings and what is published."""
-        return self._materialize(folder, ",".join([*(table.name for table in RANKING_TABLES), "music_db"]))
-
-    def forget(self, folder: Path) -> None:
-        """Remove the rankings and what is published."""
-        for name in ("processed_parquet", "music_db"):
-            shutil.rmtree(folder / name, ignore_errors=True)
+    def refresh(self, folder: Path) -> list[str]:
+        """Remove rankings and snapshots, and return the command that materializes them."""
+        root = DataRoot(folder)
+        for path in (root.snapshots, *map(root.table_folder, RANKING_TABLES)):
+            shutil.rmtree(path, ignore_errors=True)
+        return self._materialize(folder, *RANKING_COLUMNS, "music_db")
 
     def digest(self, folder: Path) -> Digest:
-        """Read what is published."""
+        """Return the digest of the published tables."""
         with connect(DataRoot(folder)) as connection:
-            return digest(connection, {name: _full_name(name) for name in COLUMNS})
+            return digest(connection, {table.name: table.full_name for table in (*RAW_TABLES, *RANKING_TABLES)})
 
-    def _materialize(self, folder: Path, selection: str) -> Command:
-        return self._dagster(folder, "asset", "materialize", "--select", selection)
+    def _materialize(self, folder: Path, *assets: str) -> list[str]:
+        return self._dagster(folder, "asset", "materialize", "--select", ",".join(assets))
 
-    def _dagster(self, folder: Path, *arguments: str) -> Command:
-        environment = {
-            f"{PREFIX}DATA": str(folder),
-            f"{PREFIX}SETTLE_SECONDS": "0",
-            f"{PREFIX}THREADS": str(self.threads or ""),
-            "DAGSTER_HOME": str(DataRoot(folder).dagster_home),
-        }
-        return Command(
-            [sys.executable, "-m", "dagster", *arguments, "-m", "music_assets.definitions"],
-            environment,
-        )
-
-    def _make_home(self, folder: Path) -> None:
-        DataRoot(folder).dagster_home.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(INSTANCE_FILE, DataRoot(folder).dagster_home / INSTANCE_FILE.name)
-
-
-def _full_name(name: str) -> str:
-    return f"{'raw' if name.startswith('user') else 'processed'}_parquet_{name}"
+    def _dagster(self, folder: Path, *arguments: str) -> list[str]:
+        environment = [*project_environment(folder), f"{PREFIX}SETTLE_SECONDS=0", *self.environment]
+        return python("-m", "dagster", *arguments, "-m", "music_assets.definitions", environment=environment)
 
 
 @dataclass(frozen=True)
-class Script:
-    """A script in `peers/`; `threads` is told as an argument, or in an environment variable where that is named."""
+class Script(Entrant):
+    """A script in `peers/`."""
 
-    name: str
-    file: str
-    needs: Sequence[str]
-    threads: int | None = None
-    threads_variable: str | None = None
-    options: Sequence[str] = ()
+    file: str = ""
+    options: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
 
-    def take(self, folder: Path, drop: Drop, later_wins: bool = False) -> Command:
-        """Give it the files."""
-        files = ["--users", str(drop.users), "--top-artists", str(drop.top_artists)]
-        return self._command(folder, *self.options, *files, *(["--later-wins"] if later_wins else []))
+    def load(self, folder: Path, drop: Drop) -> list[str]:
+        """Return the command that runs the script on the files."""
+        return [*self.refresh(folder), str(drop.users), str(drop.top_artists)]
 
-    def refresh(self, folder: Path) -> Command:
-        """Give it no files."""
-        return self._command(folder)
-
-    def forget(self, folder: Path) -> None:
-        """Remove the rankings."""
-        for path in folder.glob("*_rank_*.parquet"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    def refresh(self, folder: Path) -> list[str]:
+        """Return the command that runs the script without files, and replaces the rankings."""
+        return python(FOLDER / "peers" / self.file, *self.options, folder, environment=self.environment)
 
     def digest(self, folder: Path) -> Digest:
-        """Read its parquet files, in the order of their names."""
-        sources = {name: f"read_parquet({sorted(map(str, _files(folder, name)))})" for name in COLUMNS}
+        """Return the digest of the published tables where there are any, else of the parquet files in name order."""
         with duckdb.connect(config={"temp_directory": str(folder / "spill")}) as connection:
-            return digest(connection, sources)
-
-    def _command(self, folder: Path, *arguments: str) -> Command:
-        folder.mkdir(parents=True, exist_ok=True)
-        environment: Mapping[str, str] = {}
-        if self.threads and self.threads_variable:
-            environment = {self.threads_variable: str(self.threads)}
-        elif self.threads:
-            arguments = (*arguments, "--threads", str(self.threads))
-        return Command([sys.executable, str(PEERS / self.file), str(folder), *arguments], environment)
+            if (published := folder / "music_db.duckdb").exists():
+                connection.execute(f"ATTACH '{published}' (READ_ONLY)")
+                return digest(connection, {name: f"music_db.{name}" for name in (*RAW_COLUMNS, *RANKING_COLUMNS)})
+            tops = {name: folder / "raw" / name for name in RAW_COLUMNS}
+            tops |= {name: folder / f"{name}.parquet" for name in RANKING_COLUMNS}
+            patterns = {name: f"{top}/**/*.parquet" if top.is_dir() else str(top) for name, top in tops.items()}
+            return digest(connection, {name: f"'{pattern}'" for name, pattern in patterns.items()})
 
 
-@dataclass(frozen=True)
-class Publisher(Script):
-    """A script that makes a DuckDB file, too, in which its tables are read."""
-
-    def digest(self, folder: Path) -> Digest:
-        """Read what is published."""
-        with duckdb.connect(str(folder / "music_db.duckdb"), read_only=True) as connection:
-            return digest(connection, {name: name for name in COLUMNS})
+Contestant = Ours | Script
+DUCKDB = Script("DuckDB SQL", ("duckdb",), "duckdb_sql.py")
+PYSPARK = Script("PySpark", ("pyspark", "java"), "pyspark_job.py")
+CONTESTANTS: list[Contestant] = [Ours(), DUCKDB, Script("Polars", ("polars",), "polars_lazy.py"), PYSPARK]
+PUBLISHER = Script("DuckDB SQL, all outputs", ("duckdb",), "duckdb_sql.py", ("--publish",))
+"""Writes every output that this project writes, without the guarantees."""
 
 
-PUBLISHER = Publisher("DuckDB SQL, all outputs", "duckdb_sql.py", ["duckdb"], options=["--publish"])
-"""Makes all that ours makes, without any of the guarantees."""
+@cache
+def base_folder(work: Path, users: int, contestant: Contestant) -> Path:
+    """Return a folder in which the contestant has loaded all users, once per process: it may not outlive its code."""
+    folder = empty_folder(work, "base", contestant.name)
+    run(contestant.load(folder, full_drop(work, users)), folder)
+    return folder
 
 
-def _files(folder: Path, name: str) -> list[Path]:
-    """Return the parquet files of a table: one, or a folder of them, below `raw/` or beside it."""
-    top = folder / "raw" / name if name.startswith("user") else folder / f"{name}.parquet"
-    return [top] if top.is_file() else [path for path in top.rglob("*.parquet") if path.is_file()]
+def link_drop(folder: Path, drop: Drop) -> None:
+    """Link the files of a drop into the drop folders of a data root."""
+    DataRoot(folder).prepare()
+    for file, table in zip((drop.users, drop.top_artists), RAW_TABLES, strict=True):
+        os.link(file, DataRoot(folder).drop_folder(table) / file.name)
 
 
-def rankers(threads: int | None = None) -> list[Ranker]:
-    """Return everybody, held to a number of threads if one is given."""
-    return [
-        Ours(threads),
-        Script("DuckDB SQL", "duckdb_sql.py", ["duckdb"], threads),
-        Script("Polars", "polars_lazy.py", ["polars"], threads, "POLARS_MAX_THREADS"),
-        Script("PySpark", "pyspark_job.py", ["pyspark", "java"], threads),
-    ]
-
-
-def copied(source: Path, target: Path) -> Path:
-    """Copy a contestant's folder afresh; files that nobody changes in place are linked instead."""
-    shutil.rmtree(target, ignore_errors=True)
-
-    def copy(path: str, to: str) -> None:
-        os.link(path, to) if path.endswith(IMMUTABLE) else shutil.copy2(path, to)
-
-    shutil.copytree(source, target, copy_function=copy)
-    return target
-
-
-def size_mb(folder: Path) -> float:
-    """Return the megabytes that the files below a folder take."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
+def project_environment(folder: Path) -> list[str]:
+    """Create the Dagster home of a data root, and return the variables that name both."""
+    home = DataRoot(folder).dagster_home
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(INSTANCE_FILE, home / INSTANCE_FILE.name)
+    return [f"{PREFIX}DATA={folder}", f"DAGSTER_HOME={home}"]

@@ -1,74 +1,50 @@
-"""The pictures of RESULTS.md: bars with their spread, one group a variant; and lines for growth."""
+"""Plots of RESULTS.md, for the cases in which a plot shows more than the tables."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
 
-from benchmarks.derived import STEPS, seconds_per_million_rows
+from benchmarks.cases.growth import STEPS, seconds_per_million_rows
 from benchmarks.results import OURS, Session
 
-WIDTH = 8
-BAR = 0.3
-STYLE = {
-    "svg.hashsalt": "music-assets",
-    "svg.fonttype": "none",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
-COLOURS = {OURS: "#d95f02"}
-OTHERS = ("#666666", "#7570b3", "#1b9e77", "#a6761d")
+LINES: dict[str, Any] = {"marker": "o", "ylim": (0, None)}
 
 
-def bars(session: Session, figure: str, label: str, variants: Sequence[str], path: Path, logarithmic: bool) -> None:
-    """Draw the median of a figure for each contestant, with minimum and maximum as whiskers."""
-    names = list(dict.fromkeys(name for variant in variants for name in session.contestants(variant)))
-    colours = {name: COLOURS.get(name, OTHERS[place % len(OTHERS)]) for place, name in enumerate(names)}
-    places: list[float] = []
-    labels: list[str] = []
-    with mpl.rc_context(STYLE):
-        drawing, axes = plt.subplots()
-        place = 0.0
-        for variant in variants:
-            for name in names:
-                values = session.figures(name, figure, variant)
-                if not values:
-                    continue
-                median = session.median(name, figure, variant) or 0.0
-                spread = [[median - min(values)], [max(values) - median]]
-                axes.barh(place, median, BAR * 0.9, xerr=spread, color=colours[name], capsize=2, ecolor="#222222")
-                places.append(place)
-                labels.append(f"{variant}: {name}" if variant else name)
-                place += BAR
-            place += BAR
-        axes.set_yticks(places, labels)
-        axes.invert_yaxis()
-        axes.set_xlabel(label)
-        if logarithmic:
-            axes.set_xscale("log")
-        drawing.set_size_inches(WIDTH, 1 + 0.7 * place)
-        _save(drawing, path)
-
-
-def growth_lines(session: Session, path: Path) -> None:
-    """Draw the cost of a million rows over the number of users, for each step."""
-    with mpl.rc_context(STYLE):
-        drawing, axes = plt.subplots(figsize=(WIDTH, 3))
-        for step, colour in zip(STEPS, OTHERS, strict=False):
-            costs = seconds_per_million_rows(session, step)
-            axes.plot(list(costs), list(costs.values()), marker="o", label=step, color=colour)
-        axes.set_xscale("log")
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel("users")
-        axes.set_ylabel("seconds per million rows")
-        axes.legend(frameon=False)
-        _save(drawing, path)
-
-
-def _save(drawing: plt.Figure, path: Path) -> None:
-    """Write the same bytes for the same figures."""
+def draw(session: Session, path: Path) -> None:
+    """Draw the plot of a case in `PLOTS`; the same measurements give the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    drawing.savefig(path, bbox_inches="tight", metadata={"Date": None})
-    plt.close(drawing)
+    with mpl.rc_context({"svg.hashsalt": OURS, "svg.fonttype": "none", "axes.grid": True, "axes.axisbelow": True}):
+        figure = PLOTS[session.case](session).figure
+        figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
+        plt.close(figure)
+
+
+def _medians(session: Session, metric: str, variants: list[str]) -> pd.DataFrame:
+    names = session.contestants(variants[-1])
+    return pd.DataFrame({name: [session.median(name, metric, one) for one in variants] for name in names}, variants)
+
+
+def _queries(session: Session) -> Any:
+    variants = [one for one in session.variants if session.values(OURS, "p99_ms", one)][::-1]
+    medians, p99 = (_medians(session, metric, variants).astype(float) for metric in ("median_ms", "p99_ms"))
+    whiskers: Any = np.stack([medians * 0, p99 - medians]).transpose(2, 0, 1)
+    return medians.plot.barh(logx=True, xerr=whiskers, width=0.8, figsize=(8, 7), xlabel="ms: median; whisker: p99")
+
+
+def _endurance(session: Session) -> Any:
+    parts = [one for one in session.variants if one.endswith("queries")]
+    values = {metric: _medians(session, metric, parts)[OURS] for metric in ("median_ms", "p99_ms", "sum_mb")}
+    return pd.DataFrame(values).plot(**LINES, subplots=True, rot=20, figsize=(8, 5))[0]
+
+
+def _growth(session: Session) -> Any:
+    costs = pd.DataFrame({step: seconds_per_million_rows(session, step) for step in STEPS})
+    return costs.plot(**LINES, logx=True, figsize=(8, 3), xlabel="users", ylabel="s per million rows")
+
+
+PLOTS: dict[str, Callable[[Session], Any]] = {"queries": _queries, "endurance": _endurance, "growth": _growth}

@@ -1,172 +1,107 @@
-"""Renders RESULTS.md and its pictures from `results.jsonl`: `python -m benchmarks.report`.
+"""Render RESULTS.md and its plots from `results.jsonl`: `python -m benchmarks.report`.
 
-Texts that explain come from `notes/`: `introduction.md`, and one file a case.
+The prose is in `notes/`: an introduction, and a file for each case with `{measurements}` where its tables belong.
+`report.toml` holds the headings and the targets.
 """
 
-import argparse
+import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
-from benchmarks import results
 from benchmarks.cases import CASES
-from benchmarks.derived import STEPS, grown_sizes, growth_variant, seconds_per_million_rows
-from benchmarks.plots import bars, growth_lines
-from benchmarks.results import OURS, Session, is_ours
-from benchmarks.targets import TARGETS, Target
+from benchmarks.cases.growth import STEPS, growth_ratio, seconds_per_million_rows, sizes
+from benchmarks.plots import PLOTS, draw
+from benchmarks.results import FILE, FOLDER, Session, is_ours, read
 
-NOTES = results.FOLDER / "notes"
-
-COLUMNS = {
-    "seconds": "seconds",
-    "cpu_seconds": "CPU seconds",
-    "largest_mb": "largest process, MB",
-    "sum_mb": "all processes, MB",
-    "written_mb": "written, MB",
-    "left_mb": "left on disk, MB",
-    "until_requested": "until the run was requested, s",
-    "until_begun": "until it began, s",
-    "until_ended": "until it ended, s",
-    "median_ms": "median, ms",
-    "p99_ms": "p99, ms",
-    "answers_per_second": "answers a second",
-    "failures": "failures",
-    "recall_at_20": "recall@20",
-    "hit_rate_at_10": "HR@10",
-    "ndcg_at_10": "NDCG@10",
-}
-"""The figures that are told, in this order, by their headings."""
+CONTENT: dict[str, Any] = tomllib.loads((FOLDER / "report.toml").read_text(encoding="utf-8"))
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Write RESULTS.md and the pictures."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--results", type=Path, default=results.FILE)
-    parser.add_argument("--out", type=Path, default=results.FOLDER, help="folder for RESULTS.md and plots/")
-    options = parser.parse_args(arguments)
-    sessions = results.read(options.results)
-    if not sessions:
-        parser.error(
-            f"Nothing has been measured yet: {options.results} does not exist. Run python -m benchmarks first."
-        )
-    (options.out / "RESULTS.md").write_text("\n".join(rendered(sessions, options.out)) + "\n", encoding="utf-8")
+def main(file: Path = FILE, folder: Path = FOLDER) -> None:
+    """Write RESULTS.md, and the plots into `plots/`."""
+    lines = render(read(file), folder / "plots")
+    (folder / "RESULTS.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def rendered(sessions: Sequence[Session], out: Path) -> Iterator[str]:
-    """Yield the lines of RESULTS.md, and draw the pictures on the way."""
-    yield from ("# Results", "", *_note("introduction"), "## Targets", "", *_targets(sessions), "")
-    yield from ("## Machine and versions", "", *_places(sessions), "")
-    for name, case in CASES.items():
-        found = [session for session in sessions if session.case == name]
-        if not found:
-            continue
-        yield from (f"## {case.title}", "", case.description, "")
-        for session in found:
-            yield from (
-                f"### {session.users:,} users",
-                "",
-                *_tables(session),
-                *_picture(session, out),
-                *_origin(session),
-            )
-        yield from _note(name)
+def render(sessions: Sequence[Session], plots: Path) -> Iterator[str]:
+    """Yield the lines of RESULTS.md, and draw the plots."""
+    yield from (_note("introduction"), "", "## Targets", "", *_targets(sessions), "")
+    yield from ("## Machines and versions", "", *_machines(sessions))
+    for case in CASES:
+        description, _, explanation = _note(case).partition("{measurements}")
+        yield from ("", description.strip())
+        for session in (one for one in sessions if one.case == case):
+            yield from ("", f"### {session.users:,} users", "", *_tables(session))
+            if case in PLOTS:
+                plot = plots / f"{case}-{session.users}.svg"
+                draw(session, plot)
+                yield from (f"![{case}, {session.users:,} users]({plots.name}/{plot.name})", "")
+            yield from _origin(session)
+        if explanation:
+            yield from ("", explanation.strip())
 
 
-def _note(name: str) -> list[str]:
-    path = NOTES / f"{name}.md"
-    return [path.read_text(encoding="utf-8").strip(), ""] if path.exists() else []
+def _note(name: str) -> str:
+    return (FOLDER / "notes" / f"{name}.md").read_text(encoding="utf-8").strip()
 
 
 def _targets(sessions: Sequence[Session]) -> Iterator[str]:
-    """Hold each target against the run with most users."""
-    yield from _row("target", "ratio to reach", "reached", "users")
-    yield from _row(*["---"] * 4)
-    for target in TARGETS:
-        found = [session for session in sessions if session.case == target.case]
-        session = max(found, key=lambda one: one.users, default=None)
-        value = target.reached(session) if session else None
-        wanted = f"{'≥' if target.at_least else '≤'} {target.limit:g}"
-        users = f"{session.users:,}{', busy machine' if _busy(session) else ''}" if session else ""
-        yield from _row(target.text, wanted, _verdict(target, value), users)
+    """Compare each target with the session of most users."""
+    yield from _table(["target", "ratio to reach", "reached", "users"])
+    for target in CONTENT["target"]:
+        verdict, users = "not measured", ""
+        for session in sorted((one for one in sessions if one.case == target["case"]), key=lambda one: one.users):
+            if ratio := reached(target, session):
+                is_met = target.get("at_least", 0) <= ratio <= target.get("at_most", ratio)
+                verdict, users = f"{ratio:.2f}" if is_met else f"**{ratio:.2f}**, missed", f"{session.users:,}"
+        limit = f"≤ {target['at_most']:g}" if "at_most" in target else f"≥ {target['at_least']:g}"
+        yield _row([target["text"], limit, verdict, users])
 
 
-def _busy(session: Session) -> bool:
-    """Tell whether other work was going on when the run began."""
-    return float(session.machine["load_before"]) > session.machine["cores"] / 2
+def reached(target: dict[str, Any], session: Session) -> float | None:
+    """Return the ratio that a session has reached; None if it was not measured."""
+    return growth_ratio(session, target["growth"]) if "growth" in target else session.ratio(**target["of"])
 
 
-def _verdict(target: Target, value: float | None) -> str:
-    if value is None:
-        return "not measured"
-    return f"{value:.2f}" if target.met(value) else f"**{value:.2f}**, missed"
+def _machines(sessions: Sequence[Session]) -> Iterator[str]:
+    found: dict[str, list[str]] = {}
+    for session in sessions:
+        packages = ", ".join(f"{name} {version}" for name, version in session.versions.items())
+        machine = "{processor}, {cores} cores, {memory_gb} GB of memory, {system}, Python {python}"
+        description = f"{machine.format(**session.machine)}; {packages}"
+        found.setdefault(description, []).append(f"{session.case} ({session.users:,} users)")
+    yield from (f"- {description}: {', '.join(names)}" for description, names in found.items())
 
 
 def _tables(session: Session) -> Iterator[str]:
-    """Yield a table for all variants that have the same figures."""
-    if session.case == "growth":
-        yield from _growth_tables(session)
-        return
+    """Yield a table for all variants with the same metrics."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for variant in session.variants:
-        measured = {name for one in session.measurements if one.variant == variant for name in one.figures}
-        groups.setdefault(tuple(name for name in COLUMNS if name in measured), []).append(variant)
-    for figures, variants in groups.items():
-        yield from (*_table(session, figures, variants), "")
+        measured = {name for one in session.measurements if one.variant == variant for name in one.metrics}
+        groups.setdefault(tuple(name for name in CONTENT["columns"] if name in measured), []).append(variant)
+    for metrics, variants in groups.items():
+        yield from (*_metrics_table(session, metrics, variants), "")
+    if session.case == "growth":
+        yield from _table(["seconds per million rows", *(f"{users:,} users" for users in sizes(session)[1:])])
+        for step in STEPS:
+            yield _row([step, *(f"{cost:.2f}" for cost in seconds_per_million_rows(session, step).values())])
+        yield ""
 
 
-def _table(session: Session, figures: Sequence[str], variants: Sequence[str]) -> Iterator[str]:
-    main_figure = main_figure_of(session)
-    compared = main_figure in figures and any(session.best_peer(main_figure, variant) for variant in variants)
-    headings = ["what"] if any(variants) else []
-    headings += ["who", *(COLUMNS[name] for name in figures)]
-    headings += ["ours / theirs"] if compared else []
-    yield from _row(*headings)
-    yield from _row(*["---"] * len(headings))
+def _metrics_table(session: Session, metrics: Sequence[str], variants: Sequence[str]) -> Iterator[str]:
+    main_metric = "seconds" if "seconds" in metrics else "median_ms"
+    first = ["variant"] if any(variants) else []
+    yield from _table([*first, "contestant", *(CONTENT["columns"][name] for name in metrics), "ours / theirs"])
     for variant in variants:
         for name in session.contestants(variant):
-            cells = [variant] if any(variants) else []
-            cells += [name, *(_cell(session.figures(name, figure, variant)) for figure in figures)]
-            cells += [_ratio(session, main_figure, name, variant)] if compared else []
-            yield from _row(*cells)
-
-
-def _ratio(session: Session, figure: str, name: str, variant: str) -> str:
-    ratio = session.ratio(figure, name, variant) if not is_ours(name) else None
-    return f"{ratio:.2f}" if ratio else ""
-
-
-def main_figure_of(session: Session) -> str:
-    """Return the figure that contestants are compared by: time, or the median of times."""
-    return "seconds" if any("seconds" in one.figures for one in session.measurements) else "median_ms"
-
-
-def _growth_tables(session: Session) -> Iterator[str]:
-    yield from _row("what", "users", "seconds", "seconds per million rows", "all processes, MB", "left on disk, MB")
-    yield from _row(*["---"] * 6)
-    for step in STEPS:
-        costs = seconds_per_million_rows(session, step)
-        for users in grown_sizes(session):
-            seconds, memory, left = (
-                _cell(session.figures(OURS, figure, growth_variant(step, users)))
-                for figure in ("seconds", "sum_mb", "left_mb")
-            )
-            cost = f"{costs[users]:.2f}" if users in costs else "(start)"
-            yield from _row(step, f"{users:,}", seconds, cost, memory, left)
-    yield from ("", *_row("what", "users", "median, ms", "p99, ms", "all processes, MB"))
-    yield from _row(*["---"] * 5)
-    for users in grown_sizes(session):
-        cells = [
-            _cell(session.figures(OURS, figure, growth_variant("query", users)))
-            for figure in ("median_ms", "p99_ms", "sum_mb")
-        ]
-        yield from _row("query", f"{users:,}", *cells)
-    yield ""
+            ratio = None if is_ours(name) else session.ratio(main_metric, name, variant)
+            cells = [_cell(session.values(name, metric, variant)) for metric in metrics]
+            yield _row([*([variant] if first else []), name, *cells, f"{ratio:.2f}" if ratio else ""])
 
 
 def _cell(values: Sequence[float]) -> str:
-    """Return the median, and minimum and maximum where they tell something."""
+    """Return the median, and minimum and maximum if they differ."""
     if not values:
         return ""
     low, middle, high = (_number(value) for value in (min(values), median(values), max(values)))
@@ -179,50 +114,22 @@ def _number(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.3g}"
 
 
-def _picture(session: Session, out: Path) -> Iterator[str]:
-    path = out / "plots" / f"{session.case}-{session.users}.svg"
-    if session.case == "growth":
-        growth_lines(session, path)
-    else:
-        figure = main_figure_of(session)
-        variants = [v for v in session.variants if any(session.figures(n, figure, v) for n in session.contestants(v))]
-        bars(session, figure, COLUMNS[figure], variants, path, logarithmic=figure == "median_ms")
-    yield from (f"![{CASES[session.case].title}, {session.users:,} users](plots/{path.name})", "")
-
-
 def _origin(session: Session) -> Iterator[str]:
-    """Tell by which command it was measured, what was compared, and who did not take part."""
-    yield (
-        f"`{session.command}`, begun {session.started}; rounds: {session.rounds}, load before: "
-        f"{session.machine['load_before']}."
-    )
-    if _busy(session):
-        yield "**The machine was busy with other work**: the times are not what a quiet one would give."
+    """Yield the command, what was compared, and the contestants that could not run."""
+    load = session.machine["load_before"]
+    yield f"`{session.command}`, {session.started}; rounds: {session.rounds}, busy cores before: {load}."
     if "rows" in session.facts:
         rows = ", ".join(f"{name} {count:,}" for name, count in session.facts["rows"].items())
-        yield f"Rows, the same for all by count and hash: {rows}."
-    for name, reason in session.skipped.items():
-        yield f"{name} did not take part: {reason}."
-    yield ""
+        yield f"Rows, equal for all contestants by count and hash: {rows}."
+    yield from (f"Skipped: {name}, {reason}." for name, reason in session.skipped.items())
 
 
-def _places(sessions: Sequence[Session]) -> Iterator[str]:
-    """Tell each machine with its versions once, and what ran there if there are several."""
-    found: dict[str, list[str]] = {}
-    for session in sessions:
-        machine = session.machine
-        packages = ", ".join(f"{name} {version}" for name, version in session.versions.items())
-        place = (
-            f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB of memory, "
-            f"{machine['system']}, Python {machine['python']}; {packages}."
-        )
-        found.setdefault(place, []).append(f"{session.case} ({session.users:,} users)")
-    for place, ran in found.items():
-        yield f"- {place}" if len(found) == 1 else f"- {place} Here ran: {', '.join(ran)}."
+def _table(headings: Sequence[str]) -> Iterator[str]:
+    yield from (_row(headings), _row(["---"] * len(headings)))
 
 
-def _row(*cells: str) -> Iterator[str]:
-    yield f"| {' | '.join(cells)} |"
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""What was measured: `results.jsonl` keeps the newest session of each case and size, one JSON line each."""
+"""Recorded measurements: `results.jsonl` holds the newest session of each case and size, one JSON object per line."""
 
 import json
 import os
 import platform
+import re
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +15,23 @@ import psutil
 
 FOLDER = Path(__file__).parent
 FILE = FOLDER / "results.jsonl"
-LOAD_SECONDS = 1.0
-"""Over which the load is measured."""
 PACKAGES = ("duckdb", "polars", "pyspark", "dagster", "ibis-framework", "deltalake", "gensim", "implicit", "datasette")
 OURS = "music-assets"
-"""Further ways to run the project are named so, with a comma and the way behind it."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """The figures of one contestant in one round; `variant` tells what was varied within the case, if anything."""
+    """Metrics of one contestant in one round; `variant` names what varies within the case, if anything does."""
 
     contestant: str
     round: int
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     variant: str = ""
 
 
 @dataclass
 class Session:
-    """One run of a case: what was run where, what came out, and who could not take part."""
+    """One run of a case: where and how it ran, its measurements, skipped contestants, and values other than metrics."""
 
     case: str
     users: int
@@ -45,101 +43,79 @@ class Session:
     measurements: list[Measurement] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
-    """What else is worth telling, such as the number of rows that were compared."""
 
     @property
     def variants(self) -> list[str]:
-        """The variants, in the order they were measured in."""
+        """The variants in the order of measurement."""
         return list(dict.fromkeys(one.variant for one in self.measurements))
 
     def contestants(self, variant: str = "") -> list[str]:
-        """Return who took part, in order."""
+        """Return the contestants of a variant in the order of measurement."""
         return list(dict.fromkeys(one.contestant for one in self.measurements if one.variant == variant))
 
-    def figures(self, contestant: str, figure: str, variant: str = "") -> list[float]:
-        """Return a figure of a contestant, round by round."""
-        return [
-            one.figures[figure]
-            for one in self.measurements
-            if one.contestant == contestant and one.variant == variant and figure in one.figures
-        ]
+    def values(self, contestant: str, metric: str, variant: str = "") -> list[float]:
+        """Return the values of a metric, in the order of measurement."""
+        chosen = [one for one in self.measurements if (one.contestant, one.variant) == (contestant, variant)]
+        return [one.metrics[metric] for one in chosen if metric in one.metrics]
 
-    def median(self, contestant: str, figure: str, variant: str = "") -> float | None:
-        """Return the median over the rounds; None where it was not measured."""
-        values = self.figures(contestant, figure, variant)
+    def median(self, contestant: str, metric: str, variant: str = "") -> float | None:
+        """Return the median over the rounds; None without measurements."""
+        values = self.values(contestant, metric, variant)
         return statistics.median(values) if values else None
 
-    def best_peer(self, figure: str = "seconds", variant: str = "") -> str | None:
-        """Return the contestant other than ours with the lowest median; None where there is none."""
-        peers = [name for name in self.contestants(variant) if not is_ours(name)]
-        medians = {name: self.median(name, figure, variant) for name in peers}
-        known = {name: median for name, median in medians.items() if median is not None}
-        return min(known, key=lambda name: known[name]) if known else None
+    def fastest_peer(self) -> str:
+        """Return the peer with the lowest median of seconds; an empty name without peers."""
+        medians = {name: self.median(name, "seconds") for name in self.contestants() if not is_ours(name)}
+        return min((seconds, name) for name, seconds in medians.items() if seconds)[1] if any(medians.values()) else ""
 
     def ratio(
-        self, figure: str = "seconds", peer: str | None = None, variant: str = "", way: str = OURS
+        self, metric: str, peer: str = "", variant: str = "", ours: str = OURS, peer_metric: str = ""
     ) -> float | None:
-        """Return our median, gone which way, as a multiple of a peer's, by default the best one's.
-
-        None where either is missing.
-        """
-        peer = peer or self.best_peer(figure, variant)
-        ours = self.median(way, figure, variant)
-        other = self.median(peer, figure, variant) if peer else None
-        return ours / other if ours is not None and other else None
+        """Return our median divided by that of a peer, by default the fastest one. None if either is missing."""
+        our_median = self.median(ours, metric, variant)
+        peer_median = self.median(peer or self.fastest_peer(), peer_metric or metric, variant)
+        return our_median / peer_median if our_median is not None and peer_median else None
 
 
 def is_ours(contestant: str) -> bool:
-    """Tell whether this is the project, whichever way it was gone."""
+    """Return whether a contestant is this project; a comma separates its name from what distinguishes variants."""
     return contestant.split(",")[0] == OURS
 
 
 def machine() -> dict[str, Any]:
-    """Describe the machine: processor, cores this process may use, memory, system, and the load before the run.
+    """Describe the machine.
 
-    The load is how many cores are busy. The system's own load average would still count the case before this one.
+    `load_before` is the number of busy cores over one second; the load average would include the previous case.
     """
-    load = psutil.cpu_percent(interval=LOAD_SECONDS) / 100 * (psutil.cpu_count() or 1)
-    models = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    busy = psutil.cpu_percent(interval=1) / 100 * (psutil.cpu_count() or 1)
     return {
-        "processor": models[0] if models else platform.processor(),
+        "processor": model[1] if model else platform.processor(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "load_before": round(load, 1),
+        "load_before": round(busy, 1),
     }
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what takes part, as far as it is installed."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    """Return the versions of the installed packages that take part."""
+    installed = {one.name: one.version for one in distributions()}
+    return {package: installed[package] for package in PACKAGES if package in installed}
 
 
-def keep(session: Session, file: Path = FILE) -> None:
-    """Keep a session in the file, in place of the one of the same case and size before it."""
+def record(session: Session, file: Path = FILE) -> None:
+    """Write a session to the file, replacing the one of the same case and size."""
     others = [one for one in read(file) if (one.case, one.users) != (session.case, session.users)]
     ordered = sorted([*others, session], key=lambda one: (one.case, one.users))
-    aside = file.with_name(f".{file.name}.tmp")
-    aside.write_text("".join(json.dumps(asdict(one)) + "\n" for one in ordered), encoding="utf-8")
-    aside.replace(file)
+    file.write_text("".join(json.dumps(asdict(one)) + "\n" for one in ordered), encoding="utf-8")
 
 
 def read(file: Path = FILE) -> list[Session]:
-    """Return the sessions that the file keeps, in the order of cases and sizes."""
-    contents = [json.loads(line) for line in _lines(file)]
-    return [
-        Session(**{**content, "measurements": [Measurement(**one) for one in content["measurements"]]})
-        for content in contents
-    ]
-
-
-def _lines(file: str | Path) -> Iterable[str]:
-    path = Path(file)
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else ()
+    """Return the recorded sessions, ordered by case and size; none if the file does not exist."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    sessions = [Session(**json.loads(line)) for line in lines]
+    for session in sessions:
+        session.measurements = [Measurement(**one) for one in session.measurements]  # type: ignore[arg-type]
+    return sessions

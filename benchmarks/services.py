@@ -1,223 +1,156 @@
-"""Who answers SQL over HTTP: our service, and what stands in `peers/`; and which questions they are asked."""
+"""Services that answer SQL over HTTP, this project's and those in `peers/`, the queries they are sent, and load."""
 
 import json
 import random
-import socket
+import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlencode
 
-import duckdb
-
-from benchmarks.contestants import PEERS
-from benchmarks.load import ask_once
-from benchmarks.processes import Command, run
-from benchmarks.results import OURS
-from benchmarks.running import Entrant
+from benchmarks.context import Entrant
+from benchmarks.measure import Watch, python, run, running, wait_for
+from benchmarks.results import FOLDER, OURS
 from music_assets.data_root import DataRoot
+from music_assets.runtime.ports import free_port
 from music_assets.settings import PREFIX
-from music_assets.storage.published_snapshot import newest_snapshot
+from music_assets.storage.published_snapshot import connect, newest_snapshot
 
-PATIENCE = 120
-"""Seconds after which a service that does not answer is taken to hang."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """A SELECT as the documentation has it; where it holds `$artist`, each request asks for another artist."""
-
-    name: str
-    sql: str
-
-    @property
-    def varies(self) -> bool:
-        """Tell whether requests differ."""
-        return "$artist" in self.sql
-
-
-DRAKE = "SELECT country FROM processed_parquet_country_rank_per_artist WHERE artist_name = {} ORDER BY rank LIMIT 10"
-QUESTIONS = (
-    Question("Drake", DRAKE.format("'Drake'")),
-    Question("any artist", DRAKE.format("$artist")),
-    Question(
-        "Germany",
-        "SELECT artist_name, total_playcount FROM processed_parquet_artist_rank_in_country "
-        "WHERE country = 'Germany' ORDER BY rank LIMIT 10",
-    ),
-    Question(
-        "a page",
-        "SELECT country, artist_name, total_playcount, rank FROM processed_parquet_artist_rank_in_country "
-        "WHERE country = 'Germany' AND rank > 100 ORDER BY rank LIMIT 100",
-    ),
-    Question(
-        "countries",
-        "SELECT country, count(*) AS artists, sum(total_playcount) AS plays "
-        "FROM processed_parquet_artist_rank_in_country GROUP BY country ORDER BY country",
-    ),
-    Question(
-        "users by country",
-        "SELECT country, count(*) AS users FROM raw_parquet_user_data WHERE country IS NOT NULL "
-        "GROUP BY country ORDER BY country",
-    ),
-)
-DRAKE_QUESTION, ANY_ARTIST = QUESTIONS[:2]
-
-
-class Service(Entrant, Protocol):
-    """Answers questions over HTTP from tables made out of our published snapshot."""
-
-    def prepare(self, root: Path, folder: Path) -> None:
-        """Make what it serves out of the snapshot below our data root."""
-        ...
-
-    def command(self, root: Path, folder: Path, port: int) -> Command:
-        """Return the command that starts it."""
-        ...
-
-    def request(self, question: Question, artist: str) -> bytes:
-        """Return a question as HTTP."""
-        ...
-
-    def rows(self, body: bytes) -> list[list[Any]]:
-        """Return the rows of an answer."""
-        ...
-
-
-def _post(question: Question, artist: str) -> bytes:
-    asked = {"query": question.sql, **({"params": {"artist": artist}} if question.varies else {})}
-    body = json.dumps(asked).encode()
-    head = f"POST /query HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-    return head.encode() + b"\r\n\r\n" + body
+DRAKE, ANY_ARTIST = "Drake", "any artist"
+PARTS = (FOLDER / "cases" / "queries.sql").read_text().split("-- ")[1:]
+QUERIES = {name: sql.strip() for name, _, sql in (part.partition("\n") for part in PARTS)}
+"""Documented queries by name. Each request of one with `$artist` is for another artist."""
+Request = tuple[str, str, bytes | None, dict[str, str]]
+"""Method, path, body and headers."""
+Sender = Callable[[Any], tuple[int, Any]]
 
 
 @dataclass(frozen=True)
-class OurService:
-    """`music-assets serve` with its defaults, but for the rate limit."""
+class Service(Entrant):
+    """A service over the snapshot of a data root. `prepare` writes what `command` needs into a folder."""
 
-    name: str = OURS
-    needs: Sequence[str] = ()
+    command: Callable[[Path, Path, int], list[str]] = lambda root, folder, port: []
+    prepare: Callable[[Path, Path], object] = lambda root, folder: None
+    get: bool = False
 
-    def prepare(self, root: Path, folder: Path) -> None:
-        """Nothing: it serves the snapshot."""
+    @contextmanager
+    def running(self, root: Path, folder: Path) -> Iterator[tuple[int, Watch]]:
+        """Run the service while the context lasts; yield its port after its first answer."""
+        port = free_port()
+        with running(self.command(root, folder, port), folder) as watch:
+            wait_for(lambda: self.ask(port, QUERIES[DRAKE]))
+            yield port, watch
 
-    def command(self, root: Path, folder: Path, port: int) -> Command:
-        """Start the service over the data root."""
-        settings = {"DATA": str(root), "PORT": str(port), "RATE_LIMIT": "1000000/second"}
-        environment = {f"{PREFIX}{name}": value for name, value in settings.items()}
-        return Command([sys.executable, "-m", "music_assets", "serve"], environment)
+    def request(self, sql: str, artist: str = "") -> Request:
+        """Return the request of a query: GET as datasette wants it, else POST."""
+        params = {"artist": artist} if "$artist" in sql else {}
+        if self.get:
+            query = {"sql": sql.replace("$artist", ":artist"), "_shape": "arrays", **params}
+            return "GET", f"/music.json?{urlencode(query)}", None, {}
+        body = json.dumps({"query": sql, **({"params": params} if params else {})})
+        return "POST", "/query", body.encode(), {"Content-Type": "application/json"}
 
-    def request(self, question: Question, artist: str) -> bytes:
-        """Ask at /query."""
-        return _post(question, artist)
+    def ask(self, port: int, sql: str, artist: str = "") -> list[list[Any]] | None:
+        """Return the rows of an answer; None if there is none."""
+        status, body = send(HTTPConnection("127.0.0.1", port), self.request(sql, artist))
+        return list(json.loads(body)["rows"]) if status == 200 else None
 
-    def rows(self, body: bytes) -> list[list[Any]]:
-        """Take the rows; they are arrays."""
-        return list(json.loads(body)["rows"])
-
-
-@dataclass(frozen=True)
-class NaiveService:
-    """FastAPI and DuckDB on unsorted parquet."""
-
-    name: str = "FastAPI + DuckDB"
-    needs: Sequence[str] = ("fastapi", "uvicorn")
-
-    def prepare(self, root: Path, folder: Path) -> None:
-        """Write each table as the window function that ranks it would leave it, without sorting."""
-        tables = {
-            "raw_parquet_user_data": "FROM raw_parquet_user_data",
-            "processed_parquet_artist_rank_in_country": """
-                SELECT country, artist_name, total_playcount, row_number() OVER
-                    (PARTITION BY country ORDER BY total_playcount DESC, artist_name)::INTEGER AS rank
-                FROM processed_parquet_artist_rank_in_country""",
-            "processed_parquet_country_rank_per_artist": """
-                SELECT country, artist_name, total_playcount, normalized_popularity, row_number() OVER
-                    (PARTITION BY artist_name ORDER BY normalized_popularity DESC, country)::INTEGER AS rank
-                FROM processed_parquet_country_rank_per_artist""",
-        }
-        folder.mkdir(parents=True, exist_ok=True)
-        with duckdb.connect(str(newest_snapshot(DataRoot(root)).path), read_only=True) as connection:
-            connection.execute(f"SET temp_directory = '{folder}/spill'")
-            for name, sql in tables.items():
-                connection.execute(f"COPY ({sql}) TO '{folder}/{name}.parquet'")
-
-    def command(self, root: Path, folder: Path, port: int) -> Command:
-        """Start uvicorn as its tutorial does."""
-        arguments = [sys.executable, "-m", "uvicorn", "benchmarks.peers.naive_service:app", "--port", str(port)]
-        return Command(arguments, {"NAIVE_FOLDER": str(folder)})
-
-    def request(self, question: Question, artist: str) -> bytes:
-        """Ask at /query."""
-        return _post(question, artist)
-
-    def rows(self, body: bytes) -> list[list[Any]]:
-        """Take the rows; they are arrays."""
-        return list(json.loads(body)["rows"])
+    def load(
+        self, port: int, sql: str, artists: Sequence[str], clients: int, seconds: float, limit: int = 0
+    ) -> dict[str, float]:
+        """Send a query from several clients; the sequence of artists is the same for every service."""
+        generator = random.Random(1)
+        senders = [partial(send, HTTPConnection("127.0.0.1", port)) for _ in range(clients)]
+        return load(senders, lambda: self.request(sql, generator.choice(artists)), seconds, limit)
 
 
-@dataclass(frozen=True)
-class Datasette:
-    """datasette on an immutable, indexed SQLite file, without the time limit that would refuse the slow questions."""
-
-    name: str = "datasette"
-    needs: Sequence[str] = ("datasette",)
-
-    def prepare(self, root: Path, folder: Path) -> None:
-        """Fill and index the SQLite file."""
-        folder.mkdir(parents=True, exist_ok=True)
-        arguments = [sys.executable, str(PEERS / "datasette_sqlite.py"), str(newest_snapshot(DataRoot(root)).path)]
-        run(Command([*arguments, str(folder / "music.db")], {}), folder / "build.log")
-
-    def command(self, root: Path, folder: Path, port: int) -> Command:
-        """Start it with the file immutable."""
-        serve = [sys.executable, "-m", "datasette", "serve", "--immutable", str(folder / "music.db")]
-        return Command([*serve, "--port", str(port), "--setting", "sql_time_limit_ms", "60000"], {})
-
-    def request(self, question: Question, artist: str) -> bytes:
-        """Ask for JSON by GET."""
-        asked = {"sql": question.sql.replace("$artist", ":artist"), "_shape": "arrays"}
-        if question.varies:
-            asked["artist"] = artist
-        return f"GET /music.json?{urlencode(asked)} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-
-    def rows(self, body: bytes) -> list[list[Any]]:
-        """Take the rows; they are arrays."""
-        return list(json.loads(body)["rows"])
+def _serve(root: Path, folder: Path, port: int) -> list[str]:
+    """Start `music-assets serve` with default settings, except for the rate limit."""
+    settings = [f"{PREFIX}DATA={root}", f"{PREFIX}PORT={port}", f"{PREFIX}RATE_LIMIT=1000000/second"]
+    return python("-m", "music_assets", "serve", environment=settings)
 
 
-SERVICES: tuple[Service, ...] = (OurService(), NaiveService(), Datasette())
+def _uvicorn(root: Path, folder: Path, port: int) -> list[str]:
+    application = "benchmarks.peers.naive_service:app"
+    return python("-m", "uvicorn", application, "--port", port, environment=[f"NAIVE_FOLDER={folder}"])
 
 
-def free_port() -> int:
-    """Return a port nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+def _write_unsorted(root: Path, folder: Path) -> None:
+    with connect(DataRoot(root)) as connection:
+        connection.execute((FOLDER / "peers" / "naive_service.sql").read_text().format(folder=folder))
 
 
-def wait_until_ready(service: Service, port: int) -> None:
-    """Ask until there is an answer. Raises TimeoutError where there is none in two minutes."""
-    request = service.request(DRAKE_QUESTION, "")
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        try:
-            if ask_once(port, request)[0] == 200:
-                return
-        except OSError:
-            pass
-        time.sleep(0.2)
-    raise TimeoutError(f"{service.name} did not answer within {PATIENCE} s.")
+def _datasette(root: Path, folder: Path, port: int) -> list[str]:
+    """Start datasette with the file immutable, and with a time limit that admits the slow queries."""
+    options = ("--immutable", folder / "music.db", "--port", port, "--setting", "sql_time_limit_ms", 60_000)
+    return python("-m", "datasette", "serve", *options)
 
 
-def requests(service: Service, question: Question, artists: Sequence[str]) -> Iterator[bytes]:
-    """Yield the same question again and again, or one for another artist each time, for everybody the same."""
-    if not question.varies:
-        request = service.request(question, "")
-        while True:
-            yield request
-    chance = random.Random(1)
-    while True:
-        yield service.request(question, chance.choice(artists))
+def _write_sqlite(root: Path, folder: Path) -> None:
+    script = FOLDER / "peers" / "datasette_sqlite.py"
+    run(python(script, newest_snapshot(DataRoot(root)).path, folder / "music.db"), folder)
+
+
+OUR_SERVICE = Service(OURS, command=_serve)
+NAIVE_SERVICE = Service("FastAPI + DuckDB", ("fastapi", "uvicorn"), _uvicorn, _write_unsorted)
+DATASETTE = Service("datasette", ("datasette",), _datasette, _write_sqlite, get=True)
+
+
+def sample_artists(root: Path) -> list[str]:
+    """Return a uniform sample of the artist names in a data root, the same each time."""
+    sql = """SELECT artist_name FROM processed_parquet_country_rank_per_artist WHERE rank = 1
+        ORDER BY hash(artist_name), artist_name LIMIT 5_000"""
+    with connect(DataRoot(root)) as connection:
+        return [name for (name,) in connection.execute(sql).fetchall()]
+
+
+def send(connection: HTTPConnection, request: Request) -> tuple[int, bytes]:
+    """Send a request over a kept-alive connection and return status and body; status 0 if the connection breaks."""
+    try:  # http.client takes less time for a request than httpx does, or asyncio with httptools
+        connection.request(*request)
+        response = connection.getresponse()
+        return response.status, response.read()
+    except (OSError, HTTPException):
+        connection.close()
+        return 0, b""
+
+
+def load(
+    senders: Sequence[Sender], next_request: Callable[[], Any], seconds: float, limit: int = 0
+) -> dict[str, float]:
+    """Send requests, each sender in a thread, until the time or a limit is reached, and at least one each."""
+    milliseconds: list[float] = []
+    failures: list[int] = []
+    begun = time.perf_counter()
+
+    def keep_sending(send_request: Sender) -> None:
+        for _ in range(limit // len(senders) if limit else sys.maxsize):
+            request = next_request()
+            started = time.perf_counter()
+            status, _ = send_request(request)
+            if status == 200:
+                milliseconds.append((time.perf_counter() - started) * 1000)
+            else:
+                failures.append(status)
+            if status == 503:
+                time.sleep(0.1)
+            if time.perf_counter() - begun >= seconds:
+                break
+
+    with ThreadPoolExecutor(len(senders)) as pool:
+        list(pool.map(keep_sending, senders))
+    ordered = sorted(milliseconds)
+    return {
+        "median_ms": statistics.median(ordered),
+        "p99_ms": ordered[int(len(ordered) * 0.99)],
+        "answers_per_second": len(ordered) / (time.perf_counter() - begun),
+        "answers": len(ordered),
+        "failures": len(failures),
+    }

@@ -53,7 +53,7 @@ SLOW = (
     "service/test_attacks.py::test_expensive_statement_is_stopped*",
     "service/test_attacks.py::test_large_statement_stays_within_the_memory_limit*",
     "storage/test_compaction.py::test_published_files_outlive_any_retention",
-    "test_benchmarks.py::*",
+    "end_to_end/test_benchmark_cases.py::*",
 )
 """Patterns of test ids, without the folder of the tests, that belong to the slow tier; `*` and `?` are wildcards."""
 
@@ -67,7 +67,7 @@ LONGEST_GROUPS = (
     "spark",
     "faults/test_concurrency.py",
     "end_to_end/test_spark.py",
-    "test_benchmarks.py",
+    "end_to_end/test_benchmark_cases.py",
     "faults/test_kills.py",
     "end_to_end/test_up.py",
     "maintenance/test_rebuild.py",

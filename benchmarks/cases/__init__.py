@@ -1,8 +1,17 @@
-"""The cases: each module measures one thing, and names its `CASES`."""
+"""The cases. A case is a function that yields measurements; its title and prose are in `notes/`, under its name."""
 
-from benchmarks.cases import drop_latency, embeddings, queries, rankings, scaling
-from benchmarks.running import Case
+from collections.abc import Callable, Iterator
 
-MODULES = (rankings, queries, drop_latency, scaling, embeddings)
+from benchmarks.cases.drops import drop_latency, many_drops
+from benchmarks.cases.embeddings import embeddings
+from benchmarks.cases.growth import growth
+from benchmarks.cases.queries import endurance, queries
+from benchmarks.cases.rankings import cores, csv_to_rankings, refresh_from_parquet, small_drop, spark_cluster
+from benchmarks.context import Context
+from benchmarks.results import Measurement
 
-CASES: dict[str, Case] = {case.name: case for module in MODULES for case in module.CASES}
+RANKINGS = (csv_to_rankings, refresh_from_parquet, small_drop)
+OTHERS = (queries, endurance, drop_latency, many_drops, growth, cores, spark_cluster, embeddings)
+CASES: dict[str, Callable[[Context], Iterator[Measurement]]] = {case.__name__: case for case in (*RANKINGS, *OTHERS)}
+MOST_USERS = {"embeddings": 50_000}
+"""Largest numbers of users of cases that are not chosen by name."""

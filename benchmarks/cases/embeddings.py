@@ -1,114 +1,61 @@
-"""Embeddings: how long training takes, and how well the vectors foretell what was held out of it."""
+"""Embeddings: training time, and how well the vectors predict held-out artists."""
 
-import shutil
-import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import ibis
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks import embedding_files
-from benchmarks.bases import folder_of
+from benchmarks.context import Context, Entrant, empty_folder
 from benchmarks.data import full_drop
-from benchmarks.processes import Command, run
+from benchmarks.measure import python, run
 from benchmarks.results import OURS, Measurement
-from benchmarks.running import Case, Setting
 from music_assets.embedding.evaluation import Scorer, Split, evaluate, popularity_scorer, split
 from music_assets.embedding.interactions import Interactions, read_interactions
 from music_assets.transforms.interactions import weighted_interactions
 
-POPULARITY = "popularity"
-EVALUATED = 1_000
-NEVER = np.float32(-1e30)
+TRAINERS = {
+    Entrant(OURS): "music_assets",
+    Entrant("Spark ML Word2Vec", ("pyspark", "java")): "spark_word2vec",
+    Entrant("gensim, defaults", ("gensim",)): "gensim_word2vec",
+    Entrant("implicit ALS", ("implicit",)): "implicit_als",
+}
+"""Functions in `peers/trainers.py`, each run in a process of its own."""
 
 
-@dataclass(frozen=True)
-class Trainer:
-    """A module that trains in a process of its own."""
-
-    name: str
-    module: str
-    needs: Sequence[str]
-
-    def command(self, folder: Path) -> Command:
-        """Return the command that reads and writes the files in the folder."""
-        return Command([sys.executable, "-m", self.module, str(folder)], {})
-
-
-TRAINERS = (
-    Trainer(OURS, "benchmarks.our_embeddings", ()),
-    Trainer("Spark ML Word2Vec", "benchmarks.peers.spark_word2vec", ("pyspark", "java")),
-    Trainer("gensim, defaults", "benchmarks.peers.gensim_word2vec", ("gensim",)),
-    Trainer("implicit ALS", "benchmarks.peers.implicit_als", ("implicit",)),
-)
+def embeddings(context: Context) -> Iterator[Measurement]:
+    """Train on the same interactions; each round holds out other ones."""
+    interactions = _interactions(context)
+    splits = [split(interactions, number, 1_000) for number in range(1, context.rounds + 1)]
+    for number, data in enumerate(splits, start=1):
+        yield Measurement("popularity", number, asdict(evaluate(data, popularity_scorer(data.train))))
+    for number, one in context.turns(list(TRAINERS)):
+        data, folder = splits[number - 1], empty_folder(context.work, "embeddings", one.name)
+        columns = {
+            "user_id": data.train.user_ids[data.train.users],
+            "artist_name": data.train.artist_names.take(pa.array(data.train.artists)),
+            "weight": data.train.weights.astype(np.int32),
+        }
+        pq.write_table(pa.table(columns), folder / "pairs.parquet")
+        usage = run(python("-m", "benchmarks.peers.trainers", TRAINERS[one], folder), folder)
+        yield Measurement(one.name, number, {**asdict(usage), **asdict(evaluate(data, _scorer(data, folder)))})
 
 
-def embeddings(setting: Setting) -> Iterator[Measurement]:
-    """Train everybody on the same pairs; each round holds out others."""
-    interactions = _interactions(setting)
-    trainers = setting.present(TRAINERS)
-    for number in range(1, setting.rounds + 1):
-        data = split(interactions, number, EVALUATED)
-        popular = evaluate(data, popularity_scorer(data.train))
-        yield Measurement(POPULARITY, number, asdict(popular))
-        for trainer in trainers:
-            folder = folder_of(setting, "embeddings", trainer.module)
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            _write_pairs(data.train, folder / embedding_files.PAIRS)
-            usage = run(trainer.command(folder), folder.with_suffix(".log"))
-            quality = evaluate(data, _scores(data, folder))
-            yield Measurement(trainer.name, number, {**asdict(usage), **asdict(quality)})
-
-
-def _interactions(setting: Setting) -> Interactions:
-    drop = full_drop(setting.work, setting.users)
+def _interactions(context: Context) -> Interactions:
     backend = ibis.duckdb.connect()
     types = {"user_id": "INTEGER", "artist_name": "VARCHAR", "playcount": "BIGINT"}
-    rows = backend.read_csv(drop.top_artists, types=types).select("user_id", "artist_name", "playcount")
-    target = folder_of(setting, "embeddings", "interactions.parquet")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    backend.to_parquet(weighted_interactions(rows), target)
+    rows = backend.read_csv(full_drop(context.work, context.users).top_artists, types=types)
+    target = empty_folder(context.work, "embeddings", "interactions") / "interactions.parquet"
+    backend.to_parquet(weighted_interactions(rows.select(*types)), target)
     return read_interactions(pq.ParquetFile(target).iter_batches())
 
 
-def _write_pairs(train: Interactions, target: Path) -> None:
-    columns = {
-        "user_id": pa.array(train.user_ids[train.users]),
-        "artist_name": train.artist_names.take(pa.array(train.artists)),
-        "weight": pa.array(train.weights.astype(np.int32)),
-    }
-    pq.write_table(pa.table(columns), target)
-
-
-def _scores(data: Split, folder: Path) -> Scorer:
-    """Score by the product of the vectors; an artist without one comes last."""
-    names, artist_vectors = embedding_files.read(folder, "artists")
-    ids, user_vectors = embedding_files.read(folder, "users")
-    numbers = {name: number for number, name in enumerate(data.train.artist_names.to_pylist())}
-    places = np.array([numbers[name] for name in names.tolist()])
-    artists = np.zeros((len(numbers), embedding_files.DIMENSIONS), np.float32)
-    artists[places] = artist_vectors
-    unknown = np.ones(len(numbers), bool)
-    unknown[places] = False
-    users = np.zeros((len(data.train.user_ids), embedding_files.DIMENSIONS), np.float32)
-    users[np.searchsorted(data.train.user_ids, ids)] = user_vectors
-
-    return lambda chosen: np.where(unknown, NEVER, users[chosen] @ artists.T)
-
-
-CASES = (
-    Case(
-        "embeddings",
-        "Embeddings",
-        "Everybody trains on the same pairs of user and artist, in a process of its own, from a parquet file to "
-        f"vectors on disk. A fifth of the artists of {EVALUATED:,} users is held out, others in each round; recall@20 "
-        "is the share of them found among the first 20 of all artists the user is not known to listen to.",
-        embeddings,
-        most_users=50_000,
-    ),
-)
+def _scorer(data: Split, folder: Path) -> Scorer:
+    """Score by the inner product of the vectors; artists without one come last."""
+    artists = pd.read_pickle(folder / "artists.pkl").reindex(data.train.artist_names.to_pylist()).to_numpy()
+    users = pd.read_pickle(folder / "users.pkl").reindex(data.train.user_ids).fillna(0).to_numpy()
+    return lambda chosen: np.nan_to_num(users[chosen] @ artists.T, nan=-1e30)

@@ -1,111 +1,85 @@
-"""From CSV files to rankings, from raw parquet files to rankings, and a small drop onto many users."""
+"""Rankings from CSV files, from raw parquet files, after a small drop, on one core and two, and on a Spark cluster."""
 
-import shutil
+import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from shutil import copytree
 
-from benchmarks.bases import base, folder_of
-from benchmarks.contestants import PUBLISHER, Ours, Ranker, copied, rankers, size_mb
-from benchmarks.daemons import OursByDaemon
-from benchmarks.data import Drop, full_drop, small_drop
-from benchmarks.digest import Agreement
-from benchmarks.processes import Usage, run
-from benchmarks.results import Measurement
-from benchmarks.running import Case, Setting
+import pyspark
 
+from benchmarks import data
+from benchmarks.contestants import CONTESTANTS, PUBLISHER, PYSPARK, Contestant, Ours, base_folder
+from benchmarks.context import Context, empty_folder
+from benchmarks.daemons import run_by_daemon
+from benchmarks.measure import Usage, run, size_mb
+from benchmarks.results import OURS, Measurement
+from music_assets.settings import PREFIX
 
-def csv_to_rankings(setting: Setting) -> Iterator[Measurement]:
-    """Take the two files into an empty folder."""
-    drop = full_drop(setting.work, setting.users)
-    agreement = Agreement()
-    for number, ranker in setting.in_turn(setting.present([*everybody(), PUBLISHER])):
-        folder = folder_of(setting, "csv", ranker.name)
-        shutil.rmtree(folder, ignore_errors=True)
-        yield measured(ranker, folder, taken(ranker, folder, drop), number, agreement, setting)
+BY_DAEMON = Ours(f"{OURS}, run by the daemon")
+SPARK_CLUSTER = "local-cluster[2,1,1024]"  # two executor processes of one core and 1 GB on this machine
 
 
-def refresh_from_parquet(setting: Setting) -> Iterator[Measurement]:
-    """Make the rankings anew from the raw parquet files that lie there."""
-    agreement = Agreement()
-    present = setting.present(rankers())
-    bases = {ranker.name: base(setting, ranker) for ranker in present}
-    for number, ranker in setting.in_turn(present):
-        folder = bases[ranker.name]
-        ranker.forget(folder)
-        yield measured(ranker, folder, run(ranker.refresh(folder), log_of(folder)), number, agreement, setting)
+def csv_to_rankings(context: Context) -> Iterator[Measurement]:
+    """Load the two files into an empty folder."""
+    drop = data.full_drop(context.work, context.users)
+    for number, one in context.turns([BY_DAEMON, *CONTESTANTS, PUBLISHER]):
+        folder = empty_folder(context.work, "csv", one.name)
+        yield _compared(context, number, one, folder, _load(one, folder, drop))
 
 
-def after_small_drop(setting: Setting) -> Iterator[Measurement]:
-    """Take a small drop onto the users that are there already."""
-    drop = small_drop(setting.work, setting.users)
-    agreement = Agreement()
-    present = setting.present(everybody())
-    bases = {one.name: base(setting, Ours() if isinstance(one, OursByDaemon) else one) for one in present}
-    for number, ranker in setting.in_turn(present):
-        folder = copied(bases[ranker.name], folder_of(setting, "drop", ranker.name))
-        yield measured(ranker, folder, taken(ranker, folder, drop, later_wins=True), number, agreement, setting)
+def refresh_from_parquet(context: Context) -> Iterator[Measurement]:
+    """Compute the rankings from existing raw parquet files."""
+    for number, one in context.turns(CONTESTANTS):
+        folder = base_folder(context.work, context.users, one)
+        yield _compared(context, number, one, folder, run(one.refresh(folder), folder))
 
 
-def everybody() -> list[Ranker]:
-    """Return everybody who takes drops."""
-    return [OursByDaemon(), *rankers()]
+def small_drop(context: Context) -> Iterator[Measurement]:
+    """Load a small drop into a folder that holds all users."""
+    drop = data.small_drop(context.work, context.users)
+    for number, one in context.turns([BY_DAEMON, *CONTESTANTS]):
+        base = base_folder(context.work, context.users, Ours() if one is BY_DAEMON else one)
+        folder = copytree(base, empty_folder(context.work, "drop", one.name), dirs_exist_ok=True)
+        yield _compared(context, number, one, folder, _load(one, folder, drop))
 
 
-def taken(ranker: Ranker, folder: Path, drop: Drop, later_wins: bool = False) -> Usage:
-    """Let somebody take a drop, and return what it took."""
-    if isinstance(ranker, OursByDaemon):
-        return ranker.run(folder, drop)
-    return run(ranker.take(folder, drop, later_wins), log_of(folder))
+def cores(context: Context) -> Iterator[Measurement]:
+    """Load the two files into an empty folder, on one core and on two."""
+    drop = data.full_drop(context.work, context.users)
+    for number, one in context.turns(CONTESTANTS):
+        for count, variant in ((1, "1 core"), (2, "2 cores")):
+            folder = empty_folder(context.work, "cores", one.name)
+            threads = ("env", f"{PREFIX}THREADS={count}", f"DUCKDB_THREADS={count}")  # DuckDB ignores the affinity mask
+            command = [*threads, "taskset", "-c", f"0-{count - 1}", *one.load(folder, drop)]
+            yield _compared(context, number, one, folder, run(command, folder), variant)
 
 
-def measured(
-    ranker: Ranker,
-    folder: Path,
-    usage: Usage,
-    number: int,
-    agreement: Agreement,
-    setting: Setting,
-    variant: str = "",
+def spark_cluster(context: Context) -> Iterator[Measurement]:
+    """Load the two files into an empty folder, with Spark on executor processes of its own and with DuckDB."""
+    drop = data.full_drop(context.work, context.users)
+    settings = {"ENGINE": "spark", "SPARK_DRIVER_MEMORY": "1g", "SPARK_EXECUTOR_MEMORY": "1g"}
+    # SPARK_MASTER accepts no local-cluster. Without these options the driver would have the collector of local mode.
+    driver = {"spark.master": SPARK_CLUSTER, "spark.driver.defaultJavaOptions": "-XX:+UseSerialGC -Xms32m"}
+    settings["SPARK_CONF"] = json.dumps({**driver, "spark.executor.cores": "1"})
+    home = f"SPARK_HOME={Path(pyspark.__file__).parent}"
+    ours = Ours(f"{OURS}, Spark", ("java",), (home, *(f"{PREFIX}{name}={value}" for name, value in settings.items())))
+    script = replace(PYSPARK, environment=(home, f"SPARK_MASTER={SPARK_CLUSTER}", "SPARK_MEMORY=1g"))
+    entrants: list[Contestant] = [Ours(), ours, script]
+    for number, one in context.turns(entrants):
+        folder = empty_folder(context.work, "spark-cluster", one.name)
+        yield _compared(context, number, one, folder, run(one.load(folder, drop), folder))
+
+
+def _load(one: Contestant, folder: Path, drop: data.Drop) -> Usage:
+    return run_by_daemon(folder, drop) if one is BY_DAEMON else run(one.load(folder, drop), folder)
+
+
+def _compared(
+    context: Context, number: int, one: Contestant, folder: Path, usage: Usage, variant: str = ""
 ) -> Measurement:
-    """Compare what somebody made with what the others made, and return what it took."""
-    made = ranker.digest(folder)
-    agreement.check(ranker.name, made)
-    setting.facts["rows"] = {name: counted[0] for name, counted in made.items()}
-    return Measurement(ranker.name, number, {**asdict(usage), "left_mb": size_mb(folder)}, variant)
-
-
-def log_of(folder: Path) -> Path:
-    """Name the file that holds what somebody printed."""
-    return folder.with_suffix(".log")
-
-
-HOW_DAEMON = (
-    "Ours is `dagster job execute` in a process of its own; *run by the daemon* is the same drop as `music-assets up` "
-    "takes it, from the moment at which the daemon launches the run, for which a worker stands by, until the run ends."
-)
-
-CASES = (
-    Case(
-        "csv_to_rankings",
-        "From CSV files to rankings",
-        "Two CSV files become raw parquet files and both rankings, sorted for lookup. *All outputs* are those of ours: "
-        "the origin of each raw row, and a DuckDB file of the rankings. " + HOW_DAEMON,
-        csv_to_rankings,
-    ),
-    Case(
-        "refresh_from_parquet",
-        "From raw parquet files to rankings",
-        "Both rankings are made anew from the raw parquet files each contestant wrote itself; the CSV files are gone, "
-        "and so are the rankings.",
-        refresh_from_parquet,
-    ),
-    Case(
-        "small_drop",
-        "A small drop onto many users",
-        "A drop brings 1 % new users, and 1 % of the known ones again with other artists, plays and country. The "
-        "scripts take it and recompute everything, a later delivery of a key counting instead of the earlier. "
-        + HOW_DAEMON,
-        after_small_drop,
-    ),
-)
+    """Compare the contestant's tables with those of the first one. Raises DifferentResultsError."""
+    digest = one.digest(folder)
+    context.compare(one.name, digest)
+    context.facts["rows"] = {name: counted[0] for name, counted in digest.items()}
+    return Measurement(one.name, number, {**asdict(usage), "left_mb": size_mb(folder)}, variant)

@@ -1,5 +1,5 @@
-"""What would be written by hand, or taken, instead of music-assets: one file each, readable by itself.
+"""The alternatives that music-assets is compared with, each readable without the others.
 
-The scripts are tuned as the documentation of their library advises. None of them gives any of the guarantees: a crash,
-a bad row, a file dropped twice, or a reader at the wrong moment is nobody's concern here.
+The scripts are tuned as the documentation of their libraries advises. None of them handles a crash, a bad row, a file
+that is dropped twice, or a reader in the middle of a write.
 """

@@ -1,4 +1,4 @@
-"""The least that Dagster can do with a drop: a sensor that sees a file, and an asset that does nothing but remove it.
+"""A Dagster project with a sensor that detects a file, and an asset that only removes it.
 
 EMPTY_DROPS=FOLDER SENSOR_INTERVAL=5 dagster dev -f empty_project.py
 """
@@ -26,10 +26,10 @@ job = dg.define_asset_job("empty_job", selection=[empty], executor_def=dg.in_pro
     minimum_interval_seconds=int(os.environ["SENSOR_INTERVAL"]),
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
-def look() -> dg.RunRequest | dg.SkipReason:
-    """Start the job for each file once."""
+def file_sensor() -> dg.RunRequest | dg.SkipReason:
+    """Request one run for each file."""
     files = sorted(DROPS.glob("*.csv"))
     return dg.RunRequest(run_key=f"{files[0].name} {files[0].stat().st_mtime_ns}") if files else dg.SkipReason("none")
 
 
-defs = dg.Definitions(assets=[empty], jobs=[job], sensors=[look], executor=dg.in_process_executor)
+defs = dg.Definitions(assets=[empty], jobs=[job], sensors=[file_sensor], executor=dg.in_process_executor)

@@ -1,0 +1,99 @@
+"""Trainers of embeddings, this project's and the peers': `python -m benchmarks.peers.trainers NAME FOLDER`.
+
+A trainer reads `pairs.parquet` (user_id, artist_name and weight, ordered by user), and returns artists, their vectors,
+users, and their vectors: the inner product scores an artist for a user. For word2vec, a user's artists form a sentence,
+by falling weight, each repeated by its weight, and a user's vector is the mean over the sentence.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+DIMENSIONS = 50
+SENTENCES = """
+SELECT user_id, flatten(transform(
+    sort_array(collect_list(struct(weight, artist_name)), false),
+    pair -> array_repeat(pair.artist_name, cast(pair.weight AS INT)))) AS artists
+FROM pairs WHERE weight > 0 GROUP BY user_id
+"""
+
+Vectors = tuple[Any, Any, Any, Any]
+
+
+def music_assets(pairs: Path) -> Vectors:
+    """Train with this project's defaults; the job `train_embeddings` would leave no interactions to hold out."""
+    from music_assets.embedding.interactions import read_interactions
+    from music_assets.embedding.vectors import embed
+    from music_assets.embedding.word2vec import Hyperparameters
+    from music_assets.embedding.word2vec_gensim import train
+
+    interactions = read_interactions(pq.ParquetFile(pairs).iter_batches())
+    found = embed(interactions, train(interactions, Hyperparameters.model_validate({})))
+    return found.artist_names, found.artists, found.user_ids, found.users
+
+
+def gensim_word2vec(pairs: Path) -> Vectors:
+    """Train gensim's word2vec with default settings and 50 dimensions."""
+    from gensim.models import Word2Vec
+
+    rows = pq.read_table(pairs).to_pandas()
+    rows = rows.sort_values(["user_id", "weight"], ascending=[True, False], kind="stable")
+    words, users = (rows[name].to_numpy().repeat(rows["weight"]) for name in ("artist_name", "user_id"))
+    ids, starts = np.unique(users, return_index=True)
+    sentences = [sentence.tolist() for sentence in np.split(words, starts[1:])]
+    vectors = Word2Vec(sentences, vector_size=DIMENSIONS, workers=2).wv
+    means = np.zeros((len(ids), DIMENSIONS), np.float32)
+    for number, sentence in enumerate(sentences):
+        if known := [word for word in sentence if word in vectors]:
+            means[number] = vectors[known].mean(axis=0)
+    return vectors.index_to_key, vectors.vectors, ids, means
+
+
+def spark_word2vec(pairs: Path) -> Vectors:
+    """Train Spark ML's word2vec with the settings of the old Glue job."""
+    from pyspark.ml.feature import Word2Vec
+    from pyspark.ml.functions import vector_to_array
+    from pyspark.sql import SparkSession
+
+    conf = {"driver.memory": "8g", "driver.maxResultSize": "4g", "sql.execution.arrow.pyspark.enabled": "true"}
+    builder = SparkSession.builder.config(map={f"spark.{name}": value for name, value in conf.items()})
+    spark = builder.master("local[*]").config("spark.ui.enabled", "false").getOrCreate()
+    spark.read.parquet(str(pairs)).createOrReplaceTempView("pairs")
+    sentences = spark.sql(SENTENCES).coalesce(1).cache()
+    settings = {"windowSize": 5, "minCount": 1, "numPartitions": 1, "maxIter": 1, "seed": 1}
+    model = Word2Vec(vectorSize=DIMENSIONS, inputCol="artists", outputCol="vector", **settings).fit(sentences)
+    artists = model.getVectors().select("word", vector_to_array("vector").alias("vector")).toPandas()
+    users = model.transform(sentences).select("user_id", vector_to_array("vector").alias("vector")).toPandas()
+    spark.stop()
+    artist_vectors, user_vectors = (np.array(found["vector"].tolist()) for found in (artists, users))
+    return artists["word"], artist_vectors, users["user_id"], user_vectors
+
+
+def implicit_als(pairs: Path) -> Vectors:
+    """Factorize the matrix of weights by implicit: alternating least squares with 50 factors."""
+    from implicit.als import AlternatingLeastSquares
+    from scipy.sparse import csr_matrix
+    from threadpoolctl import threadpool_limits
+
+    rows = pq.read_table(pairs)
+    ids, users = np.unique(rows["user_id"].to_numpy(), return_inverse=True)
+    names = rows["artist_name"].combine_chunks().dictionary_encode()
+    weights = csr_matrix((rows["weight"].to_numpy().astype(np.float32), (users, names.indices.to_numpy())))
+    with threadpool_limits(1, "blas"):  # the solver has threads of its own: https://benfred.github.io/implicit/
+        model = AlternatingLeastSquares(factors=DIMENSIONS, regularization=30, alpha=10, iterations=15, random_state=0)
+        model.fit(weights, show_progress=False)
+    return names.dictionary, model.item_factors, ids, model.user_factors
+
+
+if __name__ == "__main__":
+    name, folder = sys.argv[1], Path(sys.argv[2])
+    artists, artist_vectors, users, user_vectors = globals()[name](folder / "pairs.parquet")
+    for kind, keys, vectors in (("artists", artists, artist_vectors), ("users", users, user_vectors)):
+        # The score of implicit is the inner product, that of all others the cosine.
+        lengths = 1 if name == "implicit_als" else np.linalg.norm(vectors, axis=1, keepdims=True)
+        scaled = np.asarray(vectors / np.where(lengths == 0, 1, lengths), np.float32)
+        pd.DataFrame(scaled, np.asarray(keys)).to_pickle(folder / f"{kind}.pkl")
