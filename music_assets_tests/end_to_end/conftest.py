@@ -1,42 +1,37 @@
-"""The commands as a person types them: in a plain shell, each over a data root of its own."""
+"""Fixtures of the tests that run commands in a plain shell, each on a data root of its own."""
 
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
-PATIENCE = 120
-"""Seconds after which a command that has not ended is taken to hang."""
+from music_assets.data_root import DataRoot
+from music_assets_tests.support.processes import BIN, REPOSITORY, TIMEOUT, clean_environment
 
 Shell = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def plain_environment(root: Path, **more: str) -> dict[str, str]:
-    """The environment without any setting of Dagster or of this project but the data root."""
-    foreign = ("DAGSTER", "MUSIC_ASSETS", "DG_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    return {**kept, "MUSIC_ASSETS_DATA": str(root), "COLUMNS": "200", "PYTHONPATH": str(REPOSITORY), **more}
+@pytest.fixture
+def root(tmp_path: Path) -> DataRoot:
+    """Return the data root of the command, which is new."""
+    return DataRoot(tmp_path / "data")
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    """Run a command in the repository to its end, whatever its exit code."""
+def shell(root: DataRoot) -> Shell:
+    """Return a function that runs a command in the repository, whatever its exit code."""
 
     def run(
-        command: str, *arguments: object, patience: float = PATIENCE, **environment: str
+        command: str | Path, *arguments: object, timeout: float = TIMEOUT, **variables: str
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [BIN / command, *map(str, arguments)],
             cwd=REPOSITORY,
-            env=plain_environment(tmp_path / "data", **environment),
+            env=clean_environment(root, **variables),
             capture_output=True,
             text=True,
-            timeout=patience,
+            timeout=timeout,
             check=False,
         )
 

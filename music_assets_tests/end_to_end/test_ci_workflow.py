@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from music_assets_tests.end_to_end.conftest import BIN, REPOSITORY, plain_environment
+from music_assets_tests.support.processes import BIN, REPOSITORY, clean_environment
 
 WORKFLOW = REPOSITORY / ".github" / "workflows" / "ci.yml"
 
@@ -13,7 +13,7 @@ WORKFLOW = REPOSITORY / ".github" / "workflows" / "ci.yml"
 def test_deployment_steps_pass(tmp_path: Path) -> None:
     job = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))["jobs"]["deployment"]
     variables = {name: value.replace("${{ github.workspace }}", str(tmp_path)) for name, value in job["env"].items()}
-    environment = plain_environment(tmp_path / "data", **variables)
+    environment = clean_environment(tmp_path / "data", **variables)
     environment["PATH"] = f"{BIN}:{environment['PATH']}"
     steps = [step for step in job["steps"] if "run" in step and "make install" not in step["run"]]
     assert [step["name"] for step in steps][-1] == "Check the results"

@@ -10,8 +10,9 @@ from signal import SIGKILL
 from music_assets_tests.faults.deployment import SETTINGS, Deployment
 from music_assets_tests.faults.drops import DroppedCsv, drop_files, generate_drops
 from music_assets_tests.faults.kill_points import Fault, KillPoint
-from music_assets_tests.faults.state import State, check_no_leftovers, check_nothing_lost, published_rows, state_of
+from music_assets_tests.faults.state import State, check_no_leftovers, check_nothing_lost, state_of
 from music_assets_tests.support.project import Project
+from music_assets_tests.support.published import published_rows
 
 KILLED = -SIGKILL
 ANY_TIME = "at any time"

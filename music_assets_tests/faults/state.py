@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 
 from music_assets.data_root import DataRoot
 from music_assets.storage.delta import DeltaStore
-from music_assets.storage.published_snapshot import NothingPublishedError, connect, newest_snapshot
+from music_assets.storage.published_snapshot import newest_snapshot
 from music_assets.tables import RAW_TABLES, REJECTED_ROWS, TABLES, Table
 from music_assets_tests.faults.drops import DroppedCsv
 from music_assets_tests.support.ingest_harness import waiting_files
+from music_assets_tests.support.published import Rows, compared_columns, published_rows
 
-Rows = Counter[tuple]
 KEPT_SNAPSHOTS = 2
 
 
@@ -59,24 +59,9 @@ def state_of(root: DataRoot) -> State:
 
 def rows_of(store: DeltaStore, table: Table) -> Rows:
     """Return the rows of the newest version without `ingested_at`, read with plain pyarrow."""
-    names = _compared_columns(table)
+    names = compared_columns(table)
     files = store.table_version(table).files
     return Counter(tuple(row[name] for name in names) for file in files for row in pq.read_table(file).to_pylist())
-
-
-def published_rows(root: DataRoot) -> dict[str, Rows] | None:
-    """Return the rows of each published table without `ingested_at`; None if nothing is published."""
-    try:
-        newest_snapshot(root)
-    except NothingPublishedError:
-        return None
-    with connect(root) as connection:
-        return {
-            table.full_name: Counter(
-                connection.execute(f"SELECT {', '.join(_compared_columns(table))} FROM {table.full_name}").fetchall()
-            )
-            for table in TABLES
-        }
 
 
 def check_nothing_lost(root: DataRoot, dropped: Iterable[DroppedCsv], expected: State) -> None:
@@ -116,10 +101,6 @@ def check_no_leftovers(root: DataRoot) -> None:
     assert waiting_files(root) == []
 
 
-def _compared_columns(table: Table) -> list[str]:
-    return [column.name for column in table.columns if column.name != "ingested_at"]
-
-
 def _rows_by_file(store: DeltaStore, table: Table) -> dict[str, Rows]:
     found: dict[str, Rows] = {}
     for row, number in rows_of(store, table).items():
@@ -128,7 +109,7 @@ def _rows_by_file(store: DeltaStore, table: Table) -> dict[str, Rows]:
 
 
 def _source_file(table: Table, row: tuple) -> str:
-    return row[_compared_columns(table).index("source_file")]
+    return row[compared_columns(table).index("source_file")]
 
 
 def _rejected_files(root: DataRoot) -> list[Path]:

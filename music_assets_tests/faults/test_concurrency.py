@@ -17,9 +17,9 @@ from music_assets.tables import TRAIN_EMBEDDINGS
 from music_assets_tests.faults.deployment import Deployment, exit_code
 from music_assets_tests.faults.kill_points import Fault, KillPoint
 from music_assets_tests.faults.scenario import Scenario
-from music_assets_tests.faults.state import published_rows
 from music_assets_tests.support import training
 from music_assets_tests.support.processes import wait_until
+from music_assets_tests.support.published import published_rows
 
 REFUSED_INGEST = "Another run is loading files below {}. Wait until it has ended."
 RANKING = "processed_parquet_artist_rank_in_country"

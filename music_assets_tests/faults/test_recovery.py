@@ -8,8 +8,8 @@ from music_assets.tables import USER_DATA
 from music_assets_tests.faults.deployment import Deployment
 from music_assets_tests.faults.kill_points import KillPoint
 from music_assets_tests.faults.scenario import Scenario
-from music_assets_tests.faults.state import published_rows
 from music_assets_tests.support.processes import wait_until
+from music_assets_tests.support.published import published_rows
 
 
 def test_daemon_recovers_from_runs_that_died_before_it_started_and_while_it_ran(scenario: Scenario) -> None:

@@ -1,10 +1,6 @@
-"""A Spark cluster on this machine: a standalone master and workers, from the installed pyspark, all on loopback."""
+"""A standalone Spark cluster on this machine: a master and workers from the installed pyspark, on loopback."""
 
-import os
-import signal
 import subprocess
-import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +8,23 @@ import httpx
 import pyspark
 
 from music_assets.runtime.ports import free_port
+from music_assets.settings import child_environment
+from music_assets_tests.support.processes import kill_tree, wait_until
 
 HOST = "127.0.0.1"
-PATIENCE = 120
-"""Seconds within which all workers must have come."""
 SPARK_HOME = Path(pyspark.__file__).parent
+FAST_START = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+"""JVM options for short jobs on little data: little compilation, serial GC."""
 LOOPBACK = {"spark.driver.host": HOST, "spark.driver.bindAddress": HOST}
 
 
 class Cluster:
-    """A master and workers of one core each, running while the context lasts; logs and work stand in `folder`."""
+    """A context in which a master and workers of one core run; their logs and work folders are in `folder`."""
 
-    def __init__(self, folder: Path, workers: int = 2, worker_memory: str = "1g") -> None:
+    def __init__(self, folder: Path, workers: int = 2) -> None:
         self.folder = folder
-        self.worker_memory = worker_memory
         self.port, self.web_port = free_port(), free_port()
-        self.wanted = workers
+        self.worker_count = workers
         self.processes: list[subprocess.Popen[bytes]] = []
 
     @property
@@ -37,18 +34,18 @@ class Cluster:
 
     @property
     def workers(self) -> list[subprocess.Popen[bytes]]:
-        """The processes of the workers."""
+        """The processes of the workers. Their executors are child processes."""
         return self.processes[1:]
 
     def __enter__(self) -> "Cluster":
         self.folder.mkdir(parents=True, exist_ok=True)
         self._start("master.Master", "--port", self.port, "--webui-port", self.web_port)
-        for number in range(self.wanted):
+        for number in range(self.worker_count):
             work = self.folder / f"worker-{number}"
-            limits = ("--cores", 1, "--memory", self.worker_memory, "--work-dir", work, "--webui-port", 0)
+            limits = ("--cores", 1, "--memory", "1g", "--work-dir", work, "--webui-port", 0)
             self._start("worker.Worker", *limits, self.master)
         try:
-            self._await_workers()
+            wait_until(self._is_complete, f"a cluster with its logs in {self.folder}")
         except BaseException:
             self.__exit__()
             raise
@@ -56,48 +53,29 @@ class Cluster:
 
     def __exit__(self, *_: object) -> None:
         for process in self.processes:
-            kill(process)
+            kill_tree(process)
 
     def state(self) -> dict[str, Any]:
-        """What the master tells of workers and applications."""
+        """Return the state of workers and applications, from the master."""
         return httpx.get(f"http://{HOST}:{self.web_port}/json/", timeout=5).json()
+
+    def _is_complete(self) -> bool:
+        try:
+            return self.state()["aliveworkers"] == self.worker_count
+        except httpx.HTTPError:
+            return False
 
     def _start(self, name: str, *arguments: object) -> None:
         command = [SPARK_HOME / "bin" / "spark-class", f"org.apache.spark.deploy.{name}", "--host", HOST, *arguments]
-        environment = {
-            **os.environ,
-            "SPARK_HOME": str(SPARK_HOME),
-            "SPARK_LOCAL_IP": HOST,
-            "SPARK_DAEMON_MEMORY": "256m",
-            "SPARK_DAEMON_JAVA_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-        }
-        log = self.folder / f"{name}-{len(self.processes)}.log"
-        with log.open("wb") as sink:
-            self.processes.append(
-                subprocess.Popen(
-                    [str(part) for part in command],
-                    env=environment,
-                    stdout=sink,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
-            )
-
-    def _await_workers(self) -> None:
-        last: object = None
-        for _ in range(PATIENCE * 5):
-            time.sleep(0.2)
-            try:
-                last = self.state()["aliveworkers"]
-            except httpx.HTTPError as error:
-                last = error
-            if last == self.wanted:
-                return
-        raise TimeoutError(f"the cluster did not come up within {PATIENCE} s ({last}); its logs are in {self.folder}")
+        environment = child_environment(
+            SPARK_HOME=str(SPARK_HOME),
+            SPARK_LOCAL_IP=HOST,
+            SPARK_DAEMON_MEMORY="256m",
+            SPARK_DAEMON_JAVA_OPTS=FAST_START,
+        )
+        with (self.folder / f"{name}-{len(self.processes)}.log").open("wb") as log:
+            process = subprocess.Popen([str(part) for part in command], env=environment, stdout=log, stderr=log)
+        self.processes.append(process)
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process of the cluster, and with a worker its executors, without a chance to say goodbye."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+kill = kill_tree
