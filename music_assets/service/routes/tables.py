@@ -2,14 +2,13 @@
 
 from typing import Annotated, Any
 
-import duckdb
 from fastapi import APIRouter, Path, Request
-from ibis.backends.sql.datatypes import DuckDBType
 
 from music_assets.service.problems import ProblemError
 from music_assets.service.routes.deps import PROBLEMS, parts_of
 from music_assets.service.snapshots import published_tables
 from music_assets.storage.published_snapshot import PublishedSnapshot
+from music_assets.storage.sql import column_type
 from music_assets.tables import Table
 
 SAMPLE_ROWS = 5
@@ -42,11 +41,7 @@ def _describe(table: Table, snapshot: PublishedSnapshot) -> dict[str, Any]:
         "description": table.description,
         "row_count": snapshot.tables[table.full_name].rows,
         "columns": [
-            {"name": column.name, "type": _sql_type(kind), "description": column.description}
+            {"name": column.name, "type": column_type(kind), "description": column.description}
             for column, kind in zip(table.columns, table.schema.types, strict=True)
         ],
     }
-
-
-def _sql_type(kind: Any) -> str:
-    return str(duckdb.sqltype(DuckDBType.to_string(kind)))

@@ -2,7 +2,6 @@
 
 import re
 from collections import OrderedDict
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -10,7 +9,7 @@ import duckdb
 import orjson
 import pyarrow as pa
 
-from music_assets.service.formats import UnsupportedTypeError, columns_of
+from music_assets.service.formats import Result, UnsupportedTypeError, columns_of
 from music_assets.service.sandbox.gate import CATALOG, Gate, GateError, parse_error
 from music_assets.storage.sql import literal
 
@@ -53,18 +52,6 @@ class BrokenError(Exception):
     """DuckDB cannot be used any further. The process must end."""
 
 
-@dataclass(frozen=True)
-class Rows:
-    """The rows that a statement returns, up to its limit: columns with their DuckDB types, and Arrow batches."""
-
-    columns: list[dict[str, str]]
-    schema: pa.Schema
-    batches: list[pa.RecordBatch]
-    row_count: int
-    truncated: bool
-    volatile: bool
-
-
 class Database:
     """A connection to one snapshot at a time: `use` opens a snapshot, `run` queries it."""
 
@@ -92,7 +79,7 @@ class Database:
         if self._connection is not None:
             self._connection.close()
         self._connection, self._timeout_ms = connection, 0
-        self._results: OrderedDict[bytes, Rows] = OrderedDict()
+        self._results: OrderedDict[bytes, Result] = OrderedDict()
         self._check = lru_cache(CACHED_CHECKS)(Gate(connection, tables).check)
 
     def _config(self) -> dict[str, Any]:
@@ -123,23 +110,21 @@ class Database:
             "lock_configuration": "true",
         }
 
-    def run(self, sql: str, params: Any, limit: int, timeout_ms: int, max_bytes: int) -> Rows:
-        """Run one statement and return at most `limit` rows.
+    def run(self, sql: str, params: Any, limit: int, timeout_ms: int, max_bytes: int) -> tuple[Result, bool]:
+        """Run one statement; return at most `limit` rows, and whether the statement is volatile.
 
         Raises RejectedError, and BrokenError if DuckDB cannot be used any further.
         """
         if self._connection is None:
             raise RejectedError("snapshot-gone", "No snapshot is open.")
-        connection = self._connection
-        self._set_timeout(timeout_ms)
+        self._set_timeout(self._connection, timeout_ms)
+        key = orjson.dumps([sql, params, limit])
+        if key in self._results:
+            self._results.move_to_end(key)
+            return self._results[key], False
         try:
-            key = orjson.dumps([sql, params, limit])
-            if key in self._results:
-                self._results.move_to_end(key)
-                return self._results[key]
-            rows = self._execute(connection, sql, params, limit, max_bytes)
-            self._cache(key, rows)
-            return rows
+            volatile = self._is_volatile(sql)
+            result = _execute(self._connection, sql, params, limit, max_bytes)
         except GateError as error:
             raise RejectedError(error.kind, error.detail, _position(sql, error.location)) from None
         except UnsupportedTypeError as error:
@@ -154,44 +139,24 @@ class Database:
             raise self._rejection(sql, params, error) from None
         except (duckdb.Error, pa.ArrowException, RuntimeError):
             raise RejectedError("sql", "DuckDB could not run this query.") from None
+        self._cache(key, result, volatile)
+        return result, volatile
 
-    def _cache(self, key: bytes, rows: Rows) -> None:
-        small = len(key) + sum(batch.nbytes for batch in rows.batches) <= CACHED_RESULT_BYTES
-        if small and not rows.volatile:
-            self._results[key] = rows
+    def _is_volatile(self, sql: str) -> bool:
+        check = self._check if len(sql) <= CACHED_SQL_CHARACTERS else self._check.__wrapped__
+        return check(sql)
+
+    def _cache(self, key: bytes, result: Result, volatile: bool) -> None:
+        small = len(key) + sum(batch.nbytes for batch in result.batches) <= CACHED_RESULT_BYTES
+        if small and not volatile:
+            self._results[key] = result
             if len(self._results) > CACHED_RESULTS:
                 self._results.popitem(last=False)
 
-    def _set_timeout(self, timeout_ms: int) -> None:
-        if timeout_ms != self._timeout_ms and self._connection is not None:
-            self._connection.execute(f"SET max_execution_time = {int(timeout_ms)}")
+    def _set_timeout(self, connection: duckdb.DuckDBPyConnection, timeout_ms: int) -> None:
+        if timeout_ms != self._timeout_ms:
+            connection.execute(f"SET max_execution_time = {int(timeout_ms)}")
             self._timeout_ms = timeout_ms
-
-    def _execute(
-        self, connection: duckdb.DuckDBPyConnection, sql: str, params: Any, limit: int, max_bytes: int
-    ) -> Rows:
-        check = self._check if len(sql) <= CACHED_SQL_CHARACTERS else self._check.__wrapped__
-        volatile = check(sql)
-        relation = connection.sql(sql, params=params or None)
-        if relation is None:
-            raise RejectedError("not-allowed", "The statement returns no rows.")
-        columns = columns_of(relation)
-        reader = relation.to_arrow_reader(min(ROWS_PER_BATCH, limit + 1))
-        batches, rows, size = [], 0, 0
-        try:
-            for batch in reader:
-                batches.append(batch.slice(0, limit - rows))
-                size += batch.nbytes
-                rows += batch.num_rows
-                if size > max_bytes:
-                    raise RejectedError("result-too-large", f"The result exceeds {max_bytes // 2**20} MB.")
-                if rows > limit:
-                    break
-        except OSError as error:
-            raise _duckdb_error(error) from None
-        finally:
-            reader.close()
-        return Rows(columns, reader.schema, batches, min(rows, limit), rows > limit, volatile)
 
     def _rejection(self, sql: str, params: Any, error: duckdb.Error) -> RejectedError:
         message, location = parse_error(error)
@@ -214,6 +179,30 @@ class Database:
             location = parse_error(error)[1]
             return None if location is None else max(location - len(prefix), 0)
         return None
+
+
+def _execute(connection: duckdb.DuckDBPyConnection, sql: str, params: Any, limit: int, max_bytes: int) -> Result:
+    relation = connection.sql(sql, params=params or None)
+    if relation is None:
+        raise RejectedError("not-allowed", "The statement returns no rows.")
+    columns = columns_of(relation)
+    reader = relation.to_arrow_reader(min(ROWS_PER_BATCH, limit + 1))
+    batches, rows, size = [], 0, 0
+    try:
+        for batch in reader:
+            batches.append(batch.slice(0, limit - rows))
+            size += batch.nbytes
+            rows += batch.num_rows
+            if size > max_bytes:
+                raise RejectedError("result-too-large", f"The result exceeds {max_bytes // 2**20} MB.")
+            if rows > limit:
+                break
+    except OSError as error:
+        raise _duckdb_error(error) from None
+    finally:
+        reader.close()
+    metadata = {"row_count": min(rows, limit), "truncated": rows > limit}
+    return Result(reader.schema, batches, columns, metadata)
 
 
 def _duckdb_error(error: OSError) -> duckdb.Error:

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +60,16 @@ def _run(sock: socket.socket, database: Any, request: dict[str, Any]) -> None:
     from music_assets.service import formats
 
     started = time.perf_counter()
-    result = database.run(
+    result, volatile = database.run(
         request["sql"], request["params"], request["limit"], request["timeout_ms"], request["max_bytes"]
     )
     summary = {
-        "row_count": result.row_count,
-        "truncated": result.truncated,
+        **result.metadata,
         "query_id": request["query_id"],
         "elapsed_ms": round((time.perf_counter() - started) * 1000, 3),
         "data_version": request["data_version"],
     }
-    chunks = formats.encode(formats.Result(result.schema, result.batches, result.columns, summary), request["format"])
+    chunks = formats.encode(replace(result, metadata=summary), request["format"])
     first, size = [], 0
     for chunk in chunks:
         first.append(chunk)
@@ -77,7 +77,7 @@ def _run(sock: socket.socket, database: Any, request: dict[str, Any]) -> None:
         if size > FIRST_CHUNK_BYTES:
             break
     complete = size <= FIRST_CHUNK_BYTES
-    head = frames.pack_json(frames.HEAD, {**summary, "volatile": result.volatile, "complete": complete})
+    head = frames.pack_json(frames.HEAD, {**summary, "volatile": volatile, "complete": complete})
     sock.sendall(head + frames.pack(frames.DATA, b"".join(first)))
     for chunk in chunks:
         sock.sendall(frames.pack(frames.DATA, chunk))
