@@ -1,4 +1,4 @@
-"""Rules of security that can be tested: what the code may not call, what is written, what is told, who is let in."""
+"""Security rules: forbidden calls, file permissions, secrets in output, default addresses."""
 
 import ast
 import inspect
@@ -34,9 +34,9 @@ def name_of(call: ast.Call) -> str:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_shell_no_pickle_no_eval(path: Path) -> None:
-    """File names and SQL come from strangers: nothing that was delivered may become a command or an object.
+    """File names and SQL are untrusted input, which must not become a command or an object.
 
-    numpy refuses pickled objects where it is not told otherwise; gensim's own load would take them.
+    By default `np.load` refuses pickled objects. gensim's `load` accepts them.
     """
     tree = ast.parse(path.read_text(encoding="utf-8"))
     imported = {
@@ -53,14 +53,14 @@ def test_no_shell_no_pickle_no_eval(path: Path) -> None:
             assert not (keyword.arg in {"shell", "allow_pickle"} and ast.unparse(keyword.value) != "False"), call.lineno
 
 
-def test_a_pickled_array_is_refused(tmp_path: Path) -> None:
+def test_pickled_arrays_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match="allow_pickle=False"):
         np.load(tmp_path / "x.npy")
 
 
 @pytest.mark.parametrize(("umask", "forbidden"), [(0o022, 0o022), (0o077, 0o077)])
-def test_nothing_is_open_to_more_than_the_umask_allows(tmp_path: Path, umask: int, forbidden: int) -> None:
+def test_file_permissions_respect_the_umask(tmp_path: Path, umask: int, forbidden: int) -> None:
     before = os.umask(umask)
     try:
         project = Project(tmp_path / "data")
@@ -88,12 +88,12 @@ class TestSecrets:
         yield
         settings.cache_clear()
 
-    def test_doctor_does_not_tell_them(self) -> None:
+    def test_doctor_does_not_print_them(self) -> None:
         assert SECRET not in str(examine(Settings()))
 
     @pytest.mark.parametrize("command", [["doctor"], ["tables"], ["serve"], ["up", "--port", "1"]])
     def test_no_command_prints_them(self, command: list[str]) -> None:
-        """`serve` refuses the digest, which is none; it names the holder."""
+        """`serve` reports the invalid API key without its value."""
         result = CliRunner().invoke(cli.app, command)
         assert SECRET not in result.output
 
@@ -108,6 +108,6 @@ class TestSecrets:
         assert SECRET not in str(run.dagster_run)
 
 
-def test_everything_listens_on_loopback_unless_told_otherwise() -> None:
+def test_default_addresses_are_loopback() -> None:
     assert Settings().host == "127.0.0.1"
     assert inspect.signature(cli.up).parameters["host"].default == "127.0.0.1"

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from music_assets.service.problems import KINDS
+from music_assets.tables import PUBLISHED_TABLES
 from music_assets_tests.service.conftest import Dataset, Service
 
 PAGE = Path(__file__).parents[2] / "docs" / "queries.md"
@@ -54,6 +55,12 @@ def test_pandas_and_polars_examples(service: Service, dataset: Dataset) -> None:
 def test_every_status_is_described() -> None:
     page = PAGE.read_text(encoding="utf-8").partition("**Errors**")[2].partition("## ")[0]
     assert {str(kind.status) for kind in KINDS.values()} - {"500"} <= set(re.findall(r"\b\d{3}\b", page))
+
+
+def test_every_table_is_described() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    for table in PUBLISHED_TABLES:
+        assert f"| `{table.full_name}` | {table.description} |" in page
 
 
 def test_every_endpoint_is_described(service: Service) -> None:

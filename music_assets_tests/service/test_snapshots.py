@@ -24,7 +24,7 @@ SNAPSHOTS = 10
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Dataset:
+def fresh_dataset(tmp_path: Path) -> Dataset:
     return make_dataset(tmp_path)
 
 
@@ -45,10 +45,10 @@ def open_snapshots(root: Path) -> int:
     return sum(str(handle.readlink()).startswith(str(root / "music_db")) for handle in handles)
 
 
-def test_ten_snapshots_under_load(own: Dataset) -> None:
-    marks = {publish_marked(own, 0): 0}
-    with serving(own.root) as service:
-        before = open_snapshots_settled(service, own.root)
+def test_ten_snapshots_under_load(fresh_dataset: Dataset) -> None:
+    marks = {publish_marked(fresh_dataset, 0): 0}
+    with serving(fresh_dataset.root) as service:
+        before = open_snapshots_settled(service, fresh_dataset.root)
         stop = threading.Event()
         seen: list[tuple[int, str, float, float]] = []
 
@@ -64,7 +64,7 @@ def test_ten_snapshots_under_load(own: Dataset) -> None:
         for thread in threads:
             thread.start()
         for mark in range(1, SNAPSHOTS + 1):
-            marks[publish_marked(own, mark)] = mark
+            marks[publish_marked(fresh_dataset, mark)] = mark
             assert service.rows(VERSIONS)[0][0] == 10**7 + mark
         stop.set()
         for thread in threads:
@@ -73,10 +73,10 @@ def test_ten_snapshots_under_load(own: Dataset) -> None:
         for status, version, raw, ranking in seen:
             assert status == 200
             assert raw == ranking == 10**7 + marks[version]
-        assert open_snapshots_settled(service, own.root) == before == 2
+        assert open_snapshots_settled(service, fresh_dataset.root) == before == 2
         assert service.http.get("/readyz").json()["data_version"] == max(marks)
         assert "music_assets_worker_restarts 0.0" in service.http.get("/metrics").text
-    assert len(list((own.root / "music_db").glob("*.duckdb"))) <= 4
+    assert len(list((fresh_dataset.root / "music_db").glob("*.duckdb"))) <= 4
 
 
 def open_snapshots_settled(service: Service, root: Path) -> int:
@@ -89,29 +89,31 @@ def open_snapshots_settled(service: Service, root: Path) -> int:
     return count
 
 
-def test_streamed_result_reads_one_snapshot(own: Dataset) -> None:
-    publish_marked(own, 1)
+def test_streamed_result_reads_one_snapshot(fresh_dataset: Dataset) -> None:
+    publish_marked(fresh_dataset, 1)
     sql = "SELECT a.total_scrobbles, b.user_id FROM raw_parquet_user_data a, raw_parquet_user_data b, range(10)"
     with (
-        serving(own.root) as service,
+        serving(fresh_dataset.root) as service,
         service.http.stream("POST", "/query?format=csv", json={"query": sql}) as response,
     ):
         chunks = response.iter_bytes()
         first = next(chunks)
-        publish_marked(own, 2)
+        publish_marked(fresh_dataset, 2)
         text = (first + b"".join(chunks)).decode()
     lines = text.splitlines()[1:]
-    assert len(lines) == len(own.users) ** 2 * 10
+    assert len(lines) == len(fresh_dataset.users) ** 2 * 10
     assert {line.partition(",")[0] for line in lines} == {str(10**7 + 1)}
 
 
-def test_queries_leave_the_snapshot_file_unchanged(own: Dataset) -> None:
-    with serving(own.root) as service:
-        before = own.published.path.read_bytes()
+def test_queries_leave_the_snapshot_file_unchanged(fresh_dataset: Dataset) -> None:
+    with serving(fresh_dataset.root) as service:
+        before = fresh_dataset.published.path.read_bytes()
         service.rows("SELECT count(*) FROM raw_parquet_user_data")
-        assert own.published.path.read_bytes() == before
-    with connect(DataRoot(own.root)) as connection:
-        assert connection.execute("SELECT count(*) FROM raw_parquet_user_data").fetchone() == (len(own.users),)
+        assert fresh_dataset.published.path.read_bytes() == before
+    with connect(DataRoot(fresh_dataset.root)) as connection:
+        assert connection.execute("SELECT count(*) FROM raw_parquet_user_data").fetchone() == (
+            len(fresh_dataset.users),
+        )
 
 
 def test_data_root_created_and_replaced_while_serving(tmp_path: Path) -> None:
@@ -129,12 +131,12 @@ def test_data_root_created_and_replaced_while_serving(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["pointer", "newest snapshot"])
-def test_service_survives_a_damaged_snapshot(own: Dataset, damage: str) -> None:
-    publish_marked(own, 1)
-    newest = publish_marked(own, 2)
-    with serving(own.root) as service:
+def test_service_survives_a_damaged_snapshot(fresh_dataset: Dataset, damage: str) -> None:
+    publish_marked(fresh_dataset, 1)
+    newest = publish_marked(fresh_dataset, 2)
+    with serving(fresh_dataset.root) as service:
         assert service.rows(VERSIONS) == [[10**7 + 2, 10.0**7 + 2]]
-        folder = own.root / "music_db"
+        folder = fresh_dataset.root / "music_db"
         damaged = folder / ("current.json" if damage == "pointer" else f"music_db-{newest}.duckdb")
         damaged.write_bytes(damaged.read_bytes()[:100])
         mark = 2 if damage == "pointer" else 1
@@ -142,7 +144,7 @@ def test_service_survives_a_damaged_snapshot(own: Dataset, damage: str) -> None:
             [10.0**7 + mark]
         ]
         assert service.http.get("/readyz").status_code == 200
-    with serving(own.root) as restarted:
+    with serving(fresh_dataset.root) as restarted:
         assert restarted.http.get("/countries").status_code == 200
-        publish_marked(own, 3)
+        publish_marked(fresh_dataset, 3)
         assert restarted.rows(VERSIONS) == [[10**7 + 3, 10.0**7 + 3]]
