@@ -197,7 +197,7 @@ def doctor(
         sys.stdout.write(json.dumps([asdict(finding) for finding in findings], indent=1) + "\n")
     else:
         style = {Level.OK: "green", Level.NOTE: "yellow", Level.PROBLEM: "bold red"}
-        listing = RichTable("level", "subject", "finding", "advice")
+        listing = RichTable("level", *(Column(name, overflow="fold") for name in ("subject", "finding", "advice")))
         for finding in findings:
             level = Text(finding.level, style=style[finding.level])
             listing.add_row(level, finding.subject, Text(finding.found), Text(finding.advice))
