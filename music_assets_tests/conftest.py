@@ -87,17 +87,32 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the slow tests. Run each file in one worker, and everything on the session's Spark in one."""
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        _check_patterns([_test_id(item) for item in items])
     order = {group: place for place, group in enumerate(LONGEST_GROUPS)}
     groups = {}
     for item in items:
-        test = item.nodeid.removeprefix("music_assets_tests/")
+        test = _test_id(item)
         if _matches(test, SLOW) and not _matches(test, FAST):
             item.add_marker(pytest.mark.slow)
         groups[item] = "spark" if _uses_spark(item) else test.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(groups[item]))
     items.sort(key=lambda item: order.get(groups[item], len(order)))
+
+
+def _check_patterns(tests: list[str]) -> None:
+    """Raise an error if a test of the tables above was renamed. Needs the ids of all tests."""
+    files = {test.partition("::")[0] for test in tests} | {"spark"}
+    unused = [pattern for pattern in (*SLOW, *FAST) if not any(_matches(test, (pattern,)) for test in tests)]
+    unused += [group for group in LONGEST_GROUPS if group not in files]
+    if unused:
+        raise pytest.UsageError(f"{__file__} names tests that do not exist: {', '.join(unused)}")
+
+
+def _test_id(item: pytest.Item) -> str:
+    return item.nodeid.removeprefix("music_assets_tests/")
 
 
 def _matches(test: str, patterns: tuple[str, ...]) -> bool:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from music_assets import cli
 from music_assets.settings import Settings, settings
 from music_assets.tables import PUBLISHED_TABLES
-from music_assets_tests.support.disk import as_nobody
+from music_assets_tests.support.disk import unprivileged
 from music_assets_tests.support.project import TOP_ARTISTS, USERS, Project
 
 COMMANDS = ["generate", "drop", "query", "api-key", "tables", "doctor", "rebuild", "home", "up", "serve", "demo"]
@@ -245,6 +245,6 @@ def test_an_unreadable_data_root_is_reported(shell: Shell) -> None:
         closed.mkdir(mode=0)
         shell.set("data", str(closed / "data"))
         Path(folder).chmod(0o755)
-        with as_nobody():
+        with unprivileged():
             for command in (["tables"], ["query", "SELECT 1"], ["home"], ["up"]):
                 assert "Permission denied" in shell.fails(*command)

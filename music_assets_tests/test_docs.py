@@ -8,8 +8,8 @@ import typer
 
 from music_assets.cli import app
 from music_assets.settings import PREFIX, Settings
+from music_assets_tests.support.processes import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 NOT_SETTINGS = {f"{PREFIX}API_KEY", f"{PREFIX}REAL_DATA"}
 """Variables of the client and of the tests."""

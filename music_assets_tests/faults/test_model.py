@@ -1,4 +1,4 @@
-"""Any series of drops, repeats, updates, bad files, refreshes, failures and vacuums, beside the model in memory."""
+"""Random series of drops, repeats, updates, bad files, refreshes, failures and vacuums, compared with the model."""
 
 import logging
 import tempfile
@@ -62,12 +62,12 @@ ROWS = {
 TABLE = st.sampled_from(RAW_TABLES)
 
 
-class FailedError(Exception):
-    """What the failing run meets."""
+class InjectedError(Exception):
+    """The failure of a run."""
 
 
 class Refresh:
-    """A refresh, step by step as the job goes, that may fail before or after one of its steps."""
+    """The steps of a refresh, in the order of the job. `fails` is the step before or after which it fails."""
 
     def __init__(self, harness: IngestHarness, fails: tuple[str, str] | None = None) -> None:
         self.harness = harness
@@ -75,19 +75,19 @@ class Refresh:
         self.done: list[str] = []
 
     def run(self) -> None:
-        """Run it; `done` tells the steps that were done, in order."""
+        """Run the steps until one fails; `done` has those that were completed."""
         root, store = self.harness, self.harness.store
         append = store.append
 
         def appended(table: Table, *rest: Any) -> int:
             of = "rejects" if table is REJECTED_ROWS else "rows"
-            return self._step(f"{of} of {self.taking.name}", lambda: append(table, *rest))
+            return self._step(f"{of} of {self.loading.name}", lambda: append(table, *rest))
 
         store.append = appended  # type: ignore[method-assign]
         try:
             for table in RAW_TABLES:
-                self.taking = table
-                self._step(f"folder of {table.name}", lambda table=table: root.load(table))
+                self.loading = table
+                self._step(f"clearing of {table.name}", lambda table=table: root.load(table))
         finally:
             store.append = append  # type: ignore[method-assign]
         read = {table: store.table_version(table) for table in RAW_TABLES}
@@ -107,23 +107,23 @@ class Refresh:
 
     def _step(self, name: str, step: Callable[[], Any]) -> Any:
         if self.fails == ("before", name):
-            raise FailedError
+            raise InjectedError
         result = step()
         self.done.append(name)
         if self.fails == ("after", name):
-            raise FailedError
+            raise InjectedError
         return result
 
 
 STEPS = [
-    *(f"{what} of {table.name}" for table in RAW_TABLES for what in ("rejects", "rows", "folder")),
+    *(f"{what} of {table.name}" for table in RAW_TABLES for what in ("rejects", "rows", "clearing")),
     *(table.name for table in RANKING_TABLES),
     "publishing",
 ]
 
 
 class Histories(RuleBasedStateMachine):
-    """A data root, and the model of it."""
+    """A data root and its model, to which the same happens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,18 +156,18 @@ class Histories(RuleBasedStateMachine):
         for table in RAW_TABLES:
             self.model.commit_rejects(table)
             self.model.commit_rows(table)
-            self.model.empty_folder(table)
+            self.model.clear(table)
         self.model.publish()
         assert self.harness.waiting() == []
-        aside = [path for path in self.harness.root.rejected.glob("*") if path.suffix != ".txt"]
-        assert Counter(path.read_bytes() for path in aside) == self.model.aside
+        rejected = [path for path in self.harness.root.rejected.glob("*") if path.suffix != ".txt"]
+        assert Counter(path.read_bytes() for path in rejected) == self.model.rejected_files
         rankings_now = {table.full_name: self.harness.rows(table) for table in RANKING_TABLES}
         assert rankings_now == self.model.rankings()
 
     @rule(when=st.sampled_from(["before", "after"]), step=st.sampled_from(STEPS))
     def refresh_that_fails(self, when: str, step: str) -> None:
         refresh = Refresh(self.harness, (when, step))
-        with suppress(FailedError):
+        with suppress(InjectedError):
             refresh.run()
         for done in refresh.done:
             what, _, name = done.partition(" of ")
@@ -176,8 +176,8 @@ class Histories(RuleBasedStateMachine):
                 self.model.commit_rejects(table)
             elif what == "rows":
                 self.model.commit_rows(table)
-            elif what == "folder":
-                self.model.empty_folder(table)
+            elif what == "clearing":
+                self.model.clear(table)
             elif what == "publishing":
                 self.model.publish()
 
@@ -188,19 +188,19 @@ class Histories(RuleBasedStateMachine):
         assert found == set(self.harness.store.table_version(table).files)
 
     @invariant()
-    def every_file_waits_or_is_in(self) -> None:
+    def every_file_waits_or_is_loaded(self) -> None:
         waiting = set(self.harness.waiting())
         assert {file.name for file in self.model.waiting} >= waiting
         for file in self.model.waiting:
-            assert file.name in waiting or file.rows is None or file.content in self.model.seen[file.table]
+            assert file.name in waiting or file.rows is None or file.content in self.model.loaded[file.table]
 
     @invariant()
-    def tables_hold_what_was_committed(self) -> None:
+    def tables_equal_the_model(self) -> None:
         found = {table.full_name: rows_of(self.harness.store, table) for table in (*RAW_TABLES, REJECTED_ROWS)}
         assert found == self.model.tables()
 
     @invariant()
-    def readers_see_what_was_published(self) -> None:
+    def snapshot_equals_the_last_published_model(self) -> None:
         if self.model.published is None:
             assert not (self.harness.root.snapshots / "current.json").exists()
             return
@@ -233,7 +233,7 @@ ENGINE = DuckDBEngine(Path(tempfile.gettempdir()) / "music_assets_model", thread
 
 @pytest.fixture(autouse=True, scope="module")
 def quiet() -> Iterator[None]:
-    """Keep what each of hundreds of drops has to tell out of a failure's report."""
+    """Keep the log of hundreds of drops out of the report of a failure."""
     LOG.setLevel(logging.ERROR)
     yield
     LOG.setLevel(logging.NOTSET)

@@ -1,6 +1,6 @@
-"""Fuzzing, guided by coverage: `python -m music_assets_tests.fuzz csv|gate [options of libFuzzer]`, or `make fuzz`.
+"""Coverage-guided fuzzing: `python -m music_assets_tests.fuzz csv|gate [libFuzzer options]`, or `make fuzz`.
 
-What it finds is written to a file `crash-...`; keep it as a case in `test_fuzz.py`.
+An input that breaks a property is written to a file `crash-...`. Add it to test_fuzz.py.
 """
 
 import sys
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import atheris
 
-from music_assets_tests.fuzz.words import SQL_WORDS
+from music_assets_tests.fuzz.sql_words import SQL_WORDS
 
 with atheris.instrument_imports(include=["music_assets.ingest.exact_reader", "music_assets.service.sandbox.gate"]):
     from music_assets_tests.fuzz import csv_properties, gate_properties
 
 
 def csv_of(provider: atheris.FuzzedDataProvider) -> bytes:
-    """Return the bytes of a file: now and then any, mostly the header and pieces."""
+    """Return the content of a file: sometimes random bytes, mostly a header and pieces of CSV."""
     if provider.ConsumeIntInRange(0, 7) == 0:
         return provider.ConsumeBytes(4096)
     header = provider.PickValueInList(csv_properties.HEADERS)
@@ -25,7 +25,7 @@ def csv_of(provider: atheris.FuzzedDataProvider) -> bytes:
 
 
 def sql_of(provider: atheris.FuzzedDataProvider) -> str:
-    """Return a text: now and then any, mostly words of SQL."""
+    """Return a statement: sometimes random text, mostly words of SQL."""
     if provider.ConsumeIntInRange(0, 7) == 0:
         return provider.ConsumeUnicodeNoSurrogates(400)
     words = [provider.PickValueInList(SQL_WORDS) for _ in range(provider.ConsumeIntInRange(1, 30))]
@@ -33,17 +33,17 @@ def sql_of(provider: atheris.FuzzedDataProvider) -> str:
 
 
 def main() -> None:
-    """Fuzz what the first argument names; the other arguments are libFuzzer's."""
+    """Fuzz the target that the first argument names; libFuzzer gets the other arguments."""
     target = sys.argv.pop(1)
     path = Path(tempfile.mkdtemp()) / "fuzzed.csv"
-    keeper = gate_properties.Gatekeeper()
+    checker = gate_properties.GateChecker()
 
     def one(data: bytes) -> None:
         provider = atheris.FuzzedDataProvider(data)
         if target == "csv":
             csv_properties.check(path, csv_of(provider))
         else:
-            keeper.check(sql_of(provider))
+            checker.check(sql_of(provider))
 
     atheris.Setup(sys.argv, one)
     atheris.Fuzz()

@@ -1,7 +1,4 @@
-"""What must hold of the CSV reader for any bytes at all.
-
-Python's own csv module is the oracle, where the rules are the same.
-"""
+"""Properties of the exact CSV reader for any bytes. Python's csv module is the oracle where its rules are the same."""
 
 import csv
 import io
@@ -33,16 +30,16 @@ PIECES = [
     b"\0",
     b"-",
 ]
-"""What the reader has rules for: of these most of a fuzzed file is made."""
-BEYOND_THE_ORACLE = re.compile(r'(^|[,\r\n]) "|" +([,\r\n]|$)')
-"""Spaces around a quoted field are no part of it here; to the csv module they are text, or an error."""
+"""Pieces of which fuzzed files consist, mostly: what the reader has rules for."""
+DIFFERENT_RULES = re.compile(r'(^|[,\r\n]) "|" +([,\r\n]|$)')
+"""Spaces around a quoted field: ignored by the reader, text or an error for the csv module."""
 LINE_ENDS = re.compile(r"\r\n|\r|\n")
 
 csv.field_size_limit(1 << 30)
 
 
 def check(path: Path, content: bytes) -> int:
-    """Read these bytes as a file of users, and check what came out. Returns the number of rows; 0 of a bad file."""
+    """Read these bytes as a file of users and check the rows. Returns their number, which is 0 for a bad file."""
     path.write_bytes(content)
     try:
         header = read_header(path, USER_DATA)
@@ -55,7 +52,7 @@ def check(path: Path, content: bytes) -> int:
     _check_every_line_is_in_one_row(text, rows)
     names = [name for name in header.columns if name is not None]
     for row in rows:
-        if row["broken"] is None and not BEYOND_THE_ORACLE.search(row["raw_line"]):
+        if row["broken"] is None and not DIFFERENT_RULES.search(row["raw_line"]):
             (expected,) = _python_reads(row["raw_line"])
             assert len(expected) == len(header.columns), row
             assert [row[name] for name in names] == [
@@ -70,28 +67,28 @@ def _python_reads(text: str) -> list[list[str]]:
 
 
 def _check_every_line_is_in_one_row(text: str, rows: list[dict]) -> None:
-    """No line with anything in it is lost, and none is in two rows: good and rejected make up the file."""
+    """Check that each line that is not empty is in exactly one row, good or rejected."""
     lines = LINE_ENDS.split(text)
-    taken: set[int] = set()
+    seen: set[int] = set()
     for row in rows:
         spread = range(row["line"], row["line"] + len(LINE_ENDS.split(row["raw_line"])))
-        assert taken.isdisjoint(spread), row
-        taken |= set(spread)
+        assert seen.isdisjoint(spread), row
+        seen |= set(spread)
         assert LINE_ENDS.split(row["raw_line"]) == lines[spread.start - 1 : spread.stop - 1], row
-    first = min(taken, default=len(lines) + 1)
-    missing = [line for number, line in enumerate(lines, 1) if line and number not in taken and number >= first]
+    first = min(seen, default=len(lines) + 1)
+    missing = [line for number, line in enumerate(lines, 1) if line and number not in seen and number >= first]
     assert missing == []
 
 
 def _check_against_the_oracle(content: bytes, found: list[list[str]], rows: list[dict], header: object) -> None:
-    """Where the csv module reads the whole file without complaint, all of its rows come out, and the same."""
+    """Check that the rows are those of the csv module, if that reads the whole file without an error."""
     try:
         text = content.decode("utf-8-sig")
         _, *expected = _python_reads(text)
     except (UnicodeDecodeError, csv.Error):
         return
     width = len(header.columns)  # type: ignore[attr-defined]
-    if BEYOND_THE_ORACLE.search(text) or any(len(row) != width for row in expected):
+    if DIFFERENT_RULES.search(text) or any(len(row) != width for row in expected):
         return
     wanted = [name is not None for name in header.columns]  # type: ignore[attr-defined]
     assert [row["broken"] for row in rows] == [None] * len(expected)

@@ -1,4 +1,4 @@
-"""What must hold of the query gate for any text at all: a clean refusal, or one SELECT that reaches nothing outside."""
+"""Properties of the query gate for any text: a clean refusal, or one SELECT that reads nothing outside the database."""
 
 import duckdb
 
@@ -6,11 +6,11 @@ from music_assets.service.sandbox.gate import Gate, GateError
 
 TABLES = ("artist_rank", "users")
 KINDS = {"syntax", "not-allowed", "unknown-table"}
-MOST_MILLISECONDS = 300
+TIMEOUT_MILLISECONDS = 300
 
 
-class Gatekeeper:
-    """A gate, and behind it a connection that cannot reach files and tells when something tried to."""
+class GateChecker:
+    """A gate in front of a connection without access to files, which raises when a query tries to read one."""
 
     def __init__(self) -> None:
         self.connection = duckdb.connect(
@@ -29,12 +29,12 @@ class Gatekeeper:
         self.connection.execute("CREATE TABLE artist_rank AS SELECT 'Chad' AS country, 'Can' AS artist, 1 AS rank")
         self.connection.execute("CREATE TABLE users AS SELECT 1 AS user_id, 'Chad' AS country, [1, 2] AS list")
         self.connection.execute("SET enable_external_access = false")
-        self.connection.execute(f"SET max_execution_time = {MOST_MILLISECONDS}")
+        self.connection.execute(f"SET max_execution_time = {TIMEOUT_MILLISECONDS}")
         self.connection.execute("SET lock_configuration = true")
         self.gate = Gate(self.connection, TABLES)
 
     def check(self, sql: str) -> bool:
-        """Judge the text, run it where it is let through, and check both. Returns whether it was let through."""
+        """Check the verdict on a text, and what running it does if it is allowed. Returns whether it is allowed."""
         try:
             self.gate.check(sql)
         except GateError as refused:
@@ -47,7 +47,7 @@ class Gatekeeper:
         try:
             self.connection.execute(sql).fetchmany(10)
         except duckdb.PermissionException as error:
-            raise AssertionError(f"the gate let through what reaches outside: {sql!r}: {error}") from error
+            raise AssertionError(f"the gate allowed a query that reads files: {sql!r}: {error}") from error
         except (duckdb.Error, RuntimeError, MemoryError):
             pass
         assert self._state() == before, sql

@@ -1,4 +1,4 @@
-"""The same properties as in `make fuzz`, over a few thousand made-up cases, and every case that ever broke one."""
+"""The properties of `make fuzz` on generated inputs, and on inputs that once broke them or might."""
 
 from pathlib import Path
 
@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.tables import USER_DATA
 from music_assets_tests.fuzz import csv_properties
-from music_assets_tests.fuzz.gate_properties import Gatekeeper
-from music_assets_tests.fuzz.words import SQL_WORDS
+from music_assets_tests.fuzz.gate_properties import GateChecker
+from music_assets_tests.fuzz.sql_words import SQL_WORDS
 from music_assets_tests.support.ingest_harness import IngestHarness
 from music_assets_tests.support.properties import examples
 
@@ -26,19 +26,19 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def keeper() -> Gatekeeper:
-    return Gatekeeper()
+def checker() -> GateChecker:
+    return GateChecker()
 
 
 @examples(1000)
 @given(content=st.one_of(FILES, FILES, st.binary(max_size=300)))
-def test_any_bytes_as_csv(path: Path, content: bytes) -> None:
+def test_exact_reader_on_any_bytes(path: Path, content: bytes) -> None:
     csv_properties.check(path, content)
 
 
 @examples(10)
 @given(files=st.lists(FILES, min_size=8, max_size=8, unique=True))
-def test_any_bytes_dropped(
+def test_ingest_loads_the_rows_of_the_exact_reader(
     tmp_path_factory: pytest.TempPathFactory, duckdb_engine: DuckDBEngine, path: Path, files: list[bytes]
 ) -> None:
     """Ingest loads as many rows as the exact reader finds, whichever reader it uses."""
@@ -55,8 +55,8 @@ def test_any_bytes_dropped(
 
 @examples(1000)
 @given(sql=st.one_of(SQL, SQL.map("SELECT {}".format), st.text(max_size=100)))
-def test_any_text_as_query(keeper: Gatekeeper, sql: str) -> None:
-    keeper.check(sql)
+def test_gate_on_any_text(checker: GateChecker, sql: str) -> None:
+    checker.check(sql)
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_any_text_as_query(keeper: Gatekeeper, sql: str) -> None:
         csv_properties.HEADER + b'1,\xff"\n2,a,3"\n',
     ],
 )
-def test_hard_bytes(path: Path, content: bytes) -> None:
-    """What `make fuzz` finds is kept here; until now it has found nothing, and these were hard by design."""
+def test_exact_reader_on_hard_cases(path: Path, content: bytes) -> None:
+    """Inputs that `make fuzz` finds belong here. It has found none so far; these are hard by design."""
     csv_properties.check(path, content)
 
 
@@ -87,5 +87,5 @@ def test_hard_bytes(path: Path, content: bytes) -> None:
         "FROM (SHOW users)",
     ],
 )
-def test_hard_texts(keeper: Gatekeeper, sql: str) -> None:
-    keeper.check(sql)
+def test_gate_on_hard_cases(checker: GateChecker, sql: str) -> None:
+    checker.check(sql)

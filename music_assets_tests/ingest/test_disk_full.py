@@ -12,7 +12,7 @@ import pytest
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.storage.published_snapshot import connect
 from music_assets.tables import USER_DATA
-from music_assets_tests.support.disk import as_nobody, full, read_only, small_disk
+from music_assets_tests.support.disk import fill_disk, read_only_view, small_disk, unprivileged
 from music_assets_tests.support.ingest_harness import IngestHarness
 from music_assets_tests.support.project import RANKED_ARTISTS, TOP_ARTISTS, USERS, Project
 
@@ -37,7 +37,7 @@ def test_full_disk_loses_nothing(tmp_path: Path, spare_pages: int) -> None:
         harness.drop(USER_DATA, "a many.csv", MANY)
         harness.drop(USER_DATA, "b mixed.csv", MIXED)
         harness.drop(USER_DATA, "c bad.csv", "name\nx\n")
-        with full(disk, spare_pages * PAGE):
+        with fill_disk(disk, spare_pages * PAGE):
             try:
                 harness.load(USER_DATA)
             except Exception as error:  # Each library has its own; the message must be clear.
@@ -59,7 +59,7 @@ def test_full_disk_while_publishing_keeps_the_last_snapshot(tmp_path: Path) -> N
         assert project.refresh().success
         project.drop(USER_DATA, USERS + "5,Malta,1\n")
         project.drop(USER_DATA, TOP_ARTISTS + "5,1,Can,1,\n", "bad.csv")
-        with full(disk, 32 * PAGE):
+        with fill_disk(disk, 32 * PAGE):
             assert not project.refresh().success
             assert shown(project, "SELECT * FROM processed_parquet_artist_rank_in_country") == RANKED_ARTISTS
         assert project.refresh().success
@@ -80,7 +80,7 @@ def test_read_only_disk_can_be_queried_and_the_run_names_the_reason(tmp_path: Pa
     project.drop_both()
     assert project.refresh().success
     path = project.drop(USER_DATA, HEADER + "5,Malta,1\n")
-    with read_only(tmp_path / "disk", tmp_path / "read-only") as view:
+    with read_only_view(tmp_path / "disk", tmp_path / "read-only") as view:
         closed = Project(view / "data", threads=1)
         failed = closed.refresh()
         assert not failed.success
@@ -100,7 +100,7 @@ def rights() -> Iterator[IngestHarness]:
     """A data root of a user to whom permissions apply."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o777)
-        with as_nobody():
+        with unprivileged():
             yield IngestHarness(Path(folder) / "data", DuckDBEngine(Path(folder) / "scratch", threads=1))
         for path in Path(folder).rglob("*"):
             path.chmod(0o700)
@@ -167,7 +167,7 @@ def test_bad_file_is_moved_to_another_disk(harness: IngestHarness) -> None:
         assert outcomes(harness) == [("a.csv", "rejected")]
         assert (disk / "a.csv").read_text() == content
         assert harness.waiting() == []
-        with full(disk, PAGE):
+        with fill_disk(disk, PAGE):
             harness.drop(USER_DATA, "b.csv", content + "\n")
             harness.drop(USER_DATA, "c.csv", HEADER + "1,Chad,1\n")
             assert outcomes(harness) == [("b.csv", "rejected"), ("c.csv", "loaded")]

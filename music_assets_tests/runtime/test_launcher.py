@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -19,10 +19,9 @@ from dagster._core.launcher import LaunchRunContext, WorkerStatus
 
 from music_assets.runtime.dagster_home import INSTANCE_FILE
 from music_assets.runtime.launcher import LocalRunLauncher
+from music_assets_tests.support.processes import TIMEOUT, wait_until
 
 HOUR = 3600
-PATIENCE = 60
-"""Timeout in seconds."""
 
 PROJECT = """
 import os, signal, time
@@ -98,13 +97,6 @@ def test_a_run_without_a_process_is_lost_after_the_start_timeout(instance: dg.Da
     assert health(instance, seconds_ago=HOUR) is WorkerStatus.NOT_FOUND
 
 
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.05)
-
-
 def workers() -> list[psutil.Process]:
     """Return the live worker processes of this process, idle or busy."""
     found = []
@@ -149,13 +141,15 @@ class Project:
 
     def worker_after(self, pid: int) -> psutil.Process:
         """Wait until the worker with this process id has ended, and return the next one."""
-        until(lambda: [worker.pid for worker in workers()] not in ([], [pid]))
+        wait_until(lambda: [worker.pid for worker in workers()] not in ([], [pid]), "the next worker")
         (worker,) = workers()
         return worker
 
     def wait_for(self, run_id: str) -> DagsterRunStatus:
         """Wait for the end of a run and return its status."""
-        until(lambda: self.status(run_id) in (DagsterRunStatus.SUCCESS, DagsterRunStatus.CANCELED))
+        wait_until(
+            lambda: self.status(run_id) in (DagsterRunStatus.SUCCESS, DagsterRunStatus.CANCELED), "the end of the run"
+        )
         return self.status(run_id)
 
     def status(self, run_id: str) -> DagsterRunStatus:
@@ -187,26 +181,26 @@ def test_concurrent_runs_have_separate_workers(project: Project) -> None:
     )
     runs = [project.launch(body) for _ in range(2)]
     assert [project.wait_for(run) for run in runs] == [DagsterRunStatus.SUCCESS] * 2
-    until(lambda: len(workers()) == 1)
+    wait_until(lambda: len(workers()) == 1, "one idle worker")
 
 
 def test_a_dead_idle_worker_is_replaced(project: Project) -> None:
     worker = project.worker_after(project.pid_of_run("first"))
     worker.kill()
-    until(lambda: worker.status() == psutil.STATUS_ZOMBIE)
+    wait_until(lambda: worker.status() == psutil.STATUS_ZOMBIE, "the end of the worker")
     assert project.pid_of_run("second") != worker.pid
 
 
 def test_the_idle_worker_ends_with_the_instance(project: Project) -> None:
     assert project.wait_for(project.launch("pass")) == DagsterRunStatus.SUCCESS
     project.instance.run_launcher.dispose()
-    until(lambda: not workers())
+    wait_until(lambda: not workers(), "the end of all workers")
 
 
 def test_a_run_is_terminated(project: Project) -> None:
     started = project.folder / "begun"
-    run_id = project.launch(f"Path({str(started)!r}).touch(); time.sleep({PATIENCE})")
-    until(started.exists)
+    run_id = project.launch(f"Path({str(started)!r}).touch(); time.sleep({TIMEOUT})")
+    wait_until(started.exists, "the start of the run")
     assert project.instance.run_launcher.terminate(run_id)
     assert project.wait_for(run_id) == DagsterRunStatus.CANCELED
 
@@ -214,14 +208,14 @@ def test_a_run_is_terminated(project: Project) -> None:
 def test_a_run_of_the_command_line_is_terminated(project: Project) -> None:
     """Dagster's default launcher terminates only runs that it launched."""
     started = project.folder / "begun"
-    file = project.write(f"Path({str(started)!r}).touch(); time.sleep({PATIENCE})")
+    file = project.write(f"Path({str(started)!r}).touch(); time.sleep({TIMEOUT})")
     command = [sys.executable, "-m", "dagster", "job", "execute", "-f", file, "-j", "sample"]
     home = {"DAGSTER_HOME": project.instance.root_directory}
     with subprocess.Popen(command, env={**os.environ, **home}, stderr=subprocess.DEVNULL) as process:
-        until(started.exists)
+        wait_until(started.exists, "the start of the run")
         (run,) = project.instance.get_runs()
         assert project.instance.run_launcher.terminate(run.run_id)
-        process.wait(PATIENCE)
+        process.wait(TIMEOUT)
     assert project.status(run.run_id) == DagsterRunStatus.CANCELED
 
 
@@ -234,8 +228,8 @@ def test_a_finished_run_is_not_terminated(project: Project) -> None:
 
 def test_a_run_without_a_live_process_is_left_to_run_monitoring(project: Project) -> None:
     run_id = project.launch("os.kill(os.getpid(), signal.SIGKILL)")
-    until(lambda: project.status(run_id) == DagsterRunStatus.STARTED)
-    until(lambda: not project.instance.run_launcher.terminate(run_id))
+    wait_until(lambda: project.status(run_id) == DagsterRunStatus.STARTED, "the start of the run")
+    wait_until(lambda: not project.instance.run_launcher.terminate(run_id), "a refusal to terminate")
 
 
 def test_a_run_of_another_python_is_launched_by_dagster(project: Project) -> None:

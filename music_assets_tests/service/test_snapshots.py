@@ -14,6 +14,7 @@ from music_assets.storage.delta import DeltaStore
 from music_assets.storage.published_snapshot import connect
 from music_assets.tables import COUNTRY_RANK_PER_ARTIST, USER_DATA
 from music_assets_tests.service.conftest import Dataset, Service, make_dataset, publish_tables, serving, write
+from music_assets_tests.support.processes import wait_until
 
 VERSIONS = """
 SELECT
@@ -124,9 +125,7 @@ def test_data_root_created_and_replaced_while_serving(tmp_path: Path) -> None:
         assert service.rows("SELECT count(*) > 0 FROM raw_parquet_user_data") == [[True]]
         root.rename(tmp_path / "aside")
         make_dataset(root, seed=2)
-        deadline = time.monotonic() + 20
-        while service.query("SELECT 1").status_code == 503 and time.monotonic() < deadline:
-            time.sleep(0.2)
+        wait_until(lambda: service.query("SELECT 1").status_code != 503, "the new data root")
         assert service.rows("SELECT count(*) > 0 FROM raw_parquet_user_data") == [[True]]
 
 

@@ -6,12 +6,13 @@ import duckdb
 import ibis
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from music_assets.storage.current_views import create_current_view
 from music_assets.tables import CURRENT_VIEWS, USER_DATA, USER_TOP_ARTISTS, Table
 from music_assets.transforms.current_rows import current_rows
+from music_assets_tests.support.properties import examples
 
 COUNTS = st.none() | st.integers(0, 2)
 FILES = st.sampled_from(["a", "b"])
@@ -31,23 +32,21 @@ ROWS = {
 
 
 @pytest.mark.parametrize(("view", "raw"), CURRENT_VIEWS.items(), ids=lambda table: table.name)
-def test_view_equals_current_rows(view: Table, raw: Table) -> None:
-    @settings(max_examples=30, deadline=None)
-    @given(st.lists(ROWS[raw], max_size=12))
-    def equal(rows: list[tuple]) -> None:
-        with duckdb.connect() as connection:
-            schema = raw.schema.to_pyarrow()
-            columns = [pa.array([row[place] for row in rows], field.type) for place, field in enumerate(schema)]
-            delivered = pa.table(columns, schema=schema)
-            connection.register("delivered", delivered)
-            connection.execute(f"CREATE TABLE {raw.full_name} AS FROM delivered")
-            create_current_view(connection, view, raw)
-            history = ibis.duckdb.from_connection(connection).table(raw.full_name)
-            expected = current_rows(history, raw).select(list(view.schema)).to_pyarrow()
-            found = connection.execute(f"FROM {view.full_name}").fetchall()
-            assert sorted(found, key=repr) == sorted(map(tuple, map(dict.values, expected.to_pylist())), key=repr)
-
-    equal()
+@examples(30)
+@given(data=st.data())
+def test_view_equals_current_rows(view: Table, raw: Table, data: st.DataObject) -> None:
+    rows = data.draw(st.lists(ROWS[raw], max_size=12))
+    with duckdb.connect() as connection:
+        schema = raw.schema.to_pyarrow()
+        columns = [pa.array([row[place] for row in rows], field.type) for place, field in enumerate(schema)]
+        delivered = pa.table(columns, schema=schema)
+        connection.register("delivered", delivered)
+        connection.execute(f"CREATE TABLE {raw.full_name} AS FROM delivered")
+        create_current_view(connection, view, raw)
+        history = ibis.duckdb.from_connection(connection).table(raw.full_name)
+        expected = current_rows(history, raw).select(list(view.schema)).to_pyarrow()
+        found = connection.execute(f"FROM {view.full_name}").fetchall()
+        assert sorted(found, key=repr) == sorted(map(tuple, map(dict.values, expected.to_pylist())), key=repr)
 
 
 def test_view_without_repeated_keys_reads_nothing_but_its_columns() -> None:

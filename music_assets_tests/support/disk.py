@@ -1,6 +1,6 @@
-"""Disks that misbehave, for tests: a small one, one without room, one that is read-only, one for which rights count.
+"""Small, full and read-only disks, and a user without privileges.
 
-They need root, which a container of a CI has; a test is skipped where the system does not let it.
+Mounting needs root, as in a CI container. Without it, the test is skipped.
 """
 
 import os
@@ -12,26 +12,26 @@ from pathlib import Path
 import pytest
 
 NOBODY = 65534
-AT_ONCE = 1 << 16
+BLOCK_BYTES = 1 << 16
 
 
 @contextmanager
-def small_disk(place: Path, megabytes: int) -> Iterator[Path]:
-    """Mount a file system of that size in memory at the place."""
-    place.mkdir(parents=True, exist_ok=True)
-    _mount("-t", "tmpfs", "-o", f"size={megabytes}m,mode=777", "tmpfs", str(place))
+def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
+    """Mount a file system of this size, in memory, on the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _mount("-t", "tmpfs", "-o", f"size={megabytes}m,mode=777", "tmpfs", str(folder))
     try:
-        yield place
+        yield folder
     finally:
-        subprocess.run(["umount", "--lazy", place], check=True)
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @contextmanager
-def full(disk: Path, spare_bytes: int) -> Iterator[None]:
-    """Fill the disk up to the last few bytes for a while."""
+def fill_disk(disk: Path, spare_bytes: int) -> Iterator[None]:
+    """Fill the disk except for some bytes; free the space in the end."""
     filler = disk / ".filler"
     with filler.open("wb", buffering=0) as file:
-        for size in (AT_ONCE, 4096):
+        for size in (BLOCK_BYTES, 4096):
             try:
                 while file.write(bytes(size)) == size:
                     pass
@@ -45,8 +45,8 @@ def full(disk: Path, spare_bytes: int) -> Iterator[None]:
 
 
 @contextmanager
-def read_only(folder: Path, view: Path) -> Iterator[Path]:
-    """Show the folder in another place, where nobody can write to it."""
+def read_only_view(folder: Path, view: Path) -> Iterator[Path]:
+    """Mount the folder read-only on `view`."""
     view.mkdir()
     _mount("--bind", str(folder), str(view))
     try:
@@ -57,8 +57,8 @@ def read_only(folder: Path, view: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def as_nobody() -> Iterator[None]:
-    """Be somebody for whom rights count: to root they do not apply."""
+def unprivileged() -> Iterator[None]:
+    """Run as a user to whom file permissions apply, unlike to root."""
     if os.geteuid():
         yield
         return

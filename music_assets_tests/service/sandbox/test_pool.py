@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from music_assets_tests.service.conftest import Dataset, serving
+from music_assets_tests.support.processes import wait_until
 
 SLOW = "SELECT count(*) FROM range(100000000000) t(i) WHERE hash(i) = 1"
 
@@ -161,7 +162,4 @@ def test_threads_end_with_the_service(dataset: Dataset) -> None:
     before = threading.active_count()
     with serving(dataset.root, query_workers=1) as service:
         service.rows("SELECT 1")
-    deadline = time.monotonic() + 10
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert threading.active_count() <= before
+    wait_until(lambda: threading.active_count() <= before, "the end of the threads")

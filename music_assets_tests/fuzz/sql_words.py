@@ -1,6 +1,6 @@
-"""Words of SQL, good and bad, of which statements are made up for the gate."""
+"""SQL keywords, names, functions and symbols, of which statements for the gate are generated."""
 
-WORDS = """
+_WORDS = """
 SELECT FROM WHERE GROUP BY ORDER LIMIT OFFSET HAVING QUALIFY WITH RECURSIVE AS MATERIALIZED UNION ALL INTERSECT EXCEPT
 DISTINCT ON USING JOIN LEFT CROSS LATERAL NATURAL ASOF POSITIONAL VALUES TABLE EXPLAIN ANALYZE DESCRIBE SUMMARIZE SHOW
 PIVOT UNPIVOT IN CASE WHEN THEN ELSE END CAST TRY_CAST AND OR NOT IS NULL BETWEEN LIKE EXISTS ANY OVER PARTITION ROWS
@@ -16,4 +16,4 @@ checkpoint() now() random() '/etc/passwd' 'a' "a" "users" '/etc/*.csv' "/etc/pas
 :a @x # -- /* */ ; ( ) [ ] { } , . :: := => -> ->> + - * / % ^ || = <> < > == ** ~ ! && & | << >> @> lambda x: x x->x
 INTEGER VARCHAR BLOB DATE STRUCT(a INTEGER) INTEGER[] HUGEINT JSON REGCLASS ENUM UNION(a INTEGER) NOCASE C
 """
-SQL_WORDS = WORDS.split()
+SQL_WORDS = _WORDS.split()
