@@ -43,7 +43,6 @@ def failure(*arguments: object) -> str:
     "sql",
     [
         EVERY_VALUE,
-        "SELECT i, 'x' || i AS t, i % 7 = 0 AS b, [i] AS l FROM range(12000) r(i)",
         "SELECT 1 AS a, 2 AS a, 3 AS b",
         "SELECT 1 AS a WHERE false",
         "SELECT 'a,\"b\"' AS \"x,y\", 'two\nlines' AS z, NULL AS n, '' AS e",
@@ -52,6 +51,12 @@ def failure(*arguments: object) -> str:
     ],
 )
 def test_local_and_remote_output_are_equal(service: Service, sql: str, output: str) -> None:
+    assert printed(sql, "--format", output) == printed(sql, "--format", output, "--url", service.url)
+
+
+@pytest.mark.parametrize("output", ["csv", "json"])
+def test_output_of_several_batches_is_equal(service: Service, output: str) -> None:
+    sql = "SELECT i, 'x' || i AS t, i % 7 = 0 AS b, [i] AS l FROM range(25000) r(i)"
     assert printed(sql, "--format", output) == printed(sql, "--format", output, "--url", service.url)
 
 

@@ -31,6 +31,8 @@ def test_queries_beyond_the_queue_get_503(dataset: Dataset) -> None:
                 refused = await asyncio.gather(*(http.post("/query", json={"query": SLOW}) for _ in range(9)))
                 for task in running:
                     task.cancel()
+                while pool.waiting:
+                    await asyncio.sleep(0.01)
                 return refused
 
         for response in asyncio.run(overload()):
