@@ -67,8 +67,8 @@ def _write(folder: Path, rows: Callable[[str], str]) -> Drop:
     drop = Drop(folder / "users.csv", folder / "user_top_artists.csv")
     for name, order in ORDER.items():
         target: Path = getattr(drop, name)
-        aside = target.with_name(f".{target.name}.part")
+        partial = target.with_name(f".{target.name}.part")
         if not target.exists():
-            duckdb.execute(f"COPY ({rows(name)} ORDER BY {order}) TO '{aside}' (FORMAT csv, HEADER)")
-            aside.replace(target)
+            duckdb.execute(f"COPY ({rows(name)} ORDER BY {order}) TO '{partial}' (FORMAT csv, HEADER)")
+            partial.replace(target)
     return drop

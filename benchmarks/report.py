@@ -40,6 +40,7 @@ def render(sessions: Sequence[Session], plots: Path) -> Iterator[str]:
             yield from _origin(session)
         if explanation:
             yield from ("", explanation.strip())
+    yield from ("", _note("other"))
 
 
 def _note(name: str) -> str:
