@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from music_assets.ingest.csv_header import CsvFile, is_compressed
+from music_assets.ingest.identity import UNKNOWN_TIME, file_id, rejects_id, version_of
 from music_assets.ingest.landing import DroppedFile
 from music_assets.ingest.parser import ParsedFile
 from music_assets.tables import Table
@@ -29,22 +30,46 @@ class BatchFile:
     problem: str = ""
     """Why the file cannot be loaded."""
     content_hash: str = ""
-    is_committed: bool = False
-    """Whether the content was loaded into the table before."""
+    loaded_version: int = 0
+    """Transaction version of the content's latest load; 0 if there is none, or if it was retracted."""
+    was_loaded: bool = False
+    """Whether this very file was loaded, by a run that could not delete it, or died before."""
+    is_repeat: bool = False
+    """Whether the table holds what the file says, so that it must not be loaded."""
     original: "BatchFile" = field(init=False)
-    """The first file of the batch with the same content."""
+    """The file of the batch with the same content that counts."""
     csv_file: CsvFile = field(init=False)
-    rejects_committed: bool = False
-    """Whether the rejected rows were committed before, by a run that died afterwards."""
+    rejects_version: int = 0
+    """Transaction version of the rejected rows; 0 if there is none."""
     parsed: ParsedFile | None = None
 
     def __post_init__(self) -> None:
         self.original = self
 
     @property
+    def file_id(self) -> str:
+        """The transaction id of the file."""
+        return file_id(self.dropped, self.content_hash)
+
+    @property
     def rejects_id(self) -> str:
-        """The id under which the rejected rows are committed, to the table that all raw tables share."""
-        return f"{self.csv_file.table.name}:{self.content_hash}"
+        """The transaction id of the rejected rows."""
+        return rejects_id(self.csv_file.table.name, self.content_hash)
+
+    @property
+    def version(self) -> int:
+        """The transaction version of the rows, if the file is loaded."""
+        return version_of(self.csv_file.ingested_at)
+
+    @property
+    def rejects_committed(self) -> bool:
+        """Whether the rejected rows were committed before, by a run that died before it committed the rows."""
+        return self.rejects_version > self.loaded_version
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the content was loaded, and when is known."""
+        return self.loaded_version > UNKNOWN_TIME
 
     @property
     def is_small(self) -> bool:
@@ -62,8 +87,33 @@ class Batch:
 
     @property
     def new(self) -> list[BatchFile]:
-        """The files to load, one for each content that is new to the table."""
-        return [file for file in self.files if file.original is file and not file.is_committed and not file.problem]
+        """The files to load, one for each content."""
+        return [file for file in self.files if file.original is file and not file.is_repeat and not file.problem]
+
+    @property
+    def repeats(self) -> list[BatchFile]:
+        """The files whose content the table holds."""
+        return [file for file in self.files if file.original.is_repeat]
+
+    def cut(self) -> "Batch | None":
+        """Cut the batch before the first file that follows new ones and whose content is not new; return the rest.
+
+        Only once the new files are loaded is it known whether the table holds what that file says. Copies that follow
+        each other stay together. Returns None if there is no such file. The files must be hashed.
+        """
+        readable = [file for file in self.files if not file.problem and not file.was_loaded]
+        new: set[str] = set()
+        previous = ""
+        for file in readable:
+            if new and file.content_hash != previous and (file.is_known or file.content_hash in new):
+                place = self.files.index(file)
+                rest = Batch(self.table, self.files[place:], self.log)
+                del self.files[place:]
+                return rest
+            if not file.is_known:
+                new.add(file.content_hash)
+            previous = file.content_hash
+        return None
 
     @property
     def loaded(self) -> dict[BatchFile, ParsedFile]:

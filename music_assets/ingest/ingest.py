@@ -4,27 +4,32 @@ The files are loaded in batches, with one transaction each, so that a drop of an
 little disk space besides the tables. The order of the steps guarantees that a crash at any point leaves the CSV file,
 or its rows, or both: the rejected rows are committed, then the rows, both together with the content hash of their file,
 and only then is the file deleted, if it is still the one that was read. A file that is left over although its rows are
-committed is recognised by its content hash.
+committed is recognised by its content hash and its identity (`identity.py`). The same content in another file is a
+repeat as long as the table holds what it says, and loaded again otherwise (`repeats.py`).
 """
 
 import logging
 import os
 import shutil
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
+from typing import Any
 
 from music_assets.data_root import LockHeldError, acquire_lock, exclusive_lock
 from music_assets.ingest.batch import FEWEST_TOGETHER, Batch, BatchFile, split_into_batches
 from music_assets.ingest.content_hash import ContentHashes
 from music_assets.ingest.csv_header import BadFileError, CsvFile, check_compression, read_header
 from music_assets.ingest.csv_records import TOO_LONG
+from music_assets.ingest.identity import RETRACTED, time_of
 from music_assets.ingest.landing import DroppedFile, Landing, with_utf8_name
 from music_assets.ingest.parser import ParsedFile, Parser
 from music_assets.ingest.quarantine import Quarantine
+from music_assets.ingest.repeats import replaced
 from music_assets.ingest.report import FileReport, IngestReport, Outcome
 from music_assets.storage.compaction import compact
 from music_assets.storage.delta import ConcurrentCommitError, DeltaStore
@@ -63,8 +68,9 @@ class Ingest:
         with self._lock():
             self._check_history(table)
             report = IngestReport()
-            for batch in self._list(table, log):
-                self._hash(batch)
+            for batch in self._batches(table, log):
+                self._find_repeats(batch)
+                self._delete_repeats(batch, report)
                 self._read_headers(batch)
                 self._parse(batch)
                 self._copy_long_lines(batch)
@@ -92,6 +98,16 @@ class Ingest:
             if damage := truncated_log(self.store, each):
                 raise LostHistoryError(f"{damage}. No file was loaded. Run `music-assets doctor` for the remedy.")
 
+    def _batches(self, table: Table, log: logging.Logger) -> Iterator[Batch]:
+        """Yield the complete files of the table, hashed, in batches; cut where an earlier file must be loaded first."""
+        batches = deque(self._list(table, log))
+        while batches:
+            batch = batches.popleft()
+            self._hash(batch)
+            if rest := batch.cut():
+                batches.appendleft(rest)
+            yield batch
+
     def _list(self, table: Table, log: logging.Logger) -> list[Batch]:
         """List the complete files of the table, and start to hash the first batches of this table and of later ones."""
         for entry in self.landing.ignored(table):
@@ -102,19 +118,50 @@ class Ingest:
         return [Batch(table, [BatchFile(file) for file in files], log) for files in batches[table]]
 
     def _hash(self, batch: Batch) -> None:
-        """Hash the files, and find those whose content is in the table, or in an earlier file of the batch."""
+        """Hash the files, and find out which of them, and which contents, were loaded before."""
         for file in batch.files:
             try:
                 file.dropped = with_utf8_name(file.dropped)
-                file.content_hash = self.hashes.get(file.dropped)
+                file.content_hash = file.content_hash or self.hashes.get(file.dropped)
             except OSError as error:
                 file.problem = f"unreadable: {error.strerror}"
         readable = [file for file in batch.files if not file.problem]
-        committed = self.store.committed_ids(batch.table, [file.content_hash for file in readable])
-        originals: dict[str, BatchFile] = {}
+        ids = chain.from_iterable((file.content_hash, file.file_id) for file in readable)
+        found = self.store.transactions(batch.table, ids)
         for file in readable:
-            file.is_committed = file.content_hash in committed
-            file.original = originals.setdefault(file.content_hash, file)
+            file.loaded_version = found.get(file.content_hash, RETRACTED)
+            file.was_loaded = file.file_id in found
+
+    def _find_repeats(self, batch: Batch) -> None:
+        """Decide which files are loaded: of each content the last one, unless the table holds what it says.
+
+        Of copies that follow each other it is the first.
+        """
+        delivered = [file for file in batch.files if not file.problem and not file.was_loaded]
+        counting: dict[str, BatchFile] = {}
+        for previous, file in pairwise([None, *delivered]):
+            if file and (previous is None or previous.content_hash != file.content_hash):
+                counting[file.content_hash] = file
+        for file in delivered:
+            file.original = counting[file.content_hash]
+        known = [file for file in delivered if file.original is file and file.is_known]
+        if known:
+            history = self.parser.engine.read(batch.table, self.store.table_version(batch.table).files)
+            again = replaced(history, batch.table, [time_of(file.loaded_version) for file in known])
+            for number, file in enumerate(known):
+                file.is_repeat = number not in again
+        for file in batch.files:
+            file.is_repeat |= file.was_loaded
+
+    def _delete_repeats(self, batch: Batch, report: IngestReport) -> None:
+        """Delete the repeats, the oldest first, before a file is loaded whose rows replace theirs.
+
+        A run that dies in between, or cannot delete them, would otherwise make new deliveries of them.
+        """
+        for file in batch.repeats:
+            self._report_duplicate(file, "a file loaded before", report, batch.log)
+            if not _delete(file.dropped, batch.log) and not file.was_loaded:
+                self.store.append(batch.table, [], {file.file_id: file.original.loaded_version}, {})
 
     def _read_headers(self, batch: Batch) -> None:
         """Match the header of each new file with the table, and give each a later time than the one before."""
@@ -131,9 +178,9 @@ class Ingest:
             file.csv_file = CsvFile(path, header, name, ingested_at)
 
     def _parse(self, batch: Batch) -> None:
-        committed = self.store.committed_ids(REJECTED_ROWS, [file.rejects_id for file in batch.new])
+        found = self.store.transactions(REJECTED_ROWS, [file.rejects_id for file in batch.new])
         for file in batch.new:
-            file.rejects_committed = file.rejects_id in committed
+            file.rejects_version = found.get(file.rejects_id, RETRACTED)
         for group in batch.groups():
             self._parse_group(batch, group)
 
@@ -184,12 +231,20 @@ class Ingest:
             return
         rejecting = [file for file in loaded if not file.rejects_committed]
         if reject_files := _distinct(path for file in rejecting for path in loaded[file].reject_files):
-            self.store.append(REJECTED_ROWS, reject_files, [file.rejects_id for file in rejecting], {})
+            self.store.append(
+                REJECTED_ROWS,
+                reject_files,
+                {file.rejects_id: file.version for file in rejecting},
+                {},
+                {file.rejects_id: file.rejects_version for file in rejecting},
+            )
         self.store.append(
             batch.table,
             _distinct(path for parsed in loaded.values() for path in parsed.files),
-            [file.content_hash for file in loaded],
-            {FILES: [asdict(_report(file, parsed)) for file, parsed in loaded.items()]},
+            {file.content_hash: file.version for file in loaded}
+            | {file.file_id: file.original.version for file in batch.files if file.original.parsed},
+            {FILES: [_origin(file, parsed) for file, parsed in loaded.items()]},
+            {file.content_hash: file.loaded_version for file in loaded},
         )
         rows = sum(parsed.rows for parsed in loaded.values())
         batch.log.info(f"Loaded {len(loaded):,} files with {rows:,} rows into {batch.table.name}")
@@ -204,11 +259,13 @@ class Ingest:
                 report.add(_report(file, file.parsed), batch.log, quiet=len(batch.files) >= FEWEST_TOGETHER)
                 report.reject_reasons.update(file.parsed.reject_reasons)
                 _delete(file.dropped, batch.log)
-            elif file.is_committed or original.parsed:
-                same = "a file loaded before" if file.is_committed else original.dropped.name
-                note = f"same content as {same}: counted once, deleted"
-                report.add(FileReport(file.dropped.name, Outcome.DUPLICATE, file.dropped.size, note=note), batch.log)
+            elif original.parsed:
+                self._report_duplicate(file, original.dropped.name, report, batch.log)
                 _delete(file.dropped, batch.log)
+
+    def _report_duplicate(self, file: BatchFile, original: str, report: IngestReport, log: logging.Logger) -> None:
+        note = f"same content as {original}: counted once, deleted"
+        report.add(FileReport(file.dropped.name, Outcome.DUPLICATE, file.dropped.size, note=note), log)
 
     def _reject(self, file: DroppedFile, reason: str, report: IngestReport, log: logging.Logger) -> None:
         """Move a bad file away, unless it changed: then it was not complete."""
@@ -225,7 +282,7 @@ class Ingest:
         """Create the tables if no file did, so that they can be read."""
         for each in (REJECTED_ROWS, table):
             if self.store.table_version(each).version < 0:
-                self.store.append(each, [], [], {})
+                self.store.append(each, [], {}, {})
 
     def _compact_and_vacuum(self, table: Table, log: logging.Logger) -> None:
         for each in (table, REJECTED_ROWS):
@@ -243,6 +300,9 @@ class Ingest:
 
 def _report(file: BatchFile, parsed: ParsedFile) -> FileReport:
     unknown = file.csv_file.header.unknown
+    notes = [f"unknown columns ignored: {', '.join(unknown)}"] if unknown else []
+    if file.is_known:
+        notes.append("loaded again, since later drops had replaced its rows")
     return FileReport(
         name=file.dropped.name,
         outcome=Outcome.LOADED,
@@ -250,8 +310,15 @@ def _report(file: BatchFile, parsed: ParsedFile) -> FileReport:
         rows=parsed.rows,
         rejects=parsed.rejects,
         duplicates=parsed.duplicates,
-        note=f"unknown columns ignored: {', '.join(unknown)}" if unknown else "",
+        note="; ".join(notes),
     )
+
+
+def _origin(file: BatchFile, parsed: ParsedFile) -> dict[str, Any]:
+    """Return what the commit records about the file."""
+    status = {"inode": file.dropped.inode, "modified_ns": file.dropped.modified_ns}
+    loaded = {"content_hash": file.content_hash, "ingested_at": file.csv_file.ingested_at.isoformat()}
+    return {**asdict(_report(file, parsed)), **loaded, **status}
 
 
 def _distinct(paths: Iterable[Path]) -> list[Path]:
@@ -271,10 +338,11 @@ def _is_still_there(file: DroppedFile, log: logging.Logger) -> bool:
     return False
 
 
-def _delete(file: DroppedFile, log: logging.Logger) -> None:
+def _delete(file: DroppedFile, log: logging.Logger) -> bool:
+    """Delete the file and return whether it is gone, or has other content now that the next run loads."""
     if not file.is_unchanged():
         log.warning(f"{file.name}: changed after it was read; the next run loads the new content")
-        return
+        return True
     try:
         file.path.unlink()
     except OSError as error:
@@ -282,3 +350,5 @@ def _delete(file: DroppedFile, log: logging.Logger) -> None:
             f"{file.name}: rows loaded, but the file could not be deleted: {error.strerror}. Every run reads it again "
             f"until you delete it, or allow user {os.geteuid()} to delete files from {file.path.parent}"
         )
+        return False
+    return True

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from music_assets.data_root import DataRoot, durable_write
@@ -23,12 +23,14 @@ class DroppedFile:
     size: int
     modified_ns: int
     inode: int
+    changed_ns: int = field(default=0, compare=False)
+    """Time of the last change of the file's status, for example of its rights."""
 
     @classmethod
     def at(cls, path: Path) -> "DroppedFile":
         """Read the status of a file, not following symbolic links. Raises FileNotFoundError."""
         status = path.lstat()
-        return cls(path, status.st_size, status.st_mtime_ns, status.st_ino)
+        return cls(path, status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
 
     @property
     def name(self) -> str:

@@ -93,23 +93,31 @@ class DeltaStore:
         folder.mkdir(parents=True)
         return folder
 
-    def committed_ids(self, table: Table, ids: Iterable[str]) -> set[str]:
-        """Return which of these transaction ids the table's commits carry. Raises DamagedLogError."""
+    def transactions(self, table: Table, ids: Iterable[str] | None = None) -> dict[str, int]:
+        """Return the newest version of these application transactions, by default of all. Raises DamagedLogError."""
         delta = self.open(table)
-        return set() if delta is None else _committed_ids(self.folder(table), delta.version(), ids)
+        return {} if delta is None else _transactions(self.folder(table), delta.version(), ids)
 
-    def append(self, table: Table, files: Sequence[Path], ids: Iterable[str], metadata: Mapping[str, Any]) -> int:
-        """Add parquet files to the table in one transaction that carries the ids; return the new version.
+    def append(
+        self,
+        table: Table,
+        files: Sequence[Path],
+        transactions: Mapping[str, int],
+        metadata: Mapping[str, Any],
+        expected: Mapping[str, int] | None = None,
+    ) -> int:
+        """Add parquet files to the table in one commit with these application transactions; return the new version.
 
-        Raises ConcurrentCommitError if the table's commits already carry one of the ids.
+        Raises ConcurrentCommitError if one of these has another version in the table than `expected`, which by default
+        is none.
         """
         adds = self._durable_adds(table, files)
-        names = list(ids)
         with _conflicts(table):
-            delta = self.open(table) or self._create(table, append_only=True)
-            if _committed_ids(self.folder(table), delta.version(), names):
+            delta = self.open(table) or self._create(table)
+            found = _transactions(self.folder(table), delta.version(), transactions)
+            if any(version != (expected or {}).get(name) for name, version in found.items()):
                 raise ConcurrentCommitError(f"{table.full_name}: another process committed the same files first")
-            marks = [Transaction(app_id=name, version=1) for name in names]
+            marks = [Transaction(app_id=name, version=version) for name, version in transactions.items()]
             return self._commit(table, delta, "append", adds, marks, metadata)
 
     def replace(
@@ -129,7 +137,7 @@ class DeltaStore:
             delta = self.open(table)
             if expected_version not in (None, delta.version() if delta else -1):
                 raise ConcurrentCommitError(f"{table.full_name}: another process replaced the content first")
-            delta = delta or self._create(table, append_only=False)
+            delta = delta or self._create(table)
             return self._commit(table, delta, "overwrite", adds, [_replacement(delta)], metadata or {})
 
     def rewrite(
@@ -185,7 +193,7 @@ class DeltaStore:
                 shutil.rmtree(folder)
         return removed
 
-    def _create(self, table: Table, append_only: bool) -> DeltaTable:
+    def _create(self, table: Table) -> DeltaTable:
         """Create an empty table. If commits with rows created it, two processes could both commit theirs."""
         folder = self.folder(table)
         folder.mkdir(parents=True, exist_ok=True)
@@ -195,7 +203,6 @@ class DeltaStore:
             mode="ignore",
             name=table.full_name,
             description=table.description,
-            configuration={"delta.appendOnly": "true"} if append_only else None,
         )
 
     def _durable_adds(self, table: Table, files: Sequence[Path], data_change: bool = True) -> list[AddAction]:
@@ -240,24 +247,27 @@ def _log_entry(folder: Path, version: int) -> Path:
     return folder / LOG_FOLDER / f"{version:020}.json"
 
 
-def _committed_ids(folder: Path, version: int, ids: Iterable[str]) -> set[str]:
-    """Return which of these ids the table's log contains up to that version.
+def _transactions(folder: Path, version: int, ids: Iterable[str] | None = None) -> dict[str, int]:
+    """Return the newest version of these application transactions in the table's log up to that table version.
 
     `DeltaTable.transaction_version` scans all ids to find one. This scans them once: the newest checkpoint
     (https://github.com/delta-io/delta/blob/master/PROTOCOL.md), then each later commit.
     """
-    wanted = set(ids)
-    if not wanted:
-        return set()
+    wanted = None if ids is None else set(ids)
+    if wanted == set():
+        return {}
     checkpoints = {int(path.name[:20]): path for path in (folder / LOG_FOLDER).glob("*.checkpoint.parquet")}
     checkpoint = max((number for number in checkpoints if number <= version), default=-1)
-    found: set[str] = set()
+    found: dict[str, int] = {}
     if checkpoint >= 0:
-        (names,) = pq.ParquetFile(checkpoints[checkpoint]).read(columns=["txn.appId"]).flatten().columns
-        found.update(names.filter(pc.is_in(names, pa.array(wanted, pa.string()))).to_pylist())
+        stored = pq.ParquetFile(checkpoints[checkpoint]).read(columns=["txn.appId", "txn.version"]).flatten()
+        names = stored["txn.appId"]
+        rows = stored.filter(names.is_valid() if wanted is None else pc.is_in(names, pa.array(wanted, pa.string())))
+        found.update(zip(rows["txn.appId"].to_pylist(), rows["txn.version"].to_pylist(), strict=True))
     for number in range(checkpoint + 1, version + 1):
-        found.update(action["txn"]["appId"] for action in read_log_entry(_log_entry(folder, number)) if "txn" in action)
-    return found & wanted
+        marks = [action["txn"] for action in read_log_entry(_log_entry(folder, number)) if "txn" in action]
+        found.update((mark["appId"], mark["version"]) for mark in marks)
+    return found if wanted is None else {name: found[name] for name in wanted & found.keys()}
 
 
 @contextmanager

@@ -30,47 +30,23 @@ class File:
 
 @dataclass
 class Model:
-    """The waiting files, the rows that were loaded, and the last snapshot."""
+    """What was delivered, what waits, and what was published last."""
 
     waiting: list[File] = field(default_factory=list)
-    loaded: dict[Table, set[bytes]] = field(default_factory=lambda: {USER_DATA: set(), USER_TOP_ARTISTS: set()})
-    history: dict[Table, list[tuple[File, Row]]] = field(default_factory=lambda: {USER_DATA: [], USER_TOP_ARTISTS: []})
-    rejects: Counter[Row] = field(default_factory=Counter)
-    rejects_loaded: set[tuple[Table, bytes]] = field(default_factory=set)
+    delivered: dict[Table, list[File]] = field(default_factory=lambda: {USER_DATA: [], USER_TOP_ARTISTS: []})
     rejected_files: Counter[bytes] = field(default_factory=Counter)
     published: dict[str, Any] | None = None
 
-    def commit_rejects(self, table: Table) -> None:
-        """Commit the bad rows of the waiting files of a table, once for each content."""
-        for file in self._fresh(table):
-            if (table, file.content) not in self.rejects_loaded:
-                self.rejects_loaded.add((table, file.content))
-                self.rejects.update(_rejects(file))
-
-    def commit_rows(self, table: Table) -> None:
-        """Commit the good rows of the waiting files of a table, once for each content."""
-        for file in self._fresh(table):
-            self.loaded[table].add(file.content)
-            self.history[table] += [(file, row) for row in file.rows or () if not isinstance(row, BadRow)]
-
-    def clear(self, table: Table) -> None:
-        """Delete the loaded files of a table and move the bad ones away."""
-        self.rejected_files.update(file.content for file in self.waiting if file.table is table and file.rows is None)
+    def deliver(self, table: Table) -> None:
+        """Deliver what waits for the table, in order, and move the bad ones away."""
+        files = [file for file in self.waiting if file.table is table]
+        self.delivered[table] += [file for file in files if file.rows is not None]
+        self.rejected_files.update(file.content for file in files if file.rows is None)
         self.waiting = [file for file in self.waiting if file.table is not table]
 
-    def publish(self) -> None:
-        """Publish everything."""
-        self.published = {**self.tables(), **self.rankings()}
-
-    def tables(self) -> dict[str, Counter[Row]]:
-        """Return the rows of the raw tables with their source files, and the rejected rows."""
-        return {
-            **{
-                table.full_name: Counter((*row, file.name) for file, row in history)
-                for table, history in self.history.items()
-            },
-            "rejected_rows": Counter(self.rejects),
-        }
+    def publish(self, raw: dict[str, Counter[Row]]) -> None:
+        """Publish the rankings, and these rows of the raw tables."""
+        self.published = {**raw, **self.rankings()}
 
     def rankings(self) -> dict[str, list[Row]]:
         """Return both rankings in their sort order."""
@@ -98,21 +74,14 @@ class Model:
             "processed_parquet_country_rank_per_artist": by_artist,
         }
 
-    def _fresh(self, table: Table) -> list[File]:
-        """Return the waiting files that are not loaded, the first of each content."""
-        first: dict[bytes, File] = {}
-        for file in self.waiting:
-            if file.table is table and file.rows is not None and file.content not in self.loaded[table]:
-                first.setdefault(file.content, file)
-        return list(first.values())
-
     def _current(self, table: Table, key: int, tie_break: tuple[int, ...]) -> dict[Row, Row]:
         """Return the current row of each key, which is the first `key` columns: that of the latest file.
 
         Within a file the largest first tie-break column wins, then the smallest of the others; NULL is last.
         """
         current: dict[Row, tuple[File, Row]] = {}
-        for file, row in self.history[table]:
+        delivered = [(file, row) for file in self.delivered[table] for row in good_rows(file)]
+        for file, row in delivered:
             other = current.get(row[:key])
             if other is None or other[0] is not file or _order(row, tie_break) < _order(other[1], tie_break):
                 current[row[:key]] = (file, row)
@@ -124,7 +93,13 @@ def _order(row: Row, tie_break: tuple[int, ...]) -> Row:
     return (most is None, -(most or 0), *((value is None, value or "") for value in others))
 
 
-def _rejects(file: File) -> list[Row]:
+def good_rows(file: File) -> list[Row]:
+    """Return the rows that are loaded."""
+    return [row for row in file.rows or () if not isinstance(row, BadRow)]
+
+
+def rejects(file: File) -> list[Row]:
+    """Return the rows of `rejected_rows`, without the time."""
     return [
         (file.table.name, file.name, line, row.column, row.reason, row.text)
         for line, row in enumerate(file.rows or (), 2)

@@ -71,7 +71,7 @@ def check_nothing_lost(root: DataRoot, dropped: Iterable[DroppedCsv], expected: 
     for file in dropped:
         path = root.drop_folder(file.table) / file.name
         waits = path.exists() and path.read_bytes() == file.content
-        loaded = store.committed_ids(file.table, [hashlib.sha256(file.content).hexdigest()])
+        loaded = store.transactions(file.table, [hashlib.sha256(file.content).hexdigest()])
         assert waits or loaded or file.content in rejected, f"{file.name} is lost"
     for table in (*RAW_TABLES, REJECTED_ROWS):
         complete = expected.tables[table.full_name]

@@ -1,10 +1,12 @@
 """Random series of drops, repeats, updates, bad files, refreshes, failures and vacuums, compared with the model."""
 
+import hashlib
 import logging
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from music_assets.tables import (
     USER_TOP_ARTISTS,
     Table,
 )
-from music_assets_tests.faults.model import BadRow, File, Model
+from music_assets_tests.faults.model import BadRow, File, Model, good_rows, rejects
 from music_assets_tests.faults.state import rows_of
 from music_assets_tests.support.ingest_harness import LOG, IngestHarness
 from music_assets_tests.support.properties import examples
@@ -154,10 +156,8 @@ class Histories(RuleBasedStateMachine):
     def refresh(self) -> None:
         Refresh(self.harness).run()
         for table in RAW_TABLES:
-            self.model.commit_rejects(table)
-            self.model.commit_rows(table)
-            self.model.clear(table)
-        self.model.publish()
+            self.model.deliver(table)
+        self.model.publish(self._raw_rows())
         assert self.harness.waiting() == []
         rejected = [path for path in self.harness.root.rejected.glob("*") if path.suffix != ".txt"]
         assert Counter(path.read_bytes() for path in rejected) == self.model.rejected_files
@@ -169,17 +169,11 @@ class Histories(RuleBasedStateMachine):
         refresh = Refresh(self.harness, (when, step))
         with suppress(InjectedError):
             refresh.run()
-        for done in refresh.done:
-            what, _, name = done.partition(" of ")
-            table = next((table for table in RAW_TABLES if table.name == name), USER_DATA)
-            if what == "rejects":
-                self.model.commit_rejects(table)
-            elif what == "rows":
-                self.model.commit_rows(table)
-            elif what == "clearing":
-                self.model.clear(table)
-            elif what == "publishing":
-                self.model.publish()
+        for table in RAW_TABLES:
+            if f"clearing of {table.name}" in refresh.done:
+                self.model.deliver(table)
+        if "publishing" in refresh.done:
+            self.model.publish(self._raw_rows())
 
     @rule(table=st.sampled_from(TABLES))
     def vacuum(self, table: Table) -> None:
@@ -191,13 +185,25 @@ class Histories(RuleBasedStateMachine):
     def every_file_waits_or_is_loaded(self) -> None:
         waiting = set(self.harness.waiting())
         assert {file.name for file in self.model.waiting} >= waiting
-        for file in self.model.waiting:
-            assert file.name in waiting or file.rows is None or file.content in self.model.loaded[file.table]
+        for table in RAW_TABLES:
+            loaded = self.harness.store.transactions(table)
+            gone = [file for file in self.dropped if file.table is table and file.name not in waiting]
+            for file in gone:
+                assert file.rows is None or loaded.get(hashlib.sha256(file.content).hexdigest())
 
     @invariant()
-    def tables_equal_the_model(self) -> None:
-        found = {table.full_name: rows_of(self.harness.store, table) for table in (*RAW_TABLES, REJECTED_ROWS)}
-        assert found == self.model.tables()
+    def tables_hold_files_as_a_whole_and_once(self) -> None:
+        found = self._raw_rows()
+        files = {file.name: file for file in self.dropped}
+        loaded = {row[-1] for table in RAW_TABLES for row in found[table.full_name]}
+        rows = Counter((*row, name) for name in loaded for row in good_rows(files[name]))
+        assert found[USER_DATA.full_name] + found[USER_TOP_ARTISTS.full_name] == rows
+        rejected = {row[1] for row in found[REJECTED_ROWS.full_name]}
+        assert found[REJECTED_ROWS.full_name] == Counter(row for name in rejected for row in rejects(files[name]))
+        for file in chain.from_iterable(self.model.delivered.values()):
+            same = {each.name for each in self.dropped if each.table is file.table and each.content == file.content}
+            assert not good_rows(file) or loaded & same
+            assert not rejects(file) or rejected & same
 
     @invariant()
     def snapshot_equals_the_last_published_model(self) -> None:
@@ -211,6 +217,9 @@ class Histories(RuleBasedStateMachine):
                 else:
                     found = connection.execute(f"FROM {name}").fetchall()
                 assert found == expected, name
+
+    def _raw_rows(self) -> dict[str, Counter]:
+        return {table.full_name: rows_of(self.harness.store, table) for table in (*RAW_TABLES, REJECTED_ROWS)}
 
     def _drop(self, table: Table, content: bytes, rows: tuple | None) -> None:
         file = File(table, f"{len(self.dropped)}.csv", content, rows)

@@ -1,7 +1,10 @@
 """Each file is loaded exactly once: repeated, interrupted, changed while it is read, raced by another process."""
 
+import contextlib
+import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -31,15 +34,17 @@ class DiedError(Exception):
 
 
 class DyingStore(DeltaStore):
-    """A store after whose commit to one of the tables the process dies."""
+    """A store after whose n-th commit to one of the tables the process dies."""
 
-    def __init__(self, root: DataRoot, table: Table) -> None:
+    def __init__(self, root: DataRoot, table: Table, commits: int = 1) -> None:
         super().__init__(root)
         self.table = table
+        self.commits = commits
 
-    def append(self, table: Table, files: Sequence[Path], ids: Iterable[str], metadata: Mapping[str, Any]) -> int:
-        version = super().append(table, files, ids, metadata)
-        if table is self.table:
+    def append(self, table: Table, *rest: Any) -> int:
+        version = super().append(table, *rest)
+        self.commits -= table is self.table
+        if not self.commits:
             raise DiedError
         return version
 
@@ -87,6 +92,145 @@ def test_content_is_known_after_a_checkpoint(harness: IngestHarness) -> None:
     assert outcomes(harness) == [("a.csv", "duplicate")]
 
 
+# ---- Delivered again ------------------------------------------------------------------------------------------------
+
+A, B = HEADER + "1,Germany,5\n2,Mali,2\n", HEADER + "1,Chad,6\n"
+C, D = HEADER + "3,Chad,7\nx,Chad,7\n", HEADER + "2,Peru,8\n3,Peru,8\n"
+CONTENTS = {"a": A, "b": B, "c": C, "d": D}
+
+
+def current(harness: IngestHarness) -> dict[int, str]:
+    """Return the country of each user in the row of the latest file, in plain Python."""
+    rows = sorted(harness.rows(USER_DATA, "ingested_at", "user_id", "country"))
+    return {user: country for _, user, country in rows}
+
+
+def loads(harness: IngestHarness) -> str:
+    """Return the names of the loaded files, without suffix and number, in the order of loading."""
+    return "".join(name[0] for _, name in sorted(set(harness.rows(USER_DATA, "ingested_at", "source_file"))))
+
+
+@pytest.mark.parametrize(
+    ("drops", "loaded", "countries"),
+    [
+        pytest.param("a b a", "aba", {1: "Germany", 2: "Mali"}, id="replaced in between"),
+        pytest.param("aba", "aba", {1: "Germany", 2: "Mali"}, id="replaced in between, in one drop"),
+        pytest.param("a ba", "aba", {1: "Germany", 2: "Mali"}, id="replaced by a new file of the same drop"),
+        pytest.param("a c a", "ac", {1: "Germany", 2: "Mali", 3: "Chad"}, id="not replaced"),
+        pytest.param("a ca", "ac", {1: "Germany", 2: "Mali", 3: "Chad"}, id="not replaced by a new file of the drop"),
+        pytest.param("aca", "ac", {1: "Germany", 2: "Mali", 3: "Chad"}, id="not replaced, in one drop"),
+        pytest.param("ab ab", "ab", {1: "Chad", 2: "Mali"}, id="mirror"),
+        pytest.param("abcd abcd abcd", "abcd", {1: "Chad", 2: "Peru", 3: "Peru"}, id="mirror, three times"),
+        pytest.param("abcd ad", "abcdad", {1: "Germany", 2: "Peru", 3: "Peru"}, id="a part of a mirror"),
+        pytest.param("abcd a d", "abcdad", {1: "Germany", 2: "Peru", 3: "Peru"}, id="a mirror file by file"),
+        pytest.param("ab ba", "aba", {1: "Germany", 2: "Mali"}, id="in another order"),
+        pytest.param("ad da d", "adad", {1: "Germany", 2: "Peru", 3: "Peru"}, id="in another order, and once more"),
+        pytest.param("a b a b a", "ababa", {1: "Germany", 2: "Mali"}, id="in turn"),
+        pytest.param("ab aba", "aba", {1: "Germany", 2: "Mali"}, id="twice in a drop"),
+        pytest.param("aa", "a", {1: "Germany", 2: "Mali"}, id="copies"),
+    ],
+)
+def test_latest_drop_wins_when_contents_are_delivered_again(
+    harness: IngestHarness, drops: str, loaded: str, countries: dict[int, str]
+) -> None:
+    """A content is loaded again only if the current rows would not be those of the latest drop."""
+    for drop in drops.split():
+        for number, name in enumerate(drop):
+            harness.drop(USER_DATA, f"{name}{number}.csv", CONTENTS[name])
+        harness.load(USER_DATA)
+        assert harness.waiting() == []
+    assert current(harness) == countries
+    assert loads(harness) == loaded
+
+
+def test_content_that_is_loaded_again_has_its_rejects_again(
+    harness: IngestHarness, caplog: pytest.LogCaptureFixture
+) -> None:
+    for content in (C, D, C):
+        harness.drop(USER_DATA, "users.csv", content)
+        with caplog.at_level(logging.INFO):
+            harness.load(USER_DATA)
+    assert harness.rejected() == [(3, "user_id", "not an integer", "x,Chad,7")] * 2
+    again = "users.csv: loaded, 1 rows, 1 rejected (loaded again, since later drops had replaced its rows)"
+    assert again in caplog.messages
+    assert set(harness.rows(REJECTED_ROWS, "ingested_at")) == {
+        (time,) for time, country in set(harness.rows(USER_DATA, "ingested_at", "country")) if country == "Chad"
+    }
+
+
+def test_content_of_release_0_1_is_a_new_delivery(harness: IngestHarness) -> None:
+    """Its log does not say when the content was loaded. Afterwards the time is known."""
+    path = harness.drop(USER_DATA, "a.csv", A)
+    harness.store.append(USER_DATA, [], {content_hash(path): 1}, {})
+    assert outcomes(harness) == [("a.csv", "loaded")]
+    harness.drop(USER_DATA, "a.csv", A)
+    assert outcomes(harness) == [("a.csv", "duplicate")]
+    assert harness.delivered(USER_DATA) == [(1, "Germany", 5), (2, "Mali", 2)]
+
+
+@pytest.mark.parametrize("dropped", ["ab", "aba", "ac aba", "ab ab", "ac ba"])
+@pytest.mark.parametrize("dies_after", [1, 2])
+def test_file_left_over_by_a_dead_run_is_no_new_delivery(harness: IngestHarness, dropped: str, dies_after: int) -> None:
+    """The run dies after it has committed rows. What is left over must not replace what the run loaded later."""
+    *earlier, last = dropped.split()
+    for drop in [*earlier, last]:
+        for number, name in enumerate(drop):
+            harness.drop(USER_DATA, f"{name}{number}.csv", CONTENTS[name])
+        if drop is last:
+            with contextlib.suppress(DiedError):
+                harness.ingest_with(DyingStore(harness.root, USER_DATA, dies_after)).load(USER_DATA, LOG)
+        harness.load(USER_DATA)
+    undisturbed = IngestHarness(harness.root.path / "undisturbed", harness.engine)
+    for drop in [*earlier, last]:
+        for number, name in enumerate(drop):
+            undisturbed.drop(USER_DATA, f"{name}{number}.csv", CONTENTS[name])
+        undisturbed.load(USER_DATA)
+    assert current(harness) == current(undisturbed)
+    assert loads(harness) == loads(undisturbed)
+    assert harness.waiting() == []
+
+
+@pytest.mark.parametrize("kind", ["loaded", "repeat", "copy"])
+def test_file_that_cannot_be_deleted_is_no_new_delivery(
+    harness: IngestHarness, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """It stays in the folder for ever, and must not replace what is loaded later."""
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "stays.csv":
+            raise PermissionError(13, "Permission denied", str(path))
+        unlink(path, missing_ok)
+
+    if kind == "repeat":
+        harness.drop(USER_DATA, "a.csv", A)
+        harness.load(USER_DATA)
+    if kind == "copy":
+        harness.drop(USER_DATA, "a.csv", A)
+    harness.drop(USER_DATA, "stays.csv", A)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    harness.load(USER_DATA)
+    harness.drop(USER_DATA, "b.csv", B)
+    for _ in range(2):
+        harness.load(USER_DATA)
+        assert current(harness) == {1: "Chad", 2: "Mali"}
+    assert loads(harness) in ("ab", "sb")
+    assert harness.waiting() == ["stays.csv"]
+
+
+def test_new_file_with_name_inode_and_time_of_a_deleted_one_is_a_new_delivery(
+    harness: IngestHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """File systems use the inode of a deleted file again, and mirrors keep names and modification times."""
+    unchanging = DroppedFile.at
+    monkeypatch.setattr(DroppedFile, "at", lambda path: dataclasses.replace(unchanging(path), inode=7))
+    for content in (A, B, A):
+        path = harness.drop(USER_DATA, "users.csv", content)
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+        harness.load(USER_DATA)
+    assert current(harness) == {1: "Germany", 2: "Mali"}
+
+
 def test_ingest_without_files_creates_empty_tables(harness: IngestHarness) -> None:
     assert harness.load(USER_DATA).files == []
     assert [harness.rows(table) for table in (USER_DATA, REJECTED_ROWS)] == [[], []]
@@ -95,8 +239,11 @@ def test_ingest_without_files_creates_empty_tables(harness: IngestHarness) -> No
 
 def test_commit_metadata_reports_each_file(harness: IngestHarness) -> None:
     harness.drop(USER_DATA, "a.csv", MIXED + "1,Chad,4\n1,,\n")
+    path = harness.root.drop_folder(USER_DATA) / "a.csv"
+    status, digest = path.stat(), content_hash(path)
     harness.load(USER_DATA)
     ((file,),) = harness.store.commit_metadata(USER_DATA, FILES)
+    ((ingested_at,),) = set(harness.rows(USER_DATA, "ingested_at"))
     assert file == {
         "name": "a.csv",
         "outcome": "loaded",
@@ -105,6 +252,10 @@ def test_commit_metadata_reports_each_file(harness: IngestHarness) -> None:
         "rejects": 1,
         "duplicates": 2,
         "note": "",
+        "content_hash": digest,
+        "ingested_at": ingested_at.isoformat(),
+        "inode": status.st_ino,
+        "modified_ns": status.st_mtime_ns,
     }
 
 
@@ -223,7 +374,7 @@ def test_commit_of_the_same_file_by_another_process(harness: IngestHarness) -> N
         row = {"user_id": 1, "country": "Germany", "total_scrobbles": 5, "source_file": "a.csv", "ingested_at": moment}
         schema = USER_DATA.schema.to_pyarrow()
         pq.write_table(pa.Table.from_pylist([row], pa.schema([f.with_nullable(True) for f in schema])), folder / "r")
-        harness.store.append(USER_DATA, [folder / "r"], [content_hash(read)], {})
+        harness.store.append(USER_DATA, [folder / "r"], {content_hash(read): 1_577_836_800_000_000}, {})
 
     with pytest.raises(ConcurrentCommitError, match="raw_parquet_user_data"):
         load_with_side_effect(harness, commit)
@@ -242,7 +393,7 @@ def test_file_that_is_replaced_after_it_was_hashed_ahead(harness: IngestHarness)
     expected = content_hash(replaced)
     harness.load(USER_TOP_ARTISTS)
     assert harness.delivered(USER_TOP_ARTISTS) == [(1, 1, "Drake", 5, None)]
-    assert harness.store.committed_ids(USER_TOP_ARTISTS, [expected])
+    assert harness.store.transactions(USER_TOP_ARTISTS, [expected])
 
 
 # ---- Later wins -----------------------------------------------------------------------------------------------------
@@ -267,7 +418,7 @@ def test_later_drop_wins_though_the_clock_went_back(harness: IngestHarness) -> N
     earlier = pq.read_table(rows)
     shifted = earlier.set_column(4, "ingested_at", pa.array([future], earlier.schema.field("ingested_at").type))
     pq.write_table(shifted, folder / "rows.parquet")
-    harness.store.append(USER_DATA, [folder / "rows.parquet"], ["from the future"], {})
+    harness.store.append(USER_DATA, [folder / "rows.parquet"], {"from the future": 1}, {})
 
     assert not csv_file.exists()
     harness.drop(USER_DATA, "late.csv", HEADER + "1,Chad,6\n")

@@ -68,7 +68,7 @@ def test_each_file_has_its_own_report(harness: IngestHarness) -> None:
     harness.drop(USER_DATA, "mixed.csv", "country,more,user_id,total_scrobbles\nMali,,7,1\nMali,,7,2\nMali,,x,1\n1\n")
     harness.drop(USER_DATA, "none.csv", HEADER)
     harness.drop(USER_DATA, "bad.csv", "user_id,country\n1,Mali\n")
-    harness.drop(USER_DATA, "copy.csv", HEADER + "3,Germany,3\n1000000,Chad,3\n")
+    harness.drop(USER_DATA, "copy.csv", HEADER + "29,Germany,29\n1000000,Chad,29\n")
     report = harness.load(USER_DATA)
     found = {file.name: (file.outcome, file.rows, file.rejects, file.duplicates) for file in report.files[30:]}
     assert found == {

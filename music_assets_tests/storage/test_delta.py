@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
 
 from music_assets.data_root import DataRoot
 from music_assets.storage.delta import ConcurrentCommitError, DeltaStore
@@ -52,18 +51,18 @@ def test_no_table_yet(store: DeltaStore) -> None:
     for table in TABLES:
         snapshot = store.table_version(table)
         assert (snapshot.version, snapshot.files, snapshot.rows, snapshot.latest_ingest) == (-1, (), 0, None)
-        assert not store.committed_ids(table, ["anything"])
+        assert not store.transactions(table, ["anything"])
         assert store.commit_metadata(table, "files") == []
         assert store.vacuum(table, 0) == []
 
 
 def test_files_are_unseen_until_they_are_committed(store: DeltaStore) -> None:
     """A reader keeps the snapshot it asked for, whatever is being written."""
-    store.append(ARTIST_RANK_IN_COUNTRY, [written(store, "Chad", 2)], [], {})
+    store.append(ARTIST_RANK_IN_COUNTRY, [written(store, "Chad", 2)], {}, {})
     snapshot = store.table_version(ARTIST_RANK_IN_COUNTRY)
     more = written(store, "Germany", 3)
     assert store.table_version(ARTIST_RANK_IN_COUNTRY) == snapshot
-    store.append(ARTIST_RANK_IN_COUNTRY, [more], [], {})
+    store.append(ARTIST_RANK_IN_COUNTRY, [more], {}, {})
     assert snapshot.rows == sum(pq.read_metadata(file).num_rows for file in snapshot.files) == 2
     newer = store.table_version(ARTIST_RANK_IN_COUNTRY)
     assert (newer.rows, newer.version) == (5, snapshot.version + 1)
@@ -125,7 +124,7 @@ def test_two_writers_at_once(store: DeltaStore, exists: bool, kind: str) -> None
         commit: Callable[[], int] = (
             (lambda: store.replace(table, [file]))
             if kind == "replace"
-            else (lambda: store.append(table, [file], [identity], {}))
+            else (lambda: store.append(table, [file], {identity: 1}, {}))
         )
         both.wait()
         for _ in range(5):
@@ -156,42 +155,53 @@ def test_two_writers_at_once(store: DeltaStore, exists: bool, kind: str) -> None
         assert found[0] in done
 
 
-def test_identity_is_committed_once(store: DeltaStore) -> None:
-    store.append(ARTIST_RANK_IN_COUNTRY, [written(store, "a")], ["x", "y"], {})
-    assert store.committed_ids(ARTIST_RANK_IN_COUNTRY, ["y"])
-    assert not store.committed_ids(REJECTED_ROWS, ["y"])
+def test_transaction_is_committed_once(store: DeltaStore) -> None:
+    store.append(ARTIST_RANK_IN_COUNTRY, [written(store, "a")], {"x": 1, "y": 5}, {})
+    assert store.transactions(ARTIST_RANK_IN_COUNTRY, ["y"]) == {"y": 5}
+    assert store.transactions(REJECTED_ROWS, ["y"]) == {}
     message = "processed_parquet_artist_rank_in_country: another process committed the same files first"
     with pytest.raises(ConcurrentCommitError, match=message):
-        store.append(ARTIST_RANK_IN_COUNTRY, [written(store, "b")], ["z", "y"], {})
+        store.append(ARTIST_RANK_IN_COUNTRY, [written(store, "b")], {"z": 1, "y": 6}, {})
     assert countries(store) == ["a"]
-    assert not store.committed_ids(ARTIST_RANK_IN_COUNTRY, ["z"])
+    assert store.transactions(ARTIST_RANK_IN_COUNTRY) == {"x": 1, "y": 5}
 
 
-def test_identities_before_and_behind_checkpoints(store: DeltaStore) -> None:
-    """Looking up a thousand of them one by one took ten seconds where ten thousand files had been taken."""
+def test_transaction_is_replaced_if_it_has_the_expected_version(store: DeltaStore) -> None:
+    """A lower version replaces a higher one: 0 marks contents that were retracted."""
+    for version, expected in ((5, {}), (7, {"x": 5, "y": 3}), (0, {"x": 7})):
+        store.append(ARTIST_RANK_IN_COUNTRY, [written(store, f"{version}")], {"x": version}, {}, expected)
+        assert store.transactions(ARTIST_RANK_IN_COUNTRY) == {"x": version}
+        DeltaTable(str(store.folder(ARTIST_RANK_IN_COUNTRY))).create_checkpoint()
+        assert store.transactions(ARTIST_RANK_IN_COUNTRY) == {"x": version}
+    with pytest.raises(ConcurrentCommitError):
+        store.append(ARTIST_RANK_IN_COUNTRY, [written(store, "late")], {"x": 8}, {}, {"x": 7})
+    assert countries(store) == ["0", "5", "7"]
+
+
+def test_transactions_before_and_after_checkpoints(store: DeltaStore) -> None:
+    """The lookup scans the log once, not once for each id, which took ten seconds after ten thousand files."""
     for number in range(5):
-        store.append(ARTIST_RANK_IN_COUNTRY, [written(store, "a")], [f"first of {number}", f"second of {number}"], {})
+        names = {f"first of {number}": number, f"second of {number}": -number}
+        store.append(ARTIST_RANK_IN_COUNTRY, [written(store, "a")], names, {})
         if number in (1, 3):
             DeltaTable(str(store.folder(ARTIST_RANK_IN_COUNTRY))).create_checkpoint()
-    committed = {f"{place} of {number}" for number in range(5) for place in ("first", "second")}
-    assert store.committed_ids(ARTIST_RANK_IN_COUNTRY, committed | {"first of 5", "", '"'}) == committed
-    assert store.committed_ids(ARTIST_RANK_IN_COUNTRY, []) == set()
-    assert store.committed_ids(REJECTED_ROWS, committed) == set()
+    committed = {f"first of {number}": number for number in range(5)}
+    committed |= {f"second of {number}": -number for number in range(5)}
+    assert store.transactions(ARTIST_RANK_IN_COUNTRY, [*committed, "first of 5", "", '"']) == committed
+    assert store.transactions(ARTIST_RANK_IN_COUNTRY) == committed
+    assert store.transactions(ARTIST_RANK_IN_COUNTRY, []) == {}
+    assert store.transactions(REJECTED_ROWS, committed) == {}
     with pytest.raises(ConcurrentCommitError):
-        store.append(ARTIST_RANK_IN_COUNTRY, [written(store, "b")], ["first of 1"], {})
+        store.append(ARTIST_RANK_IN_COUNTRY, [written(store, "b")], {"first of 1": 1}, {})
 
 
 @pytest.mark.parametrize("table", [*RAW_TABLES, REJECTED_ROWS], ids=lambda table: table.name)
-def test_history_opens_with_plain_deltalake_and_only_grows(store: DeltaStore, table: Table) -> None:
-    store.append(table, [file_of(store, table, [{}])], ["x"], {})
+def test_plain_deltalake_opens_raw_tables(store: DeltaStore, table: Table) -> None:
+    store.append(table, [file_of(store, table, [{}])], {"x": 1}, {})
     delta = DeltaTable(str(store.folder(table)))
     assert delta.metadata().name == table.full_name
-    assert delta.metadata().configuration == {"delta.appendOnly": "true"}
     declared = pa.schema(delta.schema().to_arrow())
     assert declared.names == [column.name for column in table.columns]
-    with pytest.raises((DeltaError, ConcurrentCommitError), match="append-only"):
-        store.replace(table, [])
-    assert store.table_version(table).rows == 1
 
 
 def test_plain_deltalake_reads_the_rows(store: DeltaStore, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def file_of(store: DeltaStore, table: Table, rows: list[tuple]) -> Path:
 
 def add_user(store: DeltaStore, user: int) -> int:
     row = (user, "Germany", 1, f"{user}.csv", datetime(2020, 1, 1))
-    return store.append(USER_DATA, [file_of(store, USER_DATA, [row])], [str(user)], {})
+    return store.append(USER_DATA, [file_of(store, USER_DATA, [row])], {str(user): 1}, {})
 
 
 def rank(store: DeltaStore, inputs: dict[str, int], rows: list[tuple] = RANKED) -> int:
@@ -116,7 +116,7 @@ def test_types_are_the_declared_ones(store: DeltaStore, publisher: Publisher, em
     }
     if not empty:
         for table, row in rows.items():
-            store.append(table, [file_of(store, table, [row])], [], {})
+            store.append(table, [file_of(store, table, [row])], {}, {})
     publisher.publish()
     types = {
         table.name: " ".join(kind for _, kind, *_ in ask(store.root, f"DESCRIBE {table.full_name}"))
@@ -140,9 +140,11 @@ def test_current_views_read_the_published_version(store: DeltaStore, publisher: 
     add_user(store, 1)
     add_user(store, 2)
     row = (1, "Chad", 5, "again.csv", datetime(2021, 1, 1))
-    version = store.append(USER_DATA, [file_of(store, USER_DATA, [row])], ["again"], {})
+    version = store.append(USER_DATA, [file_of(store, USER_DATA, [row])], {"again": 1}, {})
     result = publisher.publish()
-    store.append(USER_DATA, [file_of(store, USER_DATA, [(1, "Mali", *row[2:4], datetime(2022, 1, 1))])], ["third"], {})
+    store.append(
+        USER_DATA, [file_of(store, USER_DATA, [(1, "Mali", *row[2:4], datetime(2022, 1, 1))])], {"third": 1}, {}
+    )
     assert ask(store.root, "FROM current_user_data ORDER BY user_id") == [(1, "Chad", 5), (2, "Germany", 1)]
     shown = result.tables["current_user_data"]
     assert (shown.version, shown.rows, shown.files) == (version, 2, ())

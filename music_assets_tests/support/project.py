@@ -86,7 +86,7 @@ class Project:
         target = self.store.new_folder(table) / "rows.parquet"
         pq.write_table(rows, target)
         if table.is_raw:
-            self.store.append(table, [target], [], metadata or {})
+            self.store.append(table, [target], {}, metadata or {})
         else:
             self.store.replace(table, [target], metadata)
 
