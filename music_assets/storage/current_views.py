@@ -5,9 +5,11 @@ Their SQL is compiled from `transforms/current_rows.py`, which alone states the 
 
 import duckdb
 import ibis
+import ibis.expr.types as ir
+from ibis.backends.duckdb import Backend
 
 from music_assets.tables import Table
-from music_assets.transforms.current_rows import current_rows, repeated_users
+from music_assets.transforms.current_rows import drops_of_users, newest_rows, repeated_users, replaced_keys, tied_users
 
 HELPERS = "internal"
 """Schema of the tables that only views read. Queries of the service cannot name it."""
@@ -16,15 +18,22 @@ HELPERS = "internal"
 def create_current_view(connection: duckdb.DuckDBPyConnection, view: Table, raw: Table) -> None:
     """Create the view of the current rows of a raw table that the database holds under its full name.
 
-    Which users have a key twice is computed here and stored. Without any, the view selects columns of the raw table.
+    What has to be known about repeated keys is stored with it. Without any, the view only selects columns.
     """
     backend = ibis.duckdb.from_connection(connection)
     connection.execute(f"CREATE SCHEMA IF NOT EXISTS {HELPERS}")
-    helper = f"repeated_{raw.name}"
-    stored = backend.create_table(helper, repeated_users(backend.table(raw.full_name), raw), database=HELPERS)
+    history = backend.table(raw.full_name)
+    again = history.semi_join(repeated_users(history, raw), "user_id")
+    drops = backend.create_table(f"drops_of_{raw.name}", drops_of_users(again, raw), temp=True)
+    replaced = _store(backend, f"replaced_{raw.name}", replaced_keys(drops))
+    tied = _store(backend, f"tied_{raw.name}", tied_users(drops))
     # Unlike `backend.table`, this names no catalog: the service attaches the file under another.
-    rows = ibis.table(raw.schema, name=raw.full_name)
-    if stored.count().to_pyarrow().as_py():
-        rows = current_rows(rows, raw, ibis.table(stored.schema(), name=helper, database=HELPERS))
+    rows = newest_rows(ibis.table(raw.schema, name=raw.full_name), raw, replaced, tied)
     query = ibis.to_sql(rows.select(list(view.schema)), dialect="duckdb")
     connection.execute(f"CREATE VIEW {view.full_name} AS {query}")
+
+
+def _store(backend: Backend, name: str, rows: ir.Table) -> ir.Table | None:
+    """Store the rows for views to read; return None if there are none."""
+    stored = backend.create_table(name, rows, database=HELPERS)
+    return ibis.table(stored.schema(), name=name, database=HELPERS) if stored.count().to_pyarrow().as_py() else None

@@ -1,4 +1,8 @@
-"""Current rows: of all deliveries of a key, the one that counts. Later drops win; within one, the tie-break decides."""
+"""Current rows: of all deliveries of a key, the one that counts. Later drops win; within one, the tie-break decides.
+
+A key is a user_id, or a user_id and a small number (the rank, 1 to 50). The keys of a user in one drop become the bits
+of one integer, so that drops are compared by integers per user instead of by sorting all rows.
+"""
 
 import ibis
 import ibis.expr.types as ir
@@ -6,6 +10,8 @@ import ibis.expr.types as ir
 from music_assets.tables import Table
 
 LARGEST_BIT = 63
+DROP = ["user_id", "ingested_at"]
+"""Columns that identify the rows of a user in one drop: each dropped file has its own `ingested_at`."""
 
 
 @ibis.udf.agg.builtin
@@ -22,38 +28,70 @@ def current_rows(history: ir.Table, table: Table, repeated: ir.Table | None = No
     """Return one row for each key of the table: that of the latest `ingested_at`, ties by the table's tie-break.
 
     `repeated` has the `user_id` of all users that have a key more than once, and perhaps of others; by default
-    `repeated_users` computes it. Only these users are sorted. A column of the tie-break that `history` lacks is
-    ignored.
+    `repeated_users` computes it. A column of the tie-break that `history` lacks is ignored.
     """
     if repeated is None:
         repeated = repeated_users(history, table)
     once = history.anti_join(repeated, "user_id")
     again = history.semi_join(repeated, "user_id")
-    order = [again["ingested_at"].desc()]
-    for name, descending in table.tie_break:
-        if name in history.columns:
-            order.append(again[name].desc(nulls_first=False) if descending else again[name].asc(nulls_first=False))
-    place = ibis.row_number().over(group_by=[again[name] for name in table.key], order_by=order)
-    latest = again.mutate(place=place).filter(lambda rows: rows["place"] == 0).drop("place")
-    return once.union(latest)
+    drops = drops_of_users(again, table)
+    return once.union(newest_rows(again, table, replaced_keys(drops), tied_users(drops)))
 
 
 def repeated_users(history: ir.Table, table: Table) -> ir.Table:
     """Return the `user_id` of each user that has a key of the table more than once, as a table in memory.
 
     The result is computed at once: knowing that it is small, mostly empty, engines plan what follows accordingly.
-
-    A second key column is a small number (the rank, 1 to 50). Its values become the bits of one integer, so that this
-    is an aggregate of integers per user instead of a hash of every key. Raises ValueError for any other key.
+    Raises ValueError if the key does not fit into bits.
     """
-    rest = [name for name in table.key if name != "user_id"]
-    users = history.group_by("user_id")
-    if rest:
-        column = table.column(rest[0])
-        if len(rest) > 1 or column.maximum is None or column.maximum >= LARGEST_BIT:
-            raise ValueError(f"{table.name}: the key must be user_id and one column of at most {LARGEST_BIT - 1}")
-        bit = ibis.literal(1, "int64") << history[rest[0]].cast("int64")
-        counted = users.agg(rows=history.count(), keys=bit_count(bit_or(bit)))
-    else:
-        counted = users.agg(rows=history.count(), keys=ibis.literal(1))
-    return ibis.memtable(counted.filter(counted["rows"] > counted["keys"]).select("user_id").to_pyarrow())
+    return ibis.memtable(tied_users(_keys(history, table, ["user_id"])).to_pyarrow())
+
+
+def drops_of_users(history: ir.Table, table: Table) -> ir.Table:
+    """Return `user_id`, `ingested_at`, `rows` and `keys`: for each drop of a user, its row count and keys as bits."""
+    return _keys(history, table, DROP)
+
+
+def replaced_keys(drops: ir.Table) -> ir.Table:
+    """Return `user_id`, `ingested_at` and `replaced`: for each drop of a user, the keys that later drops contain."""
+    later = ibis.window(group_by="user_id", order_by=ibis.desc("ingested_at"), preceding=(None, 1))
+    replaced = drops.select(*DROP, replaced=bit_or(drops["keys"]).over(later))
+    return replaced.filter(replaced["replaced"].notnull())
+
+
+def tied_users(drops: ir.Table) -> ir.Table:
+    """Return the `user_id` of each user that has a key more than once in one drop."""
+    return drops.filter(drops["rows"] > bit_count(drops["keys"])).select("user_id").distinct()
+
+
+def newest_rows(history: ir.Table, table: Table, replaced: ir.Table | None, tied: ir.Table | None) -> ir.Table:
+    """Return the current rows, given the replaced keys and the tied users; None: there are none."""
+    rows = history
+    if replaced is not None:
+        is_replaced = (replaced["replaced"] & _bit(history, table)) != 0
+        rows = history.anti_join(replaced, [*(history[name] == replaced[name] for name in DROP), is_replaced])
+    if tied is None:
+        return rows
+    candidates = rows.semi_join(tied, "user_id")
+    order = [
+        candidates[name].desc(nulls_first=False) if descending else candidates[name].asc(nulls_first=False)
+        for name, descending in table.tie_break
+        if name in history.columns
+    ]
+    position = ibis.row_number().over(group_by=[candidates[name] for name in table.key], order_by=order)
+    first = candidates.mutate(position=position).filter(lambda each: each["position"] == 0).drop("position")
+    return rows.anti_join(tied, "user_id").union(first)
+
+
+def _keys(history: ir.Table, table: Table, by: list[str]) -> ir.Table:
+    return history.group_by(by).agg(rows=history.count(), keys=bit_or(_bit(history, table)))
+
+
+def _bit(rows: ir.Table, table: Table) -> ir.Value:
+    """Return the bit of each row's key among the keys of the user. Raises ValueError if it does not fit."""
+    rest = [table.column(name) for name in table.key if name != "user_id"]
+    if not rest:
+        return ibis.literal(1, "int64")
+    if len(rest) > 1 or rest[0].maximum is None or rest[0].maximum >= LARGEST_BIT:
+        raise ValueError(f"{table.name}: the key must be user_id and one column of at most {LARGEST_BIT - 1}")
+    return ibis.literal(1, "int64") << rows[rest[0].name].cast("int64")
