@@ -178,7 +178,8 @@ def _invalid(error: RequestValidationError) -> ProblemError:
     """Return the problem for an invalid body or parameters. It never repeats the values that were sent."""
     if isinstance(error.body, bytes):
         return ProblemError("not-json", "The Content-Type of the body is not application/json.")
-    errors = [{"where": ".".join(map(str, part["loc"])), "what": part["msg"]} for part in error.errors()][:20]
-    if any(part["type"] in ("json_invalid", "missing") and part["loc"][0] == "body" for part in error.errors()):
+    parts = error.errors()
+    errors = [{"where": ".".join(map(str, part["loc"])), "what": part["msg"]} for part in parts[:20]]
+    if any(part["type"] == "json_invalid" or (part["type"], part["loc"]) == ("missing", ("body",)) for part in parts):
         return ProblemError("bad-request", "The body is not valid JSON.", errors=errors)
     return ProblemError("invalid", "Some values are invalid.", errors=errors)

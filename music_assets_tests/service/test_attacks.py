@@ -394,6 +394,7 @@ BODIES: list[tuple[str, bytes, dict[str, str], set[int]]] = [
     ("deep parameters", b'{"query": "SELECT 1", "params": ' + b"[" * 5000 + b"]" * 5000 + b"}", {}, {400, 422}),
     ("an array", b"[]", {}, {400, 422}),
     ("a number", b"1", {}, {400, 422}),
+    ("no query", b"{}", {}, {422}),
     ("query no text", b'{"query": 1}', {}, {422}),
     ("query empty", b'{"query": ""}', {}, {422}),
     ("query null", b'{"query": null}', {}, {422}),
