@@ -3,6 +3,7 @@
 `python -m music_assets.settings` prints docs/configuration.md.
 """
 
+import codecs
 import json
 import os
 import sys
@@ -34,6 +35,16 @@ def _without_special_characters(path: Path) -> Path:
     if special:
         raise ValueError(f"the path of the data root contains {', '.join(map(repr, special))}, which is not supported")
     return path
+
+
+def _encoding(name: str) -> str:
+    """Return the name of a text encoding, `utf-8` in whichever way it is spelled."""
+    try:
+        "".encode(name)
+        normal = codecs.lookup(name).name
+    except (LookupError, UnicodeError):
+        raise ValueError("expected a character encoding that Python knows, such as utf-8 or windows-1252") from None
+    return "utf-8" if normal in ("utf-8", "utf-8-sig") else name
 
 
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
@@ -81,7 +92,11 @@ class Settings(BaseSettings):
         5, ge=5, description="Seconds between two evaluations of `csv_drop_sensor`, at least 5."
     )
     settle_seconds: NonNegative = Field(
-        2.0, description="Seconds for which a dropped file must not change before it counts as complete."
+        2.0, description="Seconds between two looks at a dropped file; if it is the same in both, it is complete."
+    )
+    encoding: Annotated[str, AfterValidator(_encoding)] = Field(
+        "utf-8",
+        description="Character encoding of dropped CSV files. Files in another encoding than `utf-8` are transcoded.",
     )
     max_attempts: int = Field(5, ge=1, description="Maximum number of runs the sensor starts for the same files.")
     retry_pause: NonNegative = Field(

@@ -14,7 +14,8 @@ class Column:
     """A column: its Ibis type, its description, and the values it accepts.
 
     `delivered` columns come from the CSV; the others are added on load or computed. A delivered value outside `minimum`
-    to `maximum` is rejected with `range_reason`; an empty one, where `nullable` is false, with `missing_reason`.
+    to `maximum` is rejected with `range_reason`; an empty one, where `nullable` is false, with `missing_reason`. One of
+    the `unknown_words`, in any case, is NULL.
     """
 
     name: str
@@ -103,6 +104,9 @@ USER_ID = Column(
     missing_reason="missing user_id",
 )
 
+NOT_A_NUMBER = ("nan", "\\n")
+"""Words for an unknown number, as pandas and MySQL write them."""
+
 USER_DATA = Table(
     name="user_data",
     folder="raw_parquet/user_data",
@@ -114,7 +118,7 @@ USER_DATA = Table(
             "string",
             "Country given by the user, as long English ISO 3166 name; NULL where unknown.",
             delivered=True,
-            unknown_words=("none", "null"),
+            unknown_words=("none", "null", "nan", "n/a", "na", "-", "\\n", "__hive_default_partition__"),
         ),
         Column(
             "total_scrobbles",
@@ -123,6 +127,7 @@ USER_DATA = Table(
             delivered=True,
             minimum=0,
             range_reason="negative count",
+            unknown_words=NOT_A_NUMBER,
         ),
         SOURCE_FILE,
         INGESTED_AT,
@@ -162,6 +167,7 @@ USER_TOP_ARTISTS = Table(
             delivered=True,
             minimum=0,
             range_reason="negative count",
+            unknown_words=NOT_A_NUMBER,
         ),
         Column("mbid", "string", "MusicBrainz id of the artist; NULL where unknown.", delivered=True),
         SOURCE_FILE,

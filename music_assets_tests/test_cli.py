@@ -129,7 +129,7 @@ class TestDrop:
             "user_data/user_data/c.csv.gz",
         }
         assert (tmp_path / "data/user_data/user_top_artists/a.csv").read_text() == TOP_ARTISTS
-        assert "wrong.csv: not dropped: its header, age,name, fits no table. Expected" in said
+        assert "wrong.csv: not dropped: the header, which is: name,age, fits no table. Expected" in said
         assert "empty.csv: not dropped: empty" in said
         assert "notes.txt: not dropped: its name ends neither in .csv nor in .csv.gz" in said
         assert "missing.csv: not dropped: No such file" in said

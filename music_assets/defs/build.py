@@ -41,7 +41,7 @@ def build_definitions(
     engine, reader = computing["engine"], computing["reader"]
     parser = Parser(reader, root.scratch, settings.threads)
     store = DeltaStore(root)
-    landing = Landing(root, settings.settle_seconds)
+    landing = Landing(root, settings.settle_seconds, settings.encoding)
     webhook = str(settings.alert_webhook) if settings.alert_webhook else None
     return dg.Definitions(
         assets=dg.load_assets_from_modules([raw_tables, rankings, embeddings, published_snapshot]),

@@ -97,11 +97,12 @@ def decide(
     `empty_tables` are the raw tables without rows and their drop folders; `ended` are the runs that ended for the same
     work, latest first.
     """
+    more = f"; and {len(ignored) - NAMED_FILES} more" if len(ignored) > NAMED_FILES else ""
+    listed = f" Ignored: {'; '.join(ignored[:NAMED_FILES])}{more}." if ignored else ""
     missing = [str(folder) for table, folder in empty_tables.items() if not work.waiting.get(table)]
     if missing:
-        return dg.SkipReason(f"Waiting for the first complete CSV file in {' and '.join(missing)}.")
+        return dg.SkipReason(f"Waiting for the first complete CSV file in {' and '.join(missing)}.{listed}")
     if not work:
-        listed = f" Ignored: {'; '.join(ignored[:NAMED_FILES])}. Only regular files are loaded." if ignored else ""
         return dg.SkipReason(f"No CSV file is waiting.{listed}")
     if unfinished_run:
         return dg.SkipReason(f"Run {unfinished_run} of {REFRESH_RANKINGS} has not ended yet.")
@@ -152,8 +153,7 @@ def csv_drop_sensor(
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         landing.root.prepare()
-        landing.wait_until_settled(MAX_SETTLE_WAIT)
-        work = Work(landing.complete_files(), _unpublished(store))
+        work = Work(landing.complete_files(MAX_SETTLE_WAIT), _unpublished(store))
         return decide(
             work,
             {table: landing.root.drop_folder(table) for table in RAW_TABLES if not store.table_version(table).rows},
@@ -161,7 +161,7 @@ def csv_drop_sensor(
             _ended_runs(context.instance, work.digest),
             policy,
             time.time(),
-            [entry for table in RAW_TABLES for entry in landing.ignored(table)],
+            [f"{table.name}/{entry}" for table in RAW_TABLES for entry in landing.ignored(table)],
         )
 
     return sensor

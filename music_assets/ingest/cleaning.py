@@ -6,14 +6,14 @@ The rules for each column are declared in `tables.py`; this module applies them.
 import ibis
 import ibis.expr.types as ir
 
+from music_assets.ingest.characters import INVISIBLE
 from music_assets.tables import REJECTED_ROWS, Column, Table
 
-INTEGER = r"^[ \t\r\n]*[+-]?[0-9]+[ \t\r\n]*\z"
+INTEGER = r"^[ \t\r\n]*[+-]?[0-9]+(\.0+)?[ \t\r\n]*\z"
+INVISIBLE_ENDS = f"^[{INVISIBLE}]+|[{INVISIBLE}]+\\z"
 VISIBLE = r"[^ \t\r\n]"
 FIRST_VISIBLE = "!"
 NOT_AN_INTEGER = "not an integer"
-BLANKS = " \t\n\r\v\f"
-"""Characters that DuckDB's `strip` removes."""
 
 
 def clean(raw: ir.Table, table: Table) -> ir.Table:
@@ -67,8 +67,13 @@ def _text(delivered: ir.StringValue, column: Column) -> ir.StringValue:
     """Return the delivered text, with NULL for unknown values."""
     if not column.unknown_words:
         return delivered.nullif("")
-    trimmed = delivered.strip().nullif("")
-    return ibis.ifelse(trimmed.lower().isin(column.unknown_words), ibis.null("string"), trimmed)
+    if column.type == "string":
+        text = delivered.re_replace(INVISIBLE_ENDS, "").nullif("")
+        return ibis.ifelse(text.lower().isin(column.unknown_words), ibis.null("string"), text)
+    # Only what is no number is compared with the words: trimming every text would take longer than casting it.
+    is_unknown = delivered.strip().lower().isin(column.unknown_words)
+    is_unknown = ibis.ifelse(delivered.try_cast(column.type).notnull(), False, is_unknown)
+    return ibis.ifelse(is_unknown, ibis.null("string"), delivered.nullif(""))
 
 
 def _value(text: ir.StringValue, column: Column) -> ir.Value:

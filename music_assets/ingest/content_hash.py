@@ -1,25 +1,34 @@
 """The content hash of a file, by which it is known under any name."""
 
+import codecs
 import hashlib
 from collections.abc import Iterable
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
+from music_assets.ingest.csv_header import UTF8
 from music_assets.ingest.daemon_thread import resolve, run_in_thread
 from music_assets.ingest.landing import DroppedFile
 
 
-def content_hash(path: Path) -> str:
-    """Return the SHA-256 of the file's content."""
+def content_hash(path: Path, encoding: str = UTF8) -> str:
+    """Return the SHA-256 of the file's content.
+
+    The name of the encoding, if it is another than UTF-8, is hashed as well: the same bytes are another text in it.
+    """
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256")
+    if encoding != UTF8:
+        digest.update(codecs.lookup(encoding).name.encode())
+    return digest.hexdigest()
 
 
 class ContentHashes:
     """Content hashes of dropped files, some of which a thread computes ahead of time."""
 
-    def __init__(self) -> None:
+    def __init__(self, encoding: str = UTF8) -> None:
+        self._hash = partial(content_hash, encoding=encoding)
         self._started: dict[DroppedFile, Future[str]] = {}
 
     def start(self, files: Iterable[DroppedFile]) -> None:
@@ -29,11 +38,11 @@ class ContentHashes:
 
         def hash_all() -> None:
             for file, future in new.items():
-                resolve(future, partial(content_hash, file.path))
+                resolve(future, partial(self._hash, file.path))
 
         run_in_thread(hash_all)
 
     def get(self, file: DroppedFile) -> str:
         """Return the content hash of a file, once. Raises OSError if the file cannot be read."""
         started = self._started.pop(file, None)
-        return started.result() if started else content_hash(file.path)
+        return started.result() if started else self._hash(file.path)

@@ -37,16 +37,16 @@ def split_records(
 ) -> Iterator[Record]:
     """Split the rows that begin at these positions in `lines`; each should have `width` fields.
 
-    Empty lines are skipped. Beyond RFC 4180, spaces around a quoted field do not belong to it, and quotes inside an
-    unquoted field are text. A row with broken quoting ends with its first line, so that a stray quote costs one row.
-    Bytes that are not UTF-8 must have been decoded with `surrogateescape`.
+    Lines that are empty, or have separators only, are skipped. Beyond RFC 4180, spaces around a quoted field do not
+    belong to it, and quotes inside an unquoted field are text. A row with broken quoting ends with its first line, so
+    that a stray quote costs one row. Bytes that are not UTF-8 must have been decoded with `surrogateescape`.
 
     `first_line` is the line number of `lines[0]`. Lines that belong to a returned row are emptied. Where a quoted field
     continues beyond the last line, lines from `next_lines` are appended.
     """
     for position in positions:
         text = lines[position].rstrip("\r\n")
-        if not text:
+        if not text.strip(","):
             continue
         if text.startswith(LONG_LINE_MARK):
             lines[position] = ""

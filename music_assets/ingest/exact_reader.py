@@ -90,7 +90,7 @@ def _rows(blocks: Iterator[list[str]], width: int) -> Iterator[pa.Table]:
 def _plain_rows(lines: list[str], first_line: int, width: int) -> pa.Table:
     """Split lines without quotes in bulk, as `split_records` would."""
     texts = pc.ascii_rtrim(pa.array(lines, pa.string()), "\r\n")
-    filled = pc.not_equal(texts, "")
+    filled = pc.not_equal(pc.ascii_trim(texts, ","), "")
     numbers = pa.arange(first_line, first_line + len(lines)).filter(filled)
     texts = texts.filter(filled)
     fields = pc.split_pattern(texts, ",")

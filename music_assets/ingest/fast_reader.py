@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from music_assets.ingest.cleaning import BLANKS
+from music_assets.ingest.characters import INVISIBLE
 from music_assets.ingest.csv_header import CsvFile, open_csv
 from music_assets.ingest.csv_records import MAXIMUM_ROW_LENGTH
 from music_assets.ingest.daemon_thread import run_in_thread
@@ -164,14 +164,17 @@ def _is_typed(column: Column) -> bool:
 
 
 def _value(column: Column, type_: "pl.DataType") -> "pl.Expr":
-    """Return the value of a column, with NULL for unknown values, as `clean` does."""
+    """Return the value of a column, with NULL for unknown values, as `clean` does.
+
+    Numbers spelled otherwise than as digits stop the conversion: only the exact reader compares them with words.
+    """
     import polars as pl
 
     value = pl.col(column.name)
     if not column.nullable:
         return value
     unknown = value == ""
-    if column.unknown_words:
-        value = value.str.strip_chars(BLANKS)
+    if column.unknown_words and column.type == "string":
+        value = value.str.strip_chars(INVISIBLE)
         unknown = value.str.to_lowercase().is_in(["", *column.unknown_words])
     return pl.when(~unknown).then(value).cast(type_)

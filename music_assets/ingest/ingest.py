@@ -23,8 +23,9 @@ from typing import Any
 from music_assets.data_root import LockHeldError, acquire_lock, exclusive_lock
 from music_assets.ingest.batch import FEWEST_TOGETHER, Batch, BatchFile, split_into_batches
 from music_assets.ingest.content_hash import ContentHashes
-from music_assets.ingest.csv_header import BadFileError, CsvFile, check_compression, read_header
-from music_assets.ingest.csv_records import TOO_LONG
+from music_assets.ingest.csv_header import UTF8, BadFileError, CsvFile, check_compression, read_header
+from music_assets.ingest.csv_records import INVALID_UTF8, TOO_LONG
+from music_assets.ingest.encoding import describe_encoding, transcode
 from music_assets.ingest.identity import RETRACTED, time_of
 from music_assets.ingest.landing import DroppedFile, Landing, with_utf8_name
 from music_assets.ingest.parser import ParsedFile, Parser
@@ -56,7 +57,7 @@ class Ingest:
         self.parser = parser
         self.retention_hours = retention_hours
         self.quarantine = Quarantine(landing.root)
-        self.hashes = ContentHashes()
+        self.hashes = ContentHashes(landing.encoding)
 
     def load(self, table: Table, log: logging.Logger) -> IngestReport:
         """Load every complete file that waits for the table, and report what became of each.
@@ -73,7 +74,8 @@ class Ingest:
                 self._delete_repeats(batch, report)
                 self._read_headers(batch)
                 self._parse(batch)
-                self._copy_long_lines(batch)
+                self._delete_utf8_copies()
+                self._copy_incomplete(batch)
                 self._commit(batch)
                 self._clear(batch, report)
             self._create_missing(table)
@@ -111,7 +113,7 @@ class Ingest:
     def _list(self, table: Table, log: logging.Logger) -> list[Batch]:
         """List the complete files of the table, and start to hash the first batches of this table and of later ones."""
         for entry in self.landing.ignored(table):
-            log.warning(f"{entry}: ignored, only regular files are loaded")
+            log.warning(f"Ignored in {self.landing.root.drop_folder(table)}: {entry}")
         complete = self.landing.complete_files()
         batches = {each: split_into_batches(complete[each]) for each in RAW_TABLES[RAW_TABLES.index(table) :]}
         self.hashes.start(file for each in batches.values() for file in chain(*each[:1]))
@@ -170,12 +172,30 @@ class Ingest:
             path, name = file.dropped.path, file.dropped.name
             try:
                 check_compression(path)
+                path = self._as_utf8(file)
                 header = read_header(path, batch.table)
             except BadFileError as error:
                 file.problem = str(error)
                 continue
             ingested_at = _later_than(ingested_at)
             file.csv_file = CsvFile(path, header, name, ingested_at)
+
+    def _as_utf8(self, file: BatchFile) -> Path:
+        """Return the path of the file or, if its encoding is another, of a copy in UTF-8 in the scratch folder."""
+        if self.landing.encoding == UTF8:
+            return file.dropped.path
+        copy = self._utf8_folder / f"{file.content_hash}.csv"
+        copy.parent.mkdir(exist_ok=True)
+        transcode(file.dropped.path, copy, self.landing.encoding)
+        return copy
+
+    def _delete_utf8_copies(self) -> None:
+        if self.landing.encoding != UTF8:
+            shutil.rmtree(self._utf8_folder, ignore_errors=True)
+
+    @property
+    def _utf8_folder(self) -> Path:
+        return self.parser.scratch.folder / "utf8"
 
     def _parse(self, batch: Batch) -> None:
         found = self.store.transactions(REJECTED_ROWS, [file.rejects_id for file in batch.new])
@@ -216,13 +236,18 @@ class Ingest:
         if not any(file.parsed and file.parsed.reject_files for file in files):
             shutil.rmtree(reject_folder)
 
-    def _copy_long_lines(self, batch: Batch) -> None:
-        """Copy files with lines that `rejected_rows` does not show completely: the file itself is deleted."""
+    def _copy_incomplete(self, batch: Batch) -> None:
+        """Copy files with lines that `rejected_rows` does not show as delivered: the file itself is deleted."""
         for file, parsed in batch.loaded.items():
-            if count := parsed.reject_reasons.get(TOO_LONG):
-                reason = f"{count} x {TOO_LONG}: {REJECTED_ROWS.name} has only their start. All other rows are loaded."
-                copy = self.quarantine.copy(file.dropped, reason)
-                batch.log.warning(f"{file.dropped.name}: {reason} A copy of the file is in {copy}")
+            lost = [reason for reason in (TOO_LONG, INVALID_UTF8) if reason in parsed.reject_reasons]
+            if not lost:
+                continue
+            counts = ", ".join(f"{parsed.reject_reasons[reason]} x {reason}" for reason in lost)
+            reason = f"{counts}: {REJECTED_ROWS.name} does not show these as delivered. All other rows are loaded."
+            if INVALID_UTF8 in lost:
+                reason += f" {describe_encoding(file.csv_file.path)}"
+            copy = self.quarantine.copy(file.dropped, reason)
+            batch.log.warning(f"{file.dropped.name}: {reason} A copy of the file is in {copy}")
 
     def _commit(self, batch: Batch) -> None:
         """Commit the rejected rows, then the rows; the ids of both commits keep a later run from repeating them."""

@@ -4,15 +4,18 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 
 from music_assets.data_root import DataRoot, durable_write
-from music_assets.ingest.csv_header import BadFileError, column_names
-from music_assets.ingest.file_names import CSV_SUFFIXES, is_csv_name, printable, rename_without_overwriting
+from music_assets.ingest.csv_header import UTF8, BadFileError, check_compression, target_table
+from music_assets.ingest.file_kinds import is_in_progress, problem_of_name
+from music_assets.ingest.file_names import printable, rename_without_overwriting
 from music_assets.tables import RAW_TABLES, Table
 
-IN_PROGRESS_PREFIXES = (".", "_")
 COPY_BYTES = 1 << 20
+IN_PROGRESS_SECONDS = 3_600
+"""Age from which on files in progress are listed as ignored."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +51,15 @@ class DroppedFile:
 class Landing:
     """The drop folders of a data root.
 
-    A file is complete once it has not changed for `settle_seconds`, and not between two checks that are
-    `recheck_seconds` apart.
+    A file is complete if it is the same in two looks that are `settle_seconds` apart, whatever its modification time.
     """
 
-    def __init__(self, root: DataRoot, settle_seconds: float = 0.0, recheck_seconds: float = 0.2) -> None:
+    def __init__(self, root: DataRoot, settle_seconds: float = 0.0, encoding: str = UTF8) -> None:
         self.root = root
-        self.settle_seconds = settle_seconds
-        self.recheck_seconds = recheck_seconds
-        self._first_seen: dict[DroppedFile, float] = {}
+        self.settle_ns = int(settle_seconds * 1e9)
+        self.encoding = encoding
+        self._first_seen: dict[DroppedFile, int] = {}
+        """When each waiting file was first seen, in nanoseconds of the monotonic clock."""
 
     def files(self, table: Table) -> list[DroppedFile]:
         """Return every CSV file in the drop folder of the table, complete or not, the oldest first.
@@ -68,37 +71,42 @@ class Landing:
         return sorted(_existing(paths), key=lambda file: (file.modified_ns, file.path.name))
 
     def ignored(self, table: Table) -> list[str]:
-        """Return what has the name of a CSV file but is not a regular file, with its kind: `a.csv, a symbolic link`."""
-        with os.scandir(self.root.drop_folder(table)) as entries:
-            odd = [entry for entry in entries if _is_csv(entry) and not entry.is_file(follow_symlinks=False)]
-        return sorted(f"{printable(entry.name)}, {_kind(entry)}" for entry in odd)
+        """Return what is in the drop folder and will not be loaded, as `NAME: REASON AND REMEDY`.
 
-    def complete_files(self) -> Mapping[Table, list[DroppedFile]]:
+        Files in progress are listed once their modification time is an hour away.
+        """
+        with os.scandir(self.root.drop_folder(table)) as entries:
+            problems = {entry.name: _problem(entry) for entry in entries}
+        return sorted(f"{printable(name)}: {problem}" for name, problem in problems.items() if problem)
+
+    def complete_files(self, maximum_wait: float = inf) -> Mapping[Table, list[DroppedFile]]:
         """Return the complete files of each raw table, the oldest first.
 
-        Waits for `recheck_seconds`, except for files that an earlier call has seen.
+        Waits until the files that are there now have settled, unless that takes more than `maximum_wait` seconds. The
+        first look at a file is remembered for later calls.
         """
-        settled = {table: self._settled_files(table) for table in RAW_TABLES}
-        now = time.monotonic()
-        self._first_seen = {file: self._first_seen.get(file, now) for files in settled.values() for file in files}
-        if self._first_seen:
-            time.sleep(max(max(self._first_seen.values()) + self.recheck_seconds - now, 0))
-        return {table: [file for file in files if file.is_unchanged()] for table, files in settled.items()}
-
-    def wait_until_settled(self, maximum_seconds: float) -> None:
-        """Wait until the files that are there now have settled, unless that takes more than `maximum_seconds`."""
-        youngest = max((file.modified_ns for table in RAW_TABLES for file in self.files(table)), default=0) / 1e9
-        remaining = youngest + self.settle_seconds - time.time()
-        if 0 < remaining <= maximum_seconds:
-            time.sleep(remaining)
+        seen = {table: self.files(table) for table in RAW_TABLES}
+        now = time.monotonic_ns()
+        self._first_seen = {file: self._first_seen.get(file, now) for files in seen.values() for file in files}
+        remaining = max(self._first_seen.values(), default=0) + self.settle_ns - now
+        if 0 < remaining <= maximum_wait * 1e9:
+            time.sleep(remaining / 1e9)
+            now += remaining
+        settled = {file for file, first_seen in self._first_seen.items() if first_seen + self.settle_ns <= now}
+        return {
+            table: [file for file in files if file in settled and file.is_unchanged()] for table, files in seen.items()
+        }
 
     def place(self, file: Path, progress: Callable[[int], None] = lambda _: None) -> Path:
         """Copy a CSV file into the drop folder of the table that its header matches, atomically, and return the copy.
 
         If a file of that name is waiting, the copy gets a numbered name. `progress` is called with the number of bytes
-        of each block. Raises BadFileError if the header matches no table.
+        of each block. Raises BadFileError if the copy would not be loaded.
         """
-        folder = self.root.drop_folder(target_table(file))
+        if problem := problem_of_name(file.name):
+            raise BadFileError(problem)
+        check_compression(file)
+        folder = self.root.drop_folder(target_table(file, self.encoding))
         folder.mkdir(parents=True, exist_ok=True)
         placed: list[Path] = []
 
@@ -111,10 +119,6 @@ class Landing:
                 progress(len(block))
         return placed[0]
 
-    def _settled_files(self, table: Table) -> list[DroppedFile]:
-        latest = time.time_ns() - int(self.settle_seconds * 1e9)
-        return [file for file in self.files(table) if file.modified_ns <= latest]
-
 
 def with_utf8_name(file: DroppedFile) -> DroppedFile:
     """Rename a file whose name is not UTF-8, which libraries cannot open."""
@@ -125,27 +129,29 @@ def with_utf8_name(file: DroppedFile) -> DroppedFile:
     return file
 
 
-def target_table(file: Path) -> Table:
-    """Return the raw table whose columns are all in the file's header. Raises BadFileError unless exactly one fits."""
-    if not is_csv_name(file.name):
-        raise BadFileError(f"its name ends neither in {' nor in '.join(CSV_SUFFIXES)}")
-    found = {name.lower() for name in column_names(file)}
-    fitting = [table for table in RAW_TABLES if {column.name for column in table.delivered} <= found]
-    if len(fitting) == 1:
-        return fitting[0]
-    expected = "; ".join(f"{table.name}: {','.join(c.name for c in table.delivered)}" for table in RAW_TABLES)
-    problem = "fits more than one table" if fitting else "fits no table"
-    raise BadFileError(f"its header, {','.join(sorted(found))[:200]}, {problem}. Expected: {expected}")
-
-
 def _is_csv(entry: os.DirEntry[str]) -> bool:
-    return not entry.name.startswith(IN_PROGRESS_PREFIXES) and is_csv_name(entry.name)
+    return problem_of_name(entry.name) is None
 
 
-def _kind(entry: os.DirEntry[str]) -> str:
+def _problem(entry: os.DirEntry[str]) -> str | None:
+    """Return why an entry of a drop folder will not be loaded, and the remedy; None if it will, or is in progress."""
+    if is_in_progress(entry.name):
+        return problem_of_name(entry.name) if _is_old(entry) else None
     if entry.is_symlink():
-        return "a symbolic link"
-    return "a folder" if entry.is_dir() else "no regular file"
+        return "a symbolic link, which is not followed: copy the file itself"
+    if entry.is_dir():
+        return "a folder: move the files in it here"
+    if not entry.is_file():
+        return "not a regular file: copy the data into a file"
+    return problem_of_name(entry.name)
+
+
+def _is_old(entry: os.DirEntry[str]) -> bool:
+    try:
+        modified = entry.stat(follow_symlinks=False).st_mtime
+    except FileNotFoundError:
+        return False
+    return abs(time.time() - modified) > IN_PROGRESS_SECONDS
 
 
 def _existing(paths: list[Path]) -> Iterator[DroppedFile]:

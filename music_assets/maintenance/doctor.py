@@ -144,8 +144,8 @@ def _check_drops(settings: Settings, root: DataRoot) -> Findings:
             yield _note(subject, found, f"The daemon ingests complete files. {RUN_UP}")
         else:
             yield _ok(subject, "no waiting files")
-        if root.drop_folder(table).is_dir() and (ignored := Landing(root).ignored(table)):
-            yield _note(subject, f"ignored: {'; '.join(ignored)}", "Replace it with a regular file.")
+        for entry in Landing(root).ignored(table) if root.drop_folder(table).is_dir() else []:
+            yield _note(subject, f"ignored: {entry}", f"Until then it is not loaded from {root.drop_folder(table)}.")
 
 
 def _check_rejected_files(settings: Settings, root: DataRoot) -> Findings:

@@ -1,9 +1,12 @@
 """When a refresh starts, and who hears of a run that failed: the decision alone, then over real runs."""
 
 import json
+import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from music_assets.defs import sensors
 from music_assets.defs.sensors import WORK_TAG, AlertError, EndedRun, RetryPolicy, Work, decide
 from music_assets.ingest.landing import DroppedFile
 from music_assets.tables import RAW_TABLES, REFRESH_RANKINGS, USER_DATA, USER_TOP_ARTISTS
@@ -64,11 +68,17 @@ class TestDecide:
     def test_without_work_nothing_starts(self) -> None:
         assert decided(NOTHING).skip_message == "No CSV file is waiting."
 
-    def test_a_skip_names_what_is_not_looked_at(self) -> None:
-        """A link in the folder was passed over, and nothing said so."""
-        skip = decide(NOTHING, {}, None, (), POLICY, NOW, ["a.csv, a symbolic link"])
+    @pytest.mark.parametrize("empty", [{}, {USER_DATA: Path("/data/user_data/user_data")}])
+    def test_a_skip_names_ignored_files(self, empty: Any) -> None:
+        """A first file `users.txt` was waited for forever, and no message said why."""
+        skip = decide(
+            NOTHING, empty, None, (), POLICY, NOW, [f"user_data/{number}.txt: rename it" for number in "123456"]
+        )
         assert isinstance(skip, dg.SkipReason)
-        assert skip.skip_message.endswith("Ignored: a.csv, a symbolic link. Only regular files are loaded.")
+        assert skip.skip_message.endswith(
+            ". Ignored: user_data/1.txt: rename it; user_data/2.txt: rename it; user_data/3.txt: rename it; "
+            "user_data/4.txt: rename it; user_data/5.txt: rename it; and 1 more."
+        )
 
     def test_files_that_a_run_leaves_behind_are_tried_again_after_growing_pauses(self) -> None:
         """A file that cannot be removed started a run every five seconds, for good."""
@@ -200,6 +210,31 @@ class TestSensor:
         project.drop(USER_DATA, USERS, name)
         project.drop(USER_TOP_ARTISTS, TOP_ARTISTS)
         assert f"in {project.root.drop_folder(USER_DATA)}." in project.tick().skip_message
+
+    def test_files_that_are_not_loaded_are_named(self, project: Project) -> None:
+        project.drop(USER_DATA, USERS, "users.txt")
+        (project.root.drop_folder(USER_TOP_ARTISTS) / "folder").mkdir()
+        assert project.tick().skip_message.endswith(
+            "Ignored: user_data/users.txt: its name ends neither in .csv nor in .csv.gz: rename it if it is CSV with "
+            "commas; user_top_artists/folder: a folder: move the files in it here."
+        )
+
+    @pytest.mark.parametrize("year", [1980, 2099])
+    def test_a_file_starts_a_run_whatever_its_modification_time(self, tmp_path: Path, year: int) -> None:
+        """A time in the future used to block the file until then."""
+        project = Project(tmp_path, settle_seconds=0.2)
+        for table, text in ((USER_DATA, USERS), (USER_TOP_ARTISTS, TOP_ARTISTS)):
+            os.utime(project.drop(table, text), (datetime(year, 1, 1).timestamp(),) * 2)
+        assert isinstance(project.tick(), dg.RunRequest)
+
+    def test_a_tick_remembers_the_first_look(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A settle time that is longer than a tick may wait spans several ticks."""
+        monkeypatch.setattr(sensors, "MAX_SETTLE_WAIT", 0)
+        project = Project(tmp_path, settle_seconds=0.3)
+        project.drop_both()
+        assert isinstance(project.tick(), dg.SkipReason)
+        time.sleep(0.3)
+        assert isinstance(project.tick(), dg.RunRequest)
 
     def test_a_failed_listing_raises(self, project: Project) -> None:
         """It must never look like an empty folder, which would say that all is well while files pile up."""

@@ -63,7 +63,7 @@ ROWS = {
         ],
     ),
     "not_an_integer.csv": (
-        [(10, 1, "a", 2, None)],
+        [(1, 1, "b", 1, None), (10, 1, "a", 2, None)],
         [
             (2, "playcount", NO_INT, "1,1,a,3.7,"),
             (3, "playcount", NO_INT, "2,1,a,1e3,"),
@@ -74,7 +74,6 @@ ROWS = {
             (8, "playcount", NO_INT, "7,1,a,1 000,"),
             (9, "playcount", NO_INT, "8,1,a, ,"),
             (10, "playcount", NO_INT, "9,1,a,- 1,"),
-            (12, "user_id", NO_INT, "1.0,1,b,1,"),
             (13, "rank", NO_INT, "9,one,b,1,"),
         ],
     ),
@@ -127,11 +126,10 @@ USERS = {
         [],
     ),
     "negative_scrobbles.csv": (
-        [(3, "Germany", 3)],
+        [(2, "Germany", 2), (3, "Germany", 3)],
         [
             (2, "total_scrobbles", NEGATIVE, "1,Germany,-1"),
             (3, "user_id", NO_USER, ",Germany,1"),
-            (4, "total_scrobbles", NO_INT, "2,Germany,2.0"),
         ],
     ),
 }
@@ -216,8 +214,10 @@ BAD_BYTES = {
     "damaged.csv.gz": (gzip.compress(TWO_ROWS)[:-8] + bytes(8), "CRC check failed"),
     "no_gzip_behind.csv.gz": (gzip.compress(TWO_ROWS) + b"more", "Not a gzipped file"),
     "empty.csv.gz": (gzip.compress(b""), "empty"),
-    "utf16.csv": (TWO_ROWS.decode().encode("utf-16"), "not text"),
-    "parquet.csv": (b"PAR1\x15\x04\x00\x00" + bytes(200) + b"PAR1", "not text"),
+    "utf16.csv": (TWO_ROWS.decode().encode("utf-16"), "not UTF-8 but UTF-16"),
+    "utf16_be.csv": (TWO_ROWS.decode().encode("utf-16-be"), "MUSIC_ASSETS_ENCODING=utf-16-be"),
+    "parquet.csv": (b"PAR1\x15\x04\x00\x00" + bytes(200) + b"PAR1", "a Parquet file: export it as CSV"),
+    "zeros.csv": (bytes(300), "not text: it contains NUL bytes"),
     "endless.csv": (b"x" * 100_000, "no header"),
     "only_bom.csv": (b"\xef\xbb\xbf", "empty"),
 }

@@ -26,10 +26,13 @@ ODD = [
     *(b"-1", b"+", b"-", b"+-1", b"51", b"1.0", b".5", b"1e2", b"0x1F", b"1_0", b"2147483648", b"9" * 19, b"9" * 20),
     *(b"a", b"\xc3\xa9", b"a b", b'"a,b"', b'"a,""b"",c"', b'"a\nb"', b'"a\r\nb"', b'"a\rb"', b"a\rb"),
     *(b'"', b'a"b', b'a"b"c', b'"a"b', b'"a""', b'""a', b'a""', b"a\\", b"\xff", b"\xef\xbb\xbf", b"\xef\xbb\xbf1"),
+    *(b"1.0", b"60.00", b" 2.0", b"+3.0", b"-0.0", b"51.0", b"1.", b".0", b"2147483647.0", b"2147483648.0", b"1.5"),
+    *(b"\\N", b"NaN", b" nan ", b'"NaN"', b"N/A", b"na", b"-", b" - ", b"__HIVE_DEFAULT_PARTITION__", b"-\xe2\x80\x8b"),
+    *(b"\xe2\x80\x8bMali\xc2\xa0", b"\xe3\x80\x80", b"\xc2\xad", b"Ma\xc2\xa0li", b"\xe2\x80\x83\\n", b"\x1cna"),
     *(b"NULL", b" none", b"\xc2\xa0null", b"None\x0b", b"nulL\n", b'"null\r"', b"\xe2\x80\xa8", b"1,1", b","),
 ]
 FIELD = st.one_of(st.sampled_from(GOOD), st.sampled_from(GOOD), st.sampled_from(ODD))
-LINE_END = st.sampled_from([b"\n", b"\n", b"\n", b"\r\n", b"\r\n", b"\r", b"\n\n", b" \n", b""])
+LINE_END = st.sampled_from([b"\n", b"\n", b"\n", b"\r\n", b"\r\n", b"\r", b"\n\n", b" \n", b"", b"\n,,\n", b"\n,,,,\n"])
 
 
 @st.composite

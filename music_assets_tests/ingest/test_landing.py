@@ -2,6 +2,7 @@
 
 import os
 import time
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,32 @@ from music_assets.tables import USER_DATA
 USERS = "user_id,country,total_scrobbles\n1,Germany,5\n"
 
 
+class Clock:
+    """A clock that moves only when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.seconds = 1_000.0
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+
+    def monotonic_ns(self) -> int:
+        return int(self.seconds * 1e9)
+
+    def time(self) -> float:
+        return time.time()
+
+
 @pytest.fixture
-def landing(tmp_path: Path) -> Landing:
-    landing = Landing(DataRoot(tmp_path / "data"), settle_seconds=60, recheck_seconds=0)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("music_assets.ingest.landing.time", clock)
+    return clock
+
+
+@pytest.fixture
+def landing(tmp_path: Path, clock: Clock) -> Landing:
+    landing = Landing(DataRoot(tmp_path / "data"), settle_seconds=60)
     landing.root.prepare()
     return landing
 
@@ -28,8 +52,8 @@ def drop(landing: Landing, name: str, seconds_ago: float, content: str = USERS) 
     return path
 
 
-def names(landing: Landing) -> list[str]:
-    return [file.name for file in landing.complete_files()[USER_DATA]]
+def names(landing: Landing, maximum_wait: float = inf) -> list[str]:
+    return [file.name for file in landing.complete_files(maximum_wait)[USER_DATA]]
 
 
 def test_regular_csv_files_are_listed(landing: Landing, tmp_path: Path) -> None:
@@ -45,11 +69,88 @@ def test_regular_csv_files_are_listed(landing: Landing, tmp_path: Path) -> None:
     assert sorted(names(landing)) == ["B.CSV", "a.csv", "c.csv.gz", "d.e.csv"]
 
 
-def test_file_is_complete_once_it_has_settled(landing: Landing) -> None:
-    drop(landing, "fresh.csv", 30)
-    drop(landing, "settled.csv", 90)
-    drop(landing, "from_the_future.csv", -1000)
-    assert names(landing) == ["settled.csv"]
+@pytest.mark.parametrize("seconds_ago", [0, 90, -1000], ids=["fresh", "old", "from the future"])
+def test_file_is_complete_after_two_equal_looks(landing: Landing, clock: Clock, seconds_ago: float) -> None:
+    """Whatever its modification time is; a file from the future used to wait until then."""
+    drop(landing, "a.csv", seconds_ago)
+    assert names(landing, maximum_wait=59) == []
+    clock.sleep(59)
+    assert names(landing, maximum_wait=0) == []
+    clock.sleep(1)
+    assert names(landing, maximum_wait=0) == ["a.csv"]
+
+
+def test_run_waits_the_settle_time_once(landing: Landing, clock: Clock) -> None:
+    assert names(landing) == []
+    assert clock.seconds == 1_000
+    drop(landing, "a.csv", 100)
+    assert names(landing) == ["a.csv"]
+    assert names(landing) == ["a.csv"]
+    assert clock.seconds == 1_060
+
+
+def test_file_that_changes_between_two_looks_is_not_complete(landing: Landing, clock: Clock) -> None:
+    """Its settle time starts again with the look that found it changed."""
+    drop(landing, "a.csv", 100)
+    assert names(landing, maximum_wait=0) == []
+    clock.sleep(45)
+    drop(landing, "a.csv", 100, USERS + "2,,\n")
+    assert names(landing, maximum_wait=0) == []
+    clock.sleep(45)
+    assert names(landing, maximum_wait=0) == []
+    clock.sleep(15)
+    assert names(landing, maximum_wait=0) == ["a.csv"]
+
+
+def test_growing_file_does_not_hold_back_others(landing: Landing, clock: Clock) -> None:
+    drop(landing, "a.csv", 100)
+    for size in range(1, 4):
+        drop(landing, "growing.csv", 0, USERS * size)
+        found = names(landing, maximum_wait=0)
+        clock.sleep(30)
+    assert found == ["a.csv"]
+
+
+IGNORED = {
+    "a.txt": "its name ends neither in .csv nor in .csv.gz: rename it if it is CSV with commas",
+    "a.csv.txt": "its name ends neither in .csv nor in .csv.gz: rename it if it is CSV with commas",
+    "csv": "its name ends neither in .csv nor in .csv.gz: rename it if it is CSV with commas",
+    "a.tsv": "tab-separated values: export with commas, as .csv",
+    "a.zip": "a zip archive or an Excel workbook: unpack the archive, or save the sheet as CSV UTF-8",
+    "a.csv.ZIP": "a zip archive or an Excel workbook: unpack the archive, or save the sheet as CSV UTF-8",
+    "a.csv.zst": "compressed with zstd: decompress it, or compress it with gzip as .csv.gz",
+    "a.csv.bz2": "compressed with bzip2: decompress it, or compress it with gzip as .csv.gz",
+    "a.gz": "gzip-compressed: if it is a CSV file, name it .csv.gz",
+    "a.xlsx": "an Excel workbook: save the sheet as CSV UTF-8",
+}
+IN_PROGRESS = {
+    "_a.csv": 'its name begins with "_", which marks a file in progress: rename it when it is complete',
+    ".a.csv": 'its name begins with ".", which marks a file in progress: rename it when it is complete',
+    "a.csv.tmp": "its name ends in .tmp, which marks a file in progress: rename it when it is complete",
+    "a.csv.PART": "its name ends in .part, which marks a file in progress: rename it when it is complete",
+    "a.csv.crdownload": "its name ends in .crdownload, which marks a file in progress: rename it when it is complete",
+}
+
+
+def test_every_file_that_is_not_loaded_is_named(landing: Landing) -> None:
+    for name in (*IGNORED, *IN_PROGRESS, "good.csv", "GOOD.CSV.GZ"):
+        drop(landing, name, 4_000)
+    expected = [f"{name}: {problem}" for name, problem in (IGNORED | IN_PROGRESS).items()]
+    assert landing.ignored(USER_DATA) == sorted(expected)
+
+
+def test_files_in_progress_are_named_after_an_hour(landing: Landing) -> None:
+    for name in IN_PROGRESS:
+        drop(landing, name, 3_000)
+    assert landing.ignored(USER_DATA) == []
+
+
+@pytest.mark.parametrize("name", [*IGNORED, *IN_PROGRESS])
+def test_place_refuses_a_name_in_the_same_words(landing: Landing, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(USERS)
+    with pytest.raises(BadFileError) as error:
+        landing.place(tmp_path / name)
+    assert str(error.value) == (IGNORED | IN_PROGRESS)[name]
 
 
 def test_oldest_file_comes_first(landing: Landing) -> None:
@@ -76,22 +177,6 @@ def test_change_between_two_checks(landing: Landing, change: str) -> None:
     else:
         path.unlink()
     assert not seen.is_unchanged()
-
-
-def test_only_files_seen_for_the_first_time_are_waited_for(landing: Landing, monkeypatch: pytest.MonkeyPatch) -> None:
-    pauses: list[bool] = []
-    monkeypatch.setattr(time, "sleep", lambda seconds: pauses.append(seconds > 0))
-    landing.recheck_seconds = 0.5
-    landing.complete_files()
-    path = drop(landing, "a.csv", 100)
-    assert names(landing) == ["a.csv"]
-    assert pauses == [True]
-    landing.recheck_seconds = 0
-    assert names(landing) == ["a.csv"]
-    landing.recheck_seconds = 0.5
-    os.utime(path, (time.time() - 200,) * 2)
-    assert names(landing) == ["a.csv"]
-    assert pauses == [True, False, True]
 
 
 def test_folder_that_cannot_be_listed_raises(landing: Landing) -> None:
@@ -122,16 +207,23 @@ def test_place_overwrites_nothing(landing: Landing, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "user_id,land\n1,x\n", "fits no table"),
+        ("a.csv", "number,land\n1,x\n", "the header, which is: number,land, fits no table"),
+        ("a.csv", "user_id,land\n1,x\n", "column country, total_scrobbles missing from the header, which is: user_id,"),
+        ("a.csv", "user_id,country,country,total_scrobbles\n", "column country appears more than once"),
         ("a.csv", "user_id,country,total_scrobbles,rank,artist_name,playcount,mbid\n", "fits more than one table"),
         ("a.txt", USERS, "its name ends neither in .csv nor in .csv.gz"),
         ("a.csv", "", "empty"),
+        ("a.csv.gz", USERS, "unreadable: Not a gzipped file"),
+        ("folder.csv", None, "unreadable: Is a directory"),
     ],
 )
 def test_place_refuses_a_file_that_matches_no_table(
-    landing: Landing, tmp_path: Path, name: str, content: str, message: str
+    landing: Landing, tmp_path: Path, name: str, content: str | None, message: str
 ) -> None:
-    (tmp_path / name).write_text(content)
+    if content is None:
+        (tmp_path / name).mkdir()
+    else:
+        (tmp_path / name).write_text(content)
     with pytest.raises(BadFileError, match=message):
         landing.place(tmp_path / name)
     assert not any(path.is_file() for path in landing.root.path.glob("user_data/*/*"))

@@ -106,14 +106,15 @@ def test_log_names_what_is_not_a_regular_file(
     harness.drop(USER_DATA, "good.csv", HEADER + "1,Chad,1\n")
     with caplog.at_level(logging.WARNING):
         assert [(file.name, file.outcome) for file in harness.load(USER_DATA).files] == [("good.csv", "loaded")]
-    assert [message for message in caplog.messages if "ignored" in message] == [
-        f"{entry}: ignored, only regular files are loaded"
+    link = "a symbolic link, which is not followed: copy the file itself"
+    assert [message for message in caplog.messages if "Ignored" in message] == [
+        f"Ignored in {folder}: {entry}"
         for entry in (
-            "dangling.csv, a symbolic link",
-            "folder.csv, a folder",
-            "loop.csv, a symbolic link",
-            "out.csv, a symbolic link",
-            "pipe.csv.gz, no regular file",
+            f"dangling.csv: {link}",
+            "folder.csv: a folder: move the files in it here",
+            f"loop.csv: {link}",
+            f"out.csv: {link}",
+            "pipe.csv.gz: not a regular file: copy the data into a file",
         )
     ]
     assert harness.delivered(USER_DATA) == [(1, "Chad", 1)]
@@ -142,7 +143,7 @@ class VanishingLanding(Landing):
 def test_file_that_vanishes_after_it_was_listed(harness: IngestHarness) -> None:
     harness.drop(USER_DATA, "gone.csv", HEADER + "1,Chad,1\n")
     harness.drop(USER_DATA, "here.csv", HEADER + "2,Chad,1\n")
-    harness.ingest.landing = VanishingLanding(harness.root, settle_seconds=0, recheck_seconds=0)
+    harness.ingest.landing = VanishingLanding(harness.root, settle_seconds=0)
     assert [(file.name, file.outcome) for file in harness.load(USER_DATA).files] == [("here.csv", "loaded")]
     assert harness.delivered(USER_DATA) == [(2, "Chad", 1)]
     assert not harness.root.rejected.exists()

@@ -92,12 +92,16 @@ def test_waiting_and_rejected_files_are_reported(root: DataRoot) -> None:
     path = project.drop(USER_DATA, "user_id,country,total_scrobbles\n9,,\n", "late.csv")
     os.utime(path, (time.time() - 7200.5,) * 2)
     (path.parent / "link.csv").symlink_to(path)
+    (path.parent / "export.txt").touch()
     project.drop(USER_TOP_ARTISTS, "nonsense\n", "bad\n1.csv")
     project.materialize_raw()
     project.drop(USER_DATA, "user_id,country,total_scrobbles\n10,,\n", "late.csv")
     findings = [finding.found for finding in found(root, "drops of user_data")]
     assert re.fullmatch(r"1 file, 37 bytes, the oldest changed 0:00:\d\d ago", findings[0])
-    assert findings[1] == "ignored: link.csv, a symbolic link"
+    assert findings[1:] == [
+        "ignored: export.txt: its name ends neither in .csv nor in .csv.gz: rename it if it is CSV with commas",
+        "ignored: link.csv: a symbolic link, which is not followed: copy the file itself",
+    ]
     (bad,) = found(root, "rejected files")
     assert bad.found.startswith("bad\ufffd1.csv: column user_id, rank, artist_name, playcount, mbid missing")
     assert any("1 rows of raw_parquet_user_data are not published" in each.found for each in found(root, "music_db"))

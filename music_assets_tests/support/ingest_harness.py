@@ -73,7 +73,7 @@ class IngestHarness:
         self.root = root if isinstance(root, DataRoot) else DataRoot(root)
         self.engine = engine
         self.reader = engine if engine.name == "duckdb" else DuckDBEngine(self.root.scratch, threads=1)
-        self.landing = Landing(self.root, settle_seconds=0, recheck_seconds=0)
+        self.landing = Landing(self.root, settle_seconds=0)
         self.root.prepare()
         self.store = DeltaStore(self.root)
         self.parser = Parser(self.reader, self.root.scratch, threads=1)
