@@ -1,6 +1,5 @@
 """Drops one after the other: the time from rename to answer, and whether anything grows that should not."""
 
-import logging
 import random
 import time
 from collections.abc import Iterator
@@ -18,6 +17,8 @@ from music_assets.defs.build import build_definitions
 from music_assets.settings import Settings
 from music_assets.storage.published_snapshot import connect
 from music_assets.tables import REFRESH_RANKINGS
+
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 def drop_latency(context: Context) -> Iterator[Measurement]:
@@ -38,7 +39,6 @@ def drop_latency(context: Context) -> Iterator[Measurement]:
 
 def many_drops(context: Context) -> Iterator[Measurement]:
     """Drop 20 users, run sensor and job in this process, and query the snapshot: up to 50 times in each round."""
-    logging.disable(logging.CRITICAL)
     folder = empty_folder(context.work, "many-drops", OURS)
     definitions = build_definitions(Settings(data=folder, settle_seconds=0, retention_hours=0))
     job = definitions.resolve_job_def(REFRESH_RANKINGS)
@@ -52,7 +52,7 @@ def many_drops(context: Context) -> Iterator[Measurement]:
             request = sensor(dg.build_sensor_context(instance=instance, definitions=definitions))
             times.append(time.perf_counter())
             assert isinstance(request, dg.RunRequest), request
-            job.execute_in_process(instance=instance, tags=dict(request.tags))
+            job.execute_in_process(QUIET, instance=instance, tags=dict(request.tags))
             times.append(time.perf_counter())
             raw = f"SELECT * FROM raw_parquet_user_top_artists WHERE user_id = {drop.first_user} ORDER BY rank"
             with connect(DataRoot(folder)) as connection:

@@ -13,7 +13,6 @@ from benchmarks.services import ANY_ARTIST, OUR_SERVICE, QUERIES, sample_artists
 from music_assets.settings import Settings
 
 STEPS = ("ingest", "refresh")
-ROWS_PER_USER = 50
 START_USERS = 1_000
 """A run over so few users is little more than the start of its processes."""
 
@@ -51,7 +50,7 @@ def sizes(session: Session) -> list[int]:
 def seconds_per_million_rows(session: Session, step: str) -> dict[int, float]:
     """Return for each size but the smallest the seconds that a million rows take beyond the smallest size."""
     start, *others = ((users, session.median(OURS, "seconds", f"{step}, {users} users")) for users in sizes(session))
-    return {users: (seconds - (start[1] or 0)) / (users * ROWS_PER_USER / 1e6) for users, seconds in others if seconds}
+    return {users: (seconds - (start[1] or 0)) / (users * 50 / 1e6) for users, seconds in others if seconds}
 
 
 def growth_ratio(session: Session, name: str) -> float | None:

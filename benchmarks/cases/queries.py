@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from benchmarks import services
@@ -51,11 +52,8 @@ def _over_http(context: Context, service: services.Service, root: Path, artists:
             rows = service.ask(port, sql, artists[0]) or []
             yield f"{name}, 1 client", service.load(port, sql, artists, 1, context.seconds), rows
         for name in (DRAKE, ANY_ARTIST):
-            yield (
-                f"{name}, {CLIENTS} clients",
-                service.load(port, QUERIES[name], artists, CLIENTS, context.seconds),
-                None,
-            )
+            metrics = service.load(port, QUERIES[name], artists, CLIENTS, context.seconds)
+            yield f"{name}, {CLIENTS} clients", metrics, None
         yield "memory", watch.memory() | {"left_mb": size_mb(folder)}, None
 
 
@@ -67,6 +65,5 @@ def _in_process(context: Context, root: Path, artists: Sequence[str]) -> Iterato
                 params = {"artist": artist} if "$artist" in sql else None
                 return 200, list(map(list, connection.execute(sql, params).fetchall()))
 
-            generator = random.Random(1)
-            metrics = services.load([execute], lambda: generator.choice(artists), context.seconds)  # noqa: B023
+            metrics = services.load([execute], partial(random.Random(1).choice, artists), context.seconds)
             yield f"{name}, 1 client", metrics, execute(artists[0])[1]

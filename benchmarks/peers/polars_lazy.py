@@ -14,14 +14,8 @@ from pathlib import Path
 import polars as pl
 
 USERS = {"user_id": pl.Int32, "country": pl.String, "total_scrobbles": pl.Int64}
-TOP_ARTISTS = {
-    "user_id": pl.Int32,
-    "rank": pl.Int32,
-    "artist_name": pl.String,
-    "playcount": pl.Int64,
-    "mbid": pl.String,
-}
-SCHEMAS = {"user_data": USERS, "user_top_artists": TOP_ARTISTS}
+ARTISTS = {"user_id": pl.Int32, "rank": pl.Int32, "artist_name": pl.String, "playcount": pl.Int64, "mbid": pl.String}
+SCHEMAS = {"user_data": USERS, "user_top_artists": ARTISTS}
 KEYS = {"user_data": ["user_id"], "user_top_artists": ["user_id", "rank"]}
 
 
