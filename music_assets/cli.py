@@ -219,6 +219,18 @@ def rebuild() -> None:
 
 
 @app.command()
+def accept() -> None:
+    """Publish the loaded rows as they are, after a check held them back for too many rejected or unknown rows."""
+    from music_assets.maintenance.accept import accept as run
+    from music_assets.maintenance.rebuild import RebuildError
+
+    try:
+        run(_settings_of_runs(), lambda line: out.print(_escaped(line), highlight=False, soft_wrap=True))
+    except RebuildError as error:
+        raise _fail(str(error)) from None
+
+
+@app.command()
 def home() -> None:
     """Create the DAGSTER_HOME of the data root and print it: export DAGSTER_HOME="$(music-assets home)"."""
     out.print(str(prepare_dagster_home(_root())), highlight=False, soft_wrap=True)

@@ -3,15 +3,18 @@
 Most checks derive from the declaration in `tables.py`. Each result gives the expected and the found value.
 """
 
+import csv
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
 import dagster as dg
 import ibis
 import ibis.expr.types as ir
+import pyarrow as pa
 
 from music_assets.defs.metadata import markdown_table
 from music_assets.engines.base import Engine
@@ -23,14 +26,21 @@ from music_assets.tables import (
     EMBEDDING_TABLES,
     RANKING_TABLES,
     RAW_TABLES,
+    REJECTED_ROWS,
     USER_DATA,
     USER_TOP_ARTISTS,
     Table,
 )
 from music_assets.transforms.current_rows import current_rows
 
+REJECT_SHARE = "reject_share"
 SHOWN_VIOLATIONS = 5
+EVALUATIONS = 20
+"""Number of the newest records of a check among which its last result is. Runs that died before it have records too."""
 SUM_TOLERANCE = 1e-9
+ACCEPT_ADVICE = "Drop a corrected file, or run `music-assets accept` to publish the good rows as they are."
+ACCEPTABLE = (REJECT_SHARE,)
+"""The blocking checks that `music-assets accept` ignores."""
 MIN_KNOWN_COUNTRY_SHARE = 0.25
 """About two thirds of the users give a country. Below this share the column was probably lost before delivery."""
 MIN_ROW_SHARE = 0.9
@@ -47,12 +57,16 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class CheckContext:
-    """The table to check, in its newest version, and what checks need to know about its past."""
+    """The table to check, in its newest version, and what checks need to know about its past.
+
+    Without the Dagster instance, earlier results of checks are unknown.
+    """
 
     table: Table
     store: DeltaStore
     reader: Engine
     thresholds: Thresholds
+    instance: dg.DagsterInstance | None = None
 
     @cached_property
     def rows(self) -> ir.Table:
@@ -73,8 +87,34 @@ class CheckContext:
 
     def unpublished_files(self) -> list[dict[str, Any]]:
         """Return the CSV files loaded into the table since it was last published."""
-        since = self.published.version if self.published else -1
+        return self._files_after(-1)
+
+    def refresh_to_judge(self) -> tuple[int, list[dict[str, Any]]]:
+        """Return the unpublished CSV files that `reject_share` has not judged, and the version they were loaded after.
+
+        If there are none, these are the files that it judged last.
+        """
+        judged = self._last_judged()
+        until = judged.get("until", -1)
+        if files := self._files_after(until):
+            return until, files
+        after = judged.get("after", -1)
+        return after, self._files_after(after)
+
+    def _files_after(self, version: int) -> list[dict[str, Any]]:
+        since = max(version, self.published.version if self.published else -1)
         return [file for files in self.store.commit_metadata(self.table, FILES, since=since) for file in files]
+
+    def _last_judged(self) -> Mapping[str, Any]:
+        """Return what the last result of `reject_share` recorded about this table, or nothing."""
+        if self.instance is None:
+            return {}
+        key = dg.AssetCheckKey(dg.AssetKey(self.table.asset_key), REJECT_SHARE)
+        history = self.instance.event_log_storage.get_asset_check_execution_history(key, limit=EVALUATIONS)
+        results = [record.evaluation for record in history if isinstance(record.evaluation, dg.AssetCheckEvaluation)]
+        judged = results[0].metadata.get("judged") if results else None
+        value: Any = judged.value if isinstance(judged, dg.JsonMetadataValue) else {}
+        return value if value.get("table_id") == self.store.table_version(self.table).table_id else {}
 
 
 @dataclass(frozen=True)
@@ -164,24 +204,66 @@ def known_country_share(context: CheckContext) -> dg.AssetCheckResult:
 
 
 def reject_share(context: CheckContext) -> dg.AssetCheckResult:
-    """Check the share of rejected rows in the files loaded since the table was last published."""
-    files = context.unpublished_files()
+    """Check the share of rejected rows in the files of this refresh.
+
+    Rejected rows whose key a later file delivers do not count. The result records which versions it judged.
+    """
+    after, files = context.refresh_to_judge()
+    limits = context.thresholds
     rejects = sum(file["rejects"] for file in files)
     delivered = rejects + sum(file["rows"] for file in files)
-    share = rejects / delivered if delivered else 0.0
-    limits = context.thresholds
+    corrected = _corrected_rejects(context, files) if rejects > limits.reject_warn_share * delivered else 0
+    share = (rejects - corrected) / delivered if delivered else 0.0
     fails = share > limits.reject_fail_share
-    advice = (
-        " Nothing was published. See rejected_rows for the reasons, fix the file and drop it again. To publish only "
-        "the good rows, materialize artist_rank_in_country, country_rank_per_artist and music_db."
-    )
+    again = f", and {corrected} whose keys were delivered again" if corrected else ""
+    advice = f" Nothing was published. See rejected_rows for the reasons. {ACCEPT_ADVICE}" if fails else ""
+    version = context.store.table_version(context.table)
     return _result(
         share <= limits.reject_warn_share,
         severity=dg.AssetCheckSeverity.ERROR if fails else dg.AssetCheckSeverity.WARN,
         expected=f"at most {limits.reject_warn_share:.1%} of the rows rejected (limit {limits.reject_fail_share:.0%})",
-        found=f"{rejects} of {delivered} rows ({share:.1%}) in {len(files)} files.{advice if fails else ''}",
+        found=f"{rejects - corrected} of {delivered} rows ({share:.1%}) in {len(files)} files{again}.{advice}",
         share=share,
+        judged={"after": after, "until": version.version, "table_id": version.table_id},
     )
+
+
+def _corrected_rejects(context: CheckContext, files: Sequence[Mapping[str, Any]]) -> int:
+    """Return the number of rejected rows of these files whose key a later file delivers."""
+    table, store, reader = context.table, context.store, context.reader
+    fields = {
+        datetime.fromisoformat(file["ingested_at"]): file["key_fields"]
+        for file in files
+        if file["rejects"] and file.get("key_fields")
+    }
+    rejected = reader.read(REJECTED_ROWS, store.table_version(REJECTED_ROWS).files)
+    of_files = rejected.filter(rejected["table_name"] == table.name, rejected["ingested_at"].isin(list(fields)))
+    rows = of_files.select("ingested_at", "raw_line").to_pyarrow().to_pylist() if fields else []
+    keys = [
+        {"rejected_at": row["ingested_at"], **dict(zip(table.key, key, strict=True))}
+        for row in rows
+        if (key := _key_in(row["raw_line"], fields[row["ingested_at"]]))
+    ]
+    if not keys:
+        return 0
+    schema = table.schema.to_pyarrow()
+    columns = [pa.field("rejected_at", pa.timestamp("us")), *(schema.field(name) for name in table.key)]
+    wanted = ibis.memtable(pa.Table.from_pylist(keys, schema=pa.schema(columns)))
+    history = reader.read(table, store.table_version(table).files)
+    later = history["ingested_at"] > wanted["rejected_at"]
+    corrected = wanted.semi_join(history, [*(wanted[name] == history[name] for name in table.key), later])
+    count: int = corrected.count().to_pyarrow().as_py()
+    return count
+
+
+def _key_in(raw_line: str, fields: Sequence[int]) -> tuple[int, ...] | None:
+    """Return the key in a rejected row, whose columns are these fields, or None if it cannot be read."""
+    try:
+        values = next(csv.reader([raw_line]))
+        key = tuple(int(values[field]) for field in fields)
+    except (csv.Error, IndexError, StopIteration, ValueError):
+        return None
+    return key if all(-(2**31) <= value < 2**31 for value in key) else None
 
 
 def row_count(context: CheckContext) -> dg.AssetCheckResult:
@@ -223,7 +305,7 @@ def every_key_has_a_vector(context: CheckContext) -> dg.AssetCheckResult:
 CHECKED_TABLES = (*RAW_TABLES, *RANKING_TABLES, *EMBEDDING_TABLES)
 
 CHECKS = (
-    Check("reject_share", "Few of the delivered rows were rejected.", RAW_TABLES, reject_share),
+    Check(REJECT_SHARE, "Few of the delivered rows were rejected.", RAW_TABLES, reject_share),
     Check("no_nulls", "Required columns contain no NULL.", CHECKED_TABLES, no_nulls),
     Check("keys_delivered_once", "No file delivers a key twice.", RAW_TABLES, keys_delivered_once, blocking=False),
     Check("keys_unique", "No two rows have the same key.", (*RANKING_TABLES, *EMBEDDING_TABLES), keys_unique),
@@ -260,7 +342,7 @@ def _checks_of(table: Table, checks: Sequence[Check]) -> dg.AssetChecksDefinitio
         reader: dg.ResourceParam[Engine],
         thresholds: dg.ResourceParam[Thresholds],
     ) -> Iterator[dg.AssetCheckResult]:
-        checked = CheckContext(table, store, reader, thresholds)
+        checked = CheckContext(table, store, reader, thresholds, context.instance)
         selected = {key.name for key in context.selected_asset_check_keys}
         for check in checks:
             if check.name in selected:

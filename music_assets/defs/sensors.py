@@ -7,21 +7,20 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import dagster as dg
 
+from music_assets.defs.checks import ACCEPT_ADVICE, ACCEPTABLE
 from music_assets.ingest.landing import DroppedFile, Landing
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.published_snapshot import NothingPublishedError, newest_snapshot
 from music_assets.tables import RAW_TABLES, REFRESH_RANKINGS, Table
 
 DROP_SENSOR = "csv_drop_sensor"
-WORK_TAG = "music_assets/work"
-"""Run tag: a digest of the work that the run was started for, by which earlier attempts are found."""
 WEBHOOK_SECONDS = 10
 NAMED_FILES = 5
 EARLY_SECONDS = 1
@@ -29,6 +28,8 @@ EARLY_SECONDS = 1
 every other tick."""
 MAX_SETTLE_WAIT = 5.0
 """Seconds that a tick waits at most for new files to settle, instead of leaving them to the next tick."""
+CONSIDERED_RUNS = 50
+"""Number of the newest runs among which earlier attempts are counted."""
 ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 UNFINISHED = tuple(status for status in dg.DagsterRunStatus if status not in ENDED)
 
@@ -56,15 +57,19 @@ class Work:
         return any(self.waiting.values()) or bool(self.unpublished)
 
     @property
-    def digest(self) -> str:
-        """A hash of this work, which changes when another file waits or another version is unpublished."""
-        files = sorted(
-            (table.name, file.name, file.size, file.modified_ns, file.inode)
+    def files(self) -> frozenset[str]:
+        """A hash of each waiting file."""
+        return frozenset(
+            _digest(table.name, file.name, file.size, file.modified_ns, file.inode)
             for table, files in self.waiting.items()
             for file in files
         )
+
+    @property
+    def digest(self) -> str:
+        """A hash of this work, which changes when another file waits or another version is unpublished."""
         versions = sorted((table.name, version) for table, version in self.unpublished.items())
-        return hashlib.sha256(json.dumps([files, versions]).encode()).hexdigest()[:16]
+        return _digest(*sorted(self.files), *versions)
 
     @property
     def names(self) -> str:
@@ -76,11 +81,40 @@ class Work:
 
 @dataclass(frozen=True)
 class EndedRun:
-    """A run for the same work: when it ended, in seconds since 1970, and whether it succeeded."""
+    """A run for the same work: when it ended, in seconds since 1970, whether it succeeded, or which checks failed."""
 
     run_id: str
     ended: float
     succeeded: bool = False
+    failed_checks: tuple[tuple[str, str], ...] = ()
+    """Table and check of each blocking check that failed."""
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """The cursor of the sensor: which files wait, and when the newest arrived, in seconds since 1970.
+
+    Loading files changes the work that is left, but does not make it new: only what arrives does.
+    """
+
+    files: frozenset[str] = frozenset()
+    newest: float = 0.0
+
+    @classmethod
+    def parse(cls, cursor: str | None) -> "Arrivals":
+        """Return the arrivals that a cursor describes; none if it is of another release."""
+        try:
+            content = json.loads(cursor or "")
+            return cls(frozenset(content["files"]), float(content["newest"]))
+        except (ValueError, LookupError, TypeError):
+            return cls()
+
+    def __str__(self) -> str:
+        return json.dumps({"files": sorted(self.files), "newest": self.newest})
+
+    def updated(self, files: frozenset[str], now: float) -> "Arrivals":
+        """Return the arrivals after these files were seen waiting."""
+        return Arrivals(files, now if files - self.files else self.newest)
 
 
 def decide(
@@ -109,19 +143,20 @@ def decide(
     reason = _reason_to_pause(work, ended, policy, now)
     if reason:
         return dg.SkipReason(reason)
-    return dg.RunRequest(run_key=f"{work.digest}-{len(ended) + 1}", tags={WORK_TAG: work.digest})
+    return dg.RunRequest(run_key=f"{work.digest}-{len(ended) + 1}-{now:.0f}")
 
 
 def _reason_to_pause(work: Work, ended: Sequence[EndedRun], policy: RetryPolicy, now: float) -> str | None:
     """Return why the same work is not tried again yet, or None.
 
-    Only failures since the last success count: a file that was loaded can return with the same name, size,
-    modification time and inode.
+    Only failures since the last success count. A failed check is final: the same rows would fail it again.
     """
     if not ended:
         return None
     last = ended[0]
     same = len(list(takewhile(lambda run: run.succeeded == last.succeeded, ended)))
+    if last.failed_checks:
+        return _after_failed_checks(last, work)
     if not last.succeeded and same >= policy.max_attempts:
         return (
             f"{REFRESH_RANKINGS} failed {same} times for {work.names} and will not be retried automatically. See run "
@@ -139,6 +174,16 @@ def _reason_to_pause(work: Work, ended: Sequence[EndedRun], policy: RetryPolicy,
     return f"Run {last.run_id} failed for {work.names}. {attempt} starts in {wait:.0f} s."
 
 
+def _after_failed_checks(run: EndedRun, work: Work) -> str:
+    listed = " and ".join(f"{check} of {table}" for table, check in run.failed_checks)
+    acceptable = all(check in ACCEPTABLE for _, check in run.failed_checks)
+    other = f"Fix the cause, then drop a corrected file or launch {REFRESH_RANKINGS} by hand."
+    return (
+        f"The check {listed} failed in run {run.run_id}, so nothing was published of {work.names}. It is not retried. "
+        f"{ACCEPT_ADVICE if acceptable else other}"
+    )
+
+
 def csv_drop_sensor(
     landing: Landing, store: DeltaStore, policy: RetryPolicy, interval_seconds: int
 ) -> dg.SensorDefinition:
@@ -153,21 +198,25 @@ def csv_drop_sensor(
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         landing.root.prepare()
-        work = Work(landing.complete_files(MAX_SETTLE_WAIT), _unpublished(store))
+        work = Work(landing.complete_files(MAX_SETTLE_WAIT), unpublished_versions(store))
+        now = time.time()
+        arrivals = Arrivals.parse(context.cursor).updated(work.files, now)
+        context.update_cursor(str(arrivals))
         return decide(
             work,
             {table: landing.root.drop_folder(table) for table in RAW_TABLES if not store.table_version(table).rows},
             _unfinished_run(context.instance),
-            _ended_runs(context.instance, work.digest),
+            _ended_runs(context.instance, arrivals.newest, _latest_commit(store, work)) if work else (),
             policy,
-            time.time(),
+            now,
             [f"{table.name}/{entry}" for table in RAW_TABLES for entry in landing.ignored(table)],
         )
 
     return sensor
 
 
-def _unpublished(store: DeltaStore) -> dict[Table, int]:
+def unpublished_versions(store: DeltaStore) -> dict[Table, int]:
+    """Return the newest version of each raw table that is newer than the published one."""
     try:
         shown = newest_snapshot(store.root).tables
     except NothingPublishedError:
@@ -185,14 +234,41 @@ def _unfinished_run(instance: dg.DagsterInstance) -> str | None:
     return runs[0].run_id if runs else None
 
 
-def _ended_runs(instance: dg.DagsterInstance, digest: str) -> list[EndedRun]:
-    records = instance.get_run_records(dg.RunsFilter(tags={WORK_TAG: digest}, statuses=list(ENDED)))
+def _latest_commit(store: DeltaStore, work: Work) -> float:
+    """Return when the newest unpublished version was committed, in seconds since 1970; 0 without one."""
+    return max((store.committed_at(table) for table in work.unpublished), default=0.0)
+
+
+def _ended_runs(instance: dg.DagsterInstance, arrived: float, committed: float) -> list[EndedRun]:
+    """Return the ended runs that had the chance to do all the work, latest first.
+
+    These are the runs that started after the newest file arrived, provided that the latest ended after the newest
+    commit: a commit since then, such as a retraction, is new work.
+    """
+    records = instance.get_run_records(
+        dg.RunsFilter(job_name=REFRESH_RANKINGS, statuses=list(ENDED)), limit=CONSIDERED_RUNS
+    )
+    since = [each for each in records if (each.start_time or each.end_time or 0.0) >= arrived]
+    since.sort(key=lambda each: each.end_time or 0.0, reverse=True)
+    if not since or (since[0].end_time or 0.0) < committed:
+        return []
+    latest = since[0].dagster_run
+    failed = _failed_checks(instance, latest.run_id) if latest.status is dg.DagsterRunStatus.FAILURE else []
+    checks = tuple((each.asset_key.path[-1], each.check_name) for each in failed)
     runs = [
-        EndedRun(run.run_id, record.end_time or 0.0, run.status is dg.DagsterRunStatus.SUCCESS)
-        for record in records
-        for run in [record.dagster_run]
+        EndedRun(each.dagster_run.run_id, each.end_time or 0.0, each.dagster_run.status is dg.DagsterRunStatus.SUCCESS)
+        for each in since
     ]
-    return sorted(runs, key=lambda run: run.ended, reverse=True)
+    return [replace(runs[0], failed_checks=checks), *runs[1:]]
+
+
+def _failed_checks(instance: dg.DagsterInstance, run_id: str) -> list[dg.AssetCheckEvaluation]:
+    """Return the results of the blocking checks that failed in the run."""
+    logs = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    found = [entry.get_dagster_event().asset_check_evaluation_data for entry in logs]
+    return [
+        each for each in found if not each.passed and each.blocking and each.severity is dg.AssetCheckSeverity.ERROR
+    ]
 
 
 def run_failure_alert(webhook: str | None) -> dg.SensorDefinition:
@@ -212,6 +288,10 @@ def run_failure_alert(webhook: str | None) -> dg.SensorDefinition:
     return alert
 
 
+def _digest(*values: object) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
+
+
 class AlertError(Exception):
     """The alert could not be posted. It is in the log."""
 
@@ -229,9 +309,14 @@ def _post(webhook: str, content: dict[str, str]) -> None:
 
 
 def _causes(context: dg.RunFailureSensorContext) -> str:
-    """Return the error of each failed step."""
+    """Return what each failed check found, and the error of each failed step."""
+    checks = [
+        f"{each.check_name} of {each.asset_key.path[-1]}: {each.description}"
+        for each in _failed_checks(context.instance, context.dagster_run.run_id)
+    ]
     failed = [(event.step_key, event.step_failure_data.error) for event in context.get_step_failure_events()]
-    return "; ".join(f"{step}: {(error.cause or error).message.strip()}" for step, error in failed if error)
+    steps = [f"{step}: {(error.cause or error).message.strip()}" for step, error in failed if error]
+    return "; ".join([*checks, *steps])
 
 
 def alert_line(run: dg.DagsterRun, message: str) -> str:

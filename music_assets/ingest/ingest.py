@@ -340,10 +340,12 @@ def _report(file: BatchFile, parsed: ParsedFile) -> FileReport:
 
 
 def _origin(file: BatchFile, parsed: ParsedFile) -> dict[str, Any]:
-    """Return what the commit records about the file."""
+    """Return what the commit records about the file. `key_fields` are the places of the key columns in its rows."""
+    header = file.csv_file.header
+    key_fields = [header.columns.index(name) for name in header.table.key]
     status = {"inode": file.dropped.inode, "modified_ns": file.dropped.modified_ns}
     loaded = {"content_hash": file.content_hash, "ingested_at": file.csv_file.ingested_at.isoformat()}
-    return {**asdict(_report(file, parsed)), **loaded, **status}
+    return {**asdict(_report(file, parsed)), **loaded, **status, "key_fields": key_fields}
 
 
 def _distinct(paths: Iterable[Path]) -> list[Path]:

@@ -43,16 +43,17 @@ def rebuild(settings: Settings, report: Report) -> None:
     """
     root = DataRoot(settings.data)
     store = DeltaStore(root)
-    _check_raw(store)
+    check_raw(store)
     with dg.DagsterInstance.from_config(str(prepare_dagster_home(root))) as instance:
-        _check_idle(instance)
+        check_idle(instance)
         for group in (RANKING_TABLES, EMBEDDING_TABLES, (REJECTED_ROWS,)):
             _move_damaged(store, group, report)
-        _run(settings, instance, report)
+        recompute(settings, instance, report)
     report(f"Published {newest_snapshot(root).path}")
 
 
-def _check_raw(store: DeltaStore) -> None:
+def check_raw(store: DeltaStore) -> None:
+    """Raise RebuildError if a raw table is damaged or empty."""
     for table in RAW_TABLES:
         found = damaged_files(store, table)
         if found:
@@ -62,7 +63,8 @@ def _check_raw(store: DeltaStore) -> None:
             raise RebuildError(f"{table.full_name} has no rows. Drop its CSV files first.")
 
 
-def _check_idle(instance: dg.DagsterInstance) -> None:
+def check_idle(instance: dg.DagsterInstance) -> None:
+    """Raise RebuildError if a run is in progress."""
     unfinished = instance.get_runs(dg.RunsFilter(statuses=list(UNFINISHED)), limit=1)
     if unfinished:
         run = unfinished[0]
@@ -89,7 +91,8 @@ def _move(store: DeltaStore, table: Table) -> Path:
     return store.folder(table).rename(target)
 
 
-def _run(settings: Settings, instance: dg.DagsterInstance, report: Report) -> None:
+def recompute(settings: Settings, instance: dg.DagsterInstance, report: Report) -> None:
+    """Compute and publish the rankings in a run. Raises RebuildError if it fails."""
     keys = [dg.AssetKey(table.asset_key) for table in RANKING_TABLES] + [dg.AssetKey("music_db")]
     report(f"Computing {', '.join(key.to_user_string() for key in keys)}")
     job = build_definitions(settings).resolve_job_def(REFRESH_RANKINGS)

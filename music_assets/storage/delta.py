@@ -82,6 +82,11 @@ class DeltaStore:
             table_id=str(delta.metadata().id),
         )
 
+    def committed_at(self, table: Table) -> float:
+        """Return when the newest version was committed, in seconds since 1970; 0 if the table does not exist."""
+        delta = self.open(table)
+        return delta.history(limit=1)[0]["timestamp"] / 1000 if delta else 0.0
+
     def open(self, table: Table, version: int | None = None) -> DeltaTable | None:
         """Return the table as deltalake reads it, or None if it does not exist."""
         folder = str(self.folder(table))

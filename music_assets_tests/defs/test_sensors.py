@@ -15,9 +15,9 @@ import dagster as dg
 import pytest
 
 from music_assets.defs import sensors
-from music_assets.defs.sensors import WORK_TAG, AlertError, EndedRun, RetryPolicy, Work, decide
+from music_assets.defs.sensors import AlertError, Arrivals, EndedRun, RetryPolicy, Work, decide
 from music_assets.ingest.landing import DroppedFile
-from music_assets.tables import RAW_TABLES, REFRESH_RANKINGS, USER_DATA, USER_TOP_ARTISTS
+from music_assets.tables import ARTIST_RANK_IN_COUNTRY, RAW_TABLES, REFRESH_RANKINGS, USER_DATA, USER_TOP_ARTISTS
 from music_assets_tests.support.project import TOP_ARTISTS, USERS, Project
 
 NOW = 1_000_000.0
@@ -25,6 +25,7 @@ POLICY = RetryPolicy(max_attempts=3, first_pause=30)
 FILE = DroppedFile(Path("user_data/user_data/users.csv"), size=100, modified_ns=5, inode=7)
 TOP_FILE = DroppedFile(Path("user_data/user_top_artists/top.csv"), size=100, modified_ns=5, inode=8)
 BOTH = Work({USER_DATA: [FILE], USER_TOP_ARTISTS: [TOP_FILE]}, {})
+NOTHING_WAITS = Work({}, {USER_DATA: 3})
 NOTHING = Work({USER_DATA: [], USER_TOP_ARTISTS: []}, {})
 
 
@@ -39,9 +40,7 @@ def failures(*seconds_ago: float) -> list[EndedRun]:
 
 class TestDecide:
     def test_one_run_is_requested_for_all_that_waits(self) -> None:
-        request = decided()
-        assert isinstance(request, dg.RunRequest)
-        assert request.tags == {WORK_TAG: BOTH.digest}
+        assert isinstance(decided(), dg.RunRequest)
 
     @pytest.mark.parametrize(
         ("waiting", "data", "named"),
@@ -125,6 +124,7 @@ class TestDecide:
         again = decided(earlier=taken)
         assert isinstance(again, dg.RunRequest)
         assert again.run_key != decided().run_key
+        assert again.run_key is not None
         three_failures_before = [*taken, *failures(9_100, 9_200, 9_300)]
         assert isinstance(decided(earlier=three_failures_before), dg.RunRequest)
         failed_since = [*failures(10), *taken]
@@ -134,6 +134,38 @@ class TestDecide:
         many = [replace(FILE, path=Path(f"{number}.csv")) for number in range(9)]
         skip = decided(Work({USER_DATA: many}, {}), earlier=failures(1.0))
         assert "0.csv, 1.csv, 2.csv, 3.csv, 4.csv and 4 more" in skip.skip_message
+
+    def test_a_failed_check_is_final(self) -> None:
+        failed = [replace(failures(9_000.0)[0], failed_checks=(("user_data", "reject_share"),))]
+        skip = decided(NOTHING_WAITS, earlier=failed)
+        assert skip.skip_message == (
+            "The check reject_share of user_data failed in run run0, so nothing was published of rows that are loaded "
+            "but not published. It is not retried. Drop a corrected file, or run `music-assets accept` to publish the "
+            "good rows as they are."
+        )
+
+    def test_a_failed_check_that_nobody_can_accept_names_another_way(self) -> None:
+        failed = [replace(failures(9_000.0)[0], failed_checks=(("user_data", "row_count"),))]
+        skip = decided(NOTHING_WAITS, earlier=failed)
+        assert "accept" not in skip.skip_message
+        assert "launch refresh_rankings by hand" in skip.skip_message
+
+
+class TestArrivals:
+    def test_only_another_file_is_an_arrival(self) -> None:
+        first = Arrivals().updated(frozenset("ab"), 5.0)
+        assert first.newest == 5.0
+        assert first.updated(frozenset("a"), 6.0) == Arrivals(frozenset("a"), 5.0), "b was loaded"
+        assert first.updated(frozenset("ac"), 6.0).newest == 6.0
+        assert first.updated(frozenset(), 6.0).updated(frozenset("a"), 7.0).newest == 7.0, "dropped again"
+
+    @pytest.mark.parametrize("cursor", [None, "", "not JSON", "[]", '{"files": []}'])
+    def test_a_cursor_of_another_release_is_ignored(self, cursor: str | None) -> None:
+        assert Arrivals.parse(cursor) == Arrivals()
+
+    def test_the_cursor_is_read_as_it_was_written(self) -> None:
+        arrivals = Arrivals(frozenset(["a", "b"]), 123.456)
+        assert Arrivals.parse(str(arrivals)) == arrivals
 
 
 class TestDigest:
@@ -256,10 +288,34 @@ class TestSensor:
         first = project.tick()
         record(project, first, status)
         second = project.tick()
-        assert second.tags == first.tags
         assert second.run_key != first.run_key
         record(project, second, status)
         assert "failed 2 times" in project.tick().skip_message
+
+    def test_loading_the_files_does_not_start_the_count_of_attempts_again(self, tmp_path: Path) -> None:
+        """The pauses were those of a first attempt, since the rows that are left were other work than the files."""
+        project = Project(tmp_path, max_attempts=2, retry_pause=3600)
+        project.drop_both()
+        project.root.table_folder(ARTIST_RANK_IN_COUNTRY).parent.write_text("in the way of the rankings")
+        assert isinstance(project.tick(), dg.RunRequest)
+        run = project.refresh()
+        assert not run.success
+        assert not list(project.root.drop_folder(USER_DATA).iterdir()), "the files are loaded"
+        skip = project.tick().skip_message
+        assert f"Run {run.run_id} failed for rows that are loaded but not published. Attempt 2 of 2 starts in" in skip
+        assert "in 3600 s" in skip or "in 3599 s" in skip
+        assert not project.refresh().success
+        assert "failed 2 times" in project.tick().skip_message
+
+    def test_a_commit_after_the_failed_run_is_new_work(self, project: Project) -> None:
+        """So is a retraction, which removes the rows that failed the check."""
+        project.drop(USER_DATA, "user_id,country,total_scrobbles\n1,Malta,x\n2,Malta,1\n")
+        project.drop(USER_TOP_ARTISTS, TOP_ARTISTS)
+        assert not project.refresh().success
+        assert "It is not retried" in project.tick().skip_message
+        time.sleep(0.01)
+        project.put(USER_DATA, [])
+        assert isinstance(project.tick(), dg.RunRequest)
 
     def test_what_is_dropped_after_the_last_attempt_starts_anew(self, project: Project) -> None:
         project.drop_both()
@@ -335,6 +391,16 @@ class TestAlert:
         assert (posted[0]["job"], posted[0]["run_id"]) == ("refresh_rankings", run.run_id)
         assert posted[0]["type"] == "application/json"
         assert line in capfd.readouterr().err
+
+    def test_the_alert_of_a_failed_check_says_what_to_do(
+        self, project: Project, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        project.drop(USER_DATA, "user_id,country,total_scrobbles\n1,Malta,x\n2,Malta,1\n")
+        project.drop(USER_TOP_ARTISTS, TOP_ARTISTS)
+        alert(project, project.refresh())
+        line = capfd.readouterr().err
+        assert "reject_share of user_data: Expected at most 1.0% of the rows rejected" in line
+        assert "run `music-assets accept`" in line
 
     def test_without_a_webhook_the_log_is_all(self, project: Project, capfd: pytest.CaptureFixture[str]) -> None:
         run = fail(project)

@@ -256,6 +256,7 @@ def test_commit_metadata_reports_each_file(harness: IngestHarness) -> None:
         "ingested_at": ingested_at.isoformat(),
         "inode": status.st_ino,
         "modified_ns": status.st_mtime_ns,
+        "key_fields": [0],
     }
 
 

@@ -39,6 +39,7 @@ class Project:
         self.settings = Settings(data=self.root.path, **{"settle_seconds": 0, **settings})
         self.defs = build_definitions(self.settings, engine)
         self.instance = dg.DagsterInstance.ephemeral()
+        self.cursor: str | None = None
         self.store = DeltaStore(self.root)
         self.landing = Landing(self.root, settle_seconds=0)
         self.landing.root.prepare()
@@ -74,8 +75,10 @@ class Project:
 
     def tick(self) -> Any:
         """Evaluate csv_drop_sensor once; return its RunRequest or SkipReason."""
-        context = dg.build_sensor_context(instance=self.instance, definitions=self.defs)
-        return self.defs.resolve_sensor_def("csv_drop_sensor")(context)
+        context = dg.build_sensor_context(instance=self.instance, definitions=self.defs, cursor=self.cursor)
+        decision = self.defs.resolve_sensor_def("csv_drop_sensor")(context)
+        self.cursor = context.cursor
+        return decision
 
     def put(self, table: Table, rows: Sequence[Mapping[str, Any]], metadata: Mapping[str, Any] | None = None) -> None:
         """Commit rows to a table without any check; columns that are not given are NULL."""

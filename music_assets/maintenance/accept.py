@@ -1,0 +1,45 @@
+"""Publish loaded rows although the share of rejected or of unknown ones is too high for a refresh to publish them."""
+
+import dagster as dg
+
+from music_assets.data_root import DataRoot
+from music_assets.defs.build import build_definitions
+from music_assets.defs.checks import ACCEPTABLE, CHECKS, CheckContext
+from music_assets.defs.sensors import unpublished_versions
+from music_assets.maintenance.rebuild import RebuildError, Report, check_idle, check_raw, recompute
+from music_assets.runtime.dagster_home import prepare_dagster_home
+from music_assets.settings import Settings
+from music_assets.storage.delta import DeltaStore
+from music_assets.storage.published_snapshot import newest_snapshot
+from music_assets.tables import RAW_TABLES
+
+
+def accept(settings: Settings, report: Report) -> None:
+    """Compute the rankings from the loaded rows and publish them, and report each step.
+
+    Raises RebuildError if a raw table is damaged or empty, if a check fails that cannot be accepted, if a run is in
+    progress, or if the run fails.
+    """
+    root = DataRoot(settings.data)
+    store = DeltaStore(root)
+    if not unpublished_versions(store):
+        report(f"Nothing to accept: all loaded rows below {root} are published.")
+        return
+    check_raw(store)
+    _check_the_rest(settings, store)
+    with dg.DagsterInstance.from_config(str(prepare_dagster_home(root))) as instance:
+        check_idle(instance)
+        recompute(settings, instance, report)
+    report(f"Published {newest_snapshot(root).path}. Rejected rows remain in rejected_rows.")
+
+
+def _check_the_rest(settings: Settings, store: DeltaStore) -> None:
+    """Evaluate the blocking checks of the raw tables, which the run leaves out, except those that can be accepted."""
+    resources = build_definitions(settings).resources or {}
+    for table in RAW_TABLES:
+        context = CheckContext(table, store, resources["reader"], resources["thresholds"])
+        for check in CHECKS:
+            if table in check.tables and check.blocking and check.name not in ACCEPTABLE:
+                result = check.evaluate(context)
+                if not result.passed and result.severity is dg.AssetCheckSeverity.ERROR:
+                    raise RebuildError(f"The check {check.name} of {table.name} fails: {result.description}.")
