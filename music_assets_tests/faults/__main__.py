@@ -53,7 +53,7 @@ class Campaign:
         return self.killed >= self.kills or time.monotonic() - self.started > self.seconds
 
     def run(self, parallel: int) -> None:
-        """Run scenarios, so many at the same time."""
+        """Run scenarios, `parallel` at the same time."""
         with ThreadPoolExecutor(parallel) as workers:
             baselines = list(workers.map(self._baseline, range(BASELINES)))
             numbers = itertools.count()
@@ -90,7 +90,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200, help="minimum number of runs to kill")
     parser.add_argument("--seed", type=int, default=0, help="seed of the drops, points and occurrences")
     parser.add_argument("--parallel", type=int, default=os.cpu_count(), help="number of data roots at the same time")
-    parser.add_argument("--minutes", type=float, default=120, help="stop after so many minutes")
+    parser.add_argument("--minutes", type=float, default=120, help="maximum duration in minutes")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         campaign = Campaign(Path(folder), arguments.seed, arguments.kills, arguments.minutes * 60)

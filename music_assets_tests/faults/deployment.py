@@ -86,7 +86,7 @@ class Deployment:
         return exit_code(self.start(job, fault))
 
     def run_for(self, seconds: float) -> int:
-        """Run the job, kill it after so many seconds unless it has ended, and return the exit code."""
+        """Run the job, kill it after `seconds` unless it has ended, and return the exit code."""
         process = self.start()
         process.join(seconds)
         process.kill()

@@ -31,7 +31,7 @@ class DroppedCsv:
 
 
 def generate_drops(seed: int, number: int) -> list[list[DroppedCsv]]:
-    """Return so many drops, of which later ones repeat files of earlier ones."""
+    """Return `number` drops. Later ones repeat files of earlier ones."""
     source = random.Random(seed)
     earlier: list[DroppedCsv] = []
     drops = []

@@ -30,7 +30,7 @@ class Baseline:
 
     @classmethod
     def create(cls, folder: Path, seed: int, number: int) -> "Baseline":
-        """Generate so many drops and refresh after each."""
+        """Generate `number` drops and refresh after each."""
         deployment = Deployment.create(folder)
         baseline = cls(generate_drops(seed, number))
         for drop in baseline.drops:

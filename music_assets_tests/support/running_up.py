@@ -39,7 +39,7 @@ class RunningUp:
         return body["data"]
 
     def wait_for_run(self, number: int) -> str:
-        """Wait until so many runs of refresh_rankings have succeeded; return the id of the newest."""
+        """Wait until `number` runs of refresh_rankings have succeeded; return the id of the newest."""
 
         def finished() -> list[dict[str, str]] | None:
             runs = self.graphql(RUNS)["runsOrError"]["results"]
