@@ -137,19 +137,20 @@ def need_java() -> None:
 
 @pytest.fixture(scope="session")
 def spark_engine(tmp_path_factory: pytest.TempPathFactory) -> "SparkEngine":
-    """Return a Spark engine in this process, tuned to start fast: little compilation, serial GC."""
+    """Return a Spark engine in this process that starts fast."""
     need_java()
     from dagster_pyspark import LazyPySparkResource
 
     from music_assets.engines.spark import SparkEngine, spark_config
+    from music_assets_tests.support.spark_cluster import FAST_START
 
     folder = tmp_path_factory.mktemp("spark")
-    quick = {
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    conf = {
+        "spark.driver.extraJavaOptions": FAST_START,
         "spark.local.dir": str(folder),
         "spark.sql.warehouse.dir": str(folder / "warehouse"),
     }
-    pyspark = LazyPySparkResource(spark_config=spark_config("local[2]", "1g", "1g", quick))
+    pyspark = LazyPySparkResource(spark_config=spark_config("local[2]", "1g", "1g", conf))
     return SparkEngine(pyspark, shuffle_partitions=2)
 
 

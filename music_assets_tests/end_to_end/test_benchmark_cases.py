@@ -1,6 +1,5 @@
 """A run of the benchmark cases over few users: about equal results, not about times."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from benchmarks.cases.queries import FLOOR
 from benchmarks.cases.rankings import BY_DAEMON
 from benchmarks.contestants import PUBLISHER
 from benchmarks.results import OURS, Session
+from music_assets_tests.conftest import need_java
 
 USERS = 300
 SCRIPTS = ["DuckDB SQL", "Polars"]
@@ -63,8 +63,8 @@ def test_rankings_from_parquet_are_equal(sessions: Mapping[str, Session]) -> Non
     assert session.facts["rows"]["user_top_artists"] == 50 * USERS
 
 
-@pytest.mark.skipif(not shutil.which("java"), reason="Spark needs Java")
 def test_rankings_by_the_spark_script_are_equal(work: Path) -> None:
+    need_java()
     (session,) = measure(work / "spark", ["small_drop"], ["DuckDB SQL", "PySpark"])
     assert session.contestants() == ["DuckDB SQL", "PySpark"]
     assert session.facts["rows"]["user_data"] == USERS + 3 + 3

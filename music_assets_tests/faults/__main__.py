@@ -2,7 +2,7 @@
 
 Each scenario is a data root of its own with three drops. After each drop, up to six runs in a row are killed at kill
 points and occurrences drawn from the seed, or after a random time; then one run completes. The report that is printed
-is the one in docs/operations.md. Exit code 1 means that a promise was broken.
+is the one in benchmarks/RESULTS.md. Exit code 1 means that a promise was broken.
 """
 
 import argparse
