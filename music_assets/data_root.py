@@ -137,8 +137,9 @@ class DataRoot:
 
     def temporary_files(self) -> list[Path]:
         """Return files that a killed process may have left: unfinished files, scratch folders, damaged tables."""
-        patterns = (f"user_data/*/.*{UNFINISHED_SUFFIX}", "music_db/.*", ".scratch/*", "damaged/*")
-        return [path for pattern in patterns for path in sorted(self.path.glob(pattern)) if path.suffix != ".lock"]
+        found = [path for table in RAW_TABLES for path in self.drop_folder(table).glob(f".*{UNFINISHED_SUFFIX}")]
+        found += [*self.snapshots.glob(".*"), *self.scratch.glob("*"), *self.damaged.glob("*")]
+        return sorted(path for path in found if path.suffix != ".lock")
 
     @property
     def _version_file(self) -> Path:

@@ -30,7 +30,7 @@ SLOW = (
     "*[spark]",
     "*[spark-*]",
     "defs/assets/test_embeddings.py::test_every_artist_and_user_has_a_vector_when_spark_trains",
-    "defs/test_checks.py::test_a_failing_blocking_check_leaves_the_published_tables_as_they_were",
+    "defs/test_checks.py::test_failed_blocking_check_prevents_publication",
     "embedding/test_word2vec_spark.py::*",
     "end_to_end/test_ci_workflow.py::*",
     "end_to_end/test_commands.py::test_demo_prints_the_tables",
@@ -51,7 +51,7 @@ SLOW = (
     "service/sandbox/test_pool.py::test_500_concurrent_queries",
     "service/test_attacks.py::test_expensive_statement_is_stopped*",
     "service/test_attacks.py::test_large_statement_stays_within_the_memory_limit*",
-    "storage/test_compaction.py::test_published_files_outlive_any_retention",
+    "storage/test_compaction.py::test_vacuum_keeps_published_files",
     "end_to_end/test_benchmark_cases.py::*",
 )
 """Patterns of test ids, without the folder of the tests, that belong to the slow tier; `*` and `?` are wildcards."""

@@ -42,19 +42,14 @@ def build_definitions(
     parser = Parser(reader, root.scratch, settings.threads)
     store = DeltaStore(root)
     landing = Landing(root, settings.settle_seconds, settings.encoding)
-    webhook = str(settings.alert_webhook) if settings.alert_webhook else None
+    retry_policy = RetryPolicy(settings.max_attempts, settings.retry_pause)
     return dg.Definitions(
         assets=dg.load_assets_from_modules([raw_tables, rankings, embeddings, published_snapshot]),
         asset_checks=asset_checks(checks),
         jobs=[refresh_rankings, train_embeddings],
         sensors=[
-            csv_drop_sensor(
-                landing,
-                store,
-                RetryPolicy(settings.max_attempts, settings.retry_pause),
-                settings.sensor_interval,
-            ),
-            run_failure_alert(webhook),
+            csv_drop_sensor(landing, store, retry_policy, settings.sensor_interval),
+            run_failure_alert(str(settings.alert_webhook) if settings.alert_webhook else None),
         ],
         executor=dg.in_process_executor,
         resources={

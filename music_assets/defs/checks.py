@@ -288,7 +288,7 @@ def dimensions_finite(context: CheckContext) -> dg.AssetCheckResult:
     rows = context.rows
     dimensions = [column.name for column in context.table.columns if column.type == "float64"]
     finite = rows.agg(**{name: rows[name].sum().abs() <= sys.float_info.max for name in dimensions})
-    broken = [name for name, holds in finite.to_pyarrow().to_pylist()[0].items() if holds is False]
+    broken = [name for name, is_finite in finite.to_pyarrow().to_pylist()[0].items() if is_finite is False]
     return _result(not broken, expected="finite numbers only", found=", ".join(broken) or "finite numbers only")
 
 

@@ -47,7 +47,7 @@ class DeltaIOManager(dg.IOManager):
 
         Raises Failure if another run has meanwhile committed rows that were computed from newer inputs.
         """
-        begun = time.monotonic()
+        started = time.monotonic()
         table = self.tables[context.asset_key]
         read = self._inputs.get(_step(context), {})
         self._replace(table, obj, read)
@@ -55,7 +55,7 @@ class DeltaIOManager(dg.IOManager):
         version = self.store.table_version(table)
         # The second table that a step writes belongs to the first, and names it as an input.
         self._inputs[_step(context)] = {**read, table.name: version}
-        metadata = table_metadata(table, version, time.monotonic() - begun)
+        metadata = table_metadata(table, version, time.monotonic() - started)
         describe = self.descriptions.get(table)
         own = describe(self.reader.read(table, version.files)) if describe else {}
         context.add_output_metadata({**metadata, **own, "computed from": inputs_of(read)[INPUTS]})

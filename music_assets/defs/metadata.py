@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -95,23 +96,12 @@ def music_db_lineage() -> dg.TableColumnLineage:
 
 def ingest_metadata(report: IngestReport) -> dict[str, Any]:
     """Return the loaded files and the reject reasons, as tables."""
-    files = [
-        {
-            "name": file.name,
-            "outcome": file.outcome,
-            "rows": file.rows,
-            "rejects": file.rejects,
-            "duplicates": file.duplicates,
-            "bytes": file.bytes,
-            "note": file.note,
-        }
-        for file in report.files[:SHOWN_FILES]
-    ]
+    files = [asdict(file) for file in report.files[:SHOWN_FILES]]
     reasons = [{"reason": reason, "rows": rows} for reason, rows in report.reject_reasons.most_common()]
     return {
-        "files taken": markdown_table(files),
+        "files loaded": markdown_table(files),
         "number of files": len(report.files),
-        "rows taken": sum(file.rows for file in report.files),
+        "rows loaded": sum(file.rows for file in report.files),
         "rows rejected": sum(file.rejects for file in report.files),
         "reject reasons": markdown_table(reasons),
     }

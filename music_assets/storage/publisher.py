@@ -16,7 +16,7 @@ from typing import Any
 
 import duckdb
 
-from music_assets.data_root import UNFINISHED_SUFFIX, durable_write, exclusive_lock, sync
+from music_assets.data_root import durable_write, exclusive_lock, sync
 from music_assets.storage.current_views import create_current_view
 from music_assets.storage.delta import DeltaStore, TableVersion
 from music_assets.storage.lineage import INPUTS
@@ -135,7 +135,7 @@ def _write_pointer(snapshot: PublishedSnapshot, pointer: Path) -> None:
 
 def _remove_unfinished(folder: Path) -> None:
     """Remove files of publishers that failed or were killed. The caller holds the publish lock."""
-    for path in (*folder.glob(f"{BUILDING}*"), *folder.glob(f".*{UNFINISHED_SUFFIX}")):
+    for path in folder.glob(".*"):
         if path.is_dir():
             shutil.rmtree(path)
         else:

@@ -1,4 +1,4 @@
-"""The definitions as Dagster loads them: what is declared, what depends on what, and which parts can be replaced."""
+"""The definitions that Dagster loads: declarations, dependencies, replaceable resources."""
 
 import subprocess
 import sys
@@ -44,7 +44,7 @@ GROUPS = {
 }
 EMBEDDINGS = {table.name for table in EMBEDDING_TABLES}
 MEASURED = ("user_embedding", "beats_popularity")
-"""The check that is part of the training itself."""
+"""The check that the training itself evaluates."""
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +57,12 @@ def graph(defs: dg.Definitions):
     return defs.resolve_asset_graph()
 
 
-def test_the_definitions_can_be_loaded(defs: dg.Definitions) -> None:
+def test_definitions_are_loadable(defs: dg.Definitions) -> None:
     dg.Definitions.validate_loadable(defs)
 
 
-def test_the_definitions_that_dagster_loads_follow_the_environment(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Loading must not touch the data root: a web server may look at the definitions before there is one."""
+def test_loaded_definitions_use_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Loading must not access the data root: the web server may load the definitions before it exists."""
     from music_assets import settings as module
 
     monkeypatch.setenv("MUSIC_ASSETS_DATA", str(tmp_path / "data"))
@@ -81,15 +79,15 @@ HEAVY = {
 }
 
 
-def test_loading_the_definitions_loads_nothing_that_few_runs_need() -> None:
-    """Every run, however small, begins in a process of its own that loads the definitions."""
+def test_rarely_used_packages_are_not_imported() -> None:
+    """Every run starts a process that loads the definitions."""
     listing = "import sys, music_assets.definitions; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True).stdout
     assert not HEAVY & set(loaded.split())
 
 
 @pytest.mark.parametrize("name", UPSTREAM)
-def test_each_asset_is_declared_in_full(graph, name: str) -> None:
+def test_asset_declaration(graph, name: str) -> None:
     node = graph.get(dg.AssetKey.from_user_string(name))
     assert {key.to_user_string() for key in node.parent_keys} == UPSTREAM[name]
     assert node.group_name == GROUPS[name]
@@ -102,7 +100,7 @@ def test_each_asset_is_declared_in_full(graph, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "wanted"), [(REFRESH_RANKINGS, set(UPSTREAM) - EMBEDDINGS), (TRAIN_EMBEDDINGS, EMBEDDINGS | {"music_db"})]
 )
-def test_a_job_holds_its_assets_and_all_their_checks(defs: dg.Definitions, name: str, wanted: set[str]) -> None:
+def test_job_selects_its_assets_and_all_their_checks(defs: dg.Definitions, name: str, wanted: set[str]) -> None:
     job = defs.resolve_job_def(name)
     keys = {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
     assert keys == wanted
@@ -114,13 +112,13 @@ def test_a_job_holds_its_assets_and_all_their_checks(defs: dg.Definitions, name:
     assert job.executor_def is dg.in_process_executor
 
 
-def test_checks_stop_what_is_downstream_unless_they_only_warn(graph) -> None:
+def test_only_warning_checks_are_not_blocking(graph) -> None:
     mild = {"keys_delivered_once", "known_country_share", MEASURED[1]}
     for key in graph.asset_check_keys:
         assert graph.get(key).blocking == (key.name not in mild), key
 
 
-def test_duckdb_reads_what_spark_has_written(tmp_path: Path) -> None:
+def test_reader_is_duckdb_when_spark_computes(tmp_path: Path) -> None:
     need_java()
     resources = build_definitions(Settings(data=tmp_path, engine="spark")).resources
     assert resources["engine"].name == "spark"
@@ -128,7 +126,7 @@ def test_duckdb_reads_what_spark_has_written(tmp_path: Path) -> None:
     assert resources["reader"].name == "duckdb"
 
 
-def test_parts_can_be_replaced(tmp_path: Path) -> None:
+def test_resources_can_be_replaced(tmp_path: Path) -> None:
     engine, thresholds = DuckDBEngine(tmp_path), object()
     variant = build_definitions(
         Settings(data=tmp_path), engine=engine, checks=CHECKS[1:2], resources={"thresholds": thresholds}

@@ -1,4 +1,4 @@
-"""Each check passes on a good table and fails on one that breaks its rule; a blocking failure stops what follows."""
+"""Each check passes on a good table and fails on a broken one; a failed blocking check stops the run."""
 
 import hashlib
 import shutil
@@ -146,7 +146,7 @@ def results(run: dg.ExecuteInProcessResult) -> dict[tuple[str, str], bool]:
 
 
 @pytest.mark.parametrize("table", [*RAW_TABLES, *RANKING_TABLES], ids=lambda table: table.name)
-def test_every_check_passes_on_a_good_table(project: Project, table: Table) -> None:
+def test_checks_pass_on_a_good_table(project: Project, table: Table) -> None:
     project.put(table, GOOD[table])
     found = evaluate_all(project, table)
     assert len(found) >= 4
@@ -154,9 +154,7 @@ def test_every_check_passes_on_a_good_table(project: Project, table: Table) -> N
 
 
 @pytest.mark.parametrize(("table", "name", "rows"), BROKEN)
-def test_a_check_fails_on_a_table_that_breaks_its_rule(
-    project: Project, table: Table, name: str, rows: list[dict[str, Any]]
-) -> None:
+def test_check_fails_on_a_broken_table(project: Project, table: Table, name: str, rows: list[dict[str, Any]]) -> None:
     project.put(table, rows)
     result = evaluate(project, table, name)
     assert not result.passed
@@ -168,12 +166,12 @@ def vector(key: str, value: Any, number: float | None = 0.5) -> dict[str, Any]:
 
 
 KEYED = {ARTIST_EMBEDDING: ("artist_name", ["Can", "Neu!"]), USER_EMBEDDING: ("user_id", [1, 2])}
-"""For each embedding its key, and the values that `GOOD[USER_TOP_ARTISTS]` asks for."""
+"""The key of each embedding, and its values in `GOOD[USER_TOP_ARTISTS]`."""
 
 
 @pytest.mark.parametrize("table", EMBEDDING_TABLES, ids=lambda table: table.name)
 def test_checks_of_embeddings(project: Project, table: Table) -> None:
-    """Rows delivered after the training have no vector yet, and need none."""
+    """Rows delivered after the training need no vector."""
     key, values = KEYED[table]
     project.put(USER_TOP_ARTISTS, GOOD[USER_TOP_ARTISTS])
     trained_on = {"inputs": {USER_TOP_ARTISTS.name: project.store.table_version(USER_TOP_ARTISTS).version}}
@@ -193,7 +191,7 @@ def test_checks_of_embeddings(project: Project, table: Table) -> None:
         assert not evaluate(project, table, "dimensions_finite").passed
 
 
-def test_a_failure_shows_the_rows_at_fault(project: Project) -> None:
+def test_failed_check_shows_the_invalid_rows(project: Project) -> None:
     project.put(ARTIST_RANK_IN_COUNTRY, [ranked("Malta", "Can", 5.0, 1), ranked("Malta", "Air|s", 6.0, 2)])
     result = evaluate(project, ARTIST_RANK_IN_COUNTRY, "ranks_in_order")
     assert "Air\\|s" in result.metadata["examples"].value
@@ -201,7 +199,7 @@ def test_a_failure_shows_the_rows_at_fault(project: Project) -> None:
 
 
 @pytest.mark.parametrize("table", [*RAW_TABLES, *RANKING_TABLES], ids=lambda table: table.name)
-def test_every_check_passes_on_an_empty_table(project: Project, table: Table) -> None:
+def test_checks_pass_on_an_empty_table(project: Project, table: Table) -> None:
     project.put(table, [])
     found = evaluate_all(project, table)
     assert all(found.values()), found
@@ -219,7 +217,7 @@ def test_every_check_passes_on_an_empty_table(project: Project, table: Table) ->
         (0, 0, True, dg.AssetCheckSeverity.WARN),
     ],
 )
-def test_reject_share_warns_above_one_percent_and_fails_above_twenty(
+def test_reject_share(
     project: Project,
     rows: int,
     rejects: int,
@@ -235,15 +233,15 @@ def test_reject_share_warns_above_one_percent_and_fails_above_twenty(
         assert f"{rejects} of {rows + rejects} rows" in result.description
 
 
-def test_reject_share_keeps_to_the_thresholds_it_is_given(project: Project) -> None:
+def test_reject_share_uses_the_thresholds(project: Project) -> None:
     project.put(USER_DATA, [], {FILES: [{"name": "a.csv", "rows": 90, "rejects": 10, "duplicates": 0}]})
     assert reject_share(context(project, USER_DATA, Thresholds(0.1, 0.2))).passed
     strict = reject_share(context(project, USER_DATA, Thresholds(0.01, 0.09)))
     assert (strict.passed, strict.severity) == (False, dg.AssetCheckSeverity.ERROR)
 
 
-def test_the_checks_of_a_run_say_what_is_wrong_with_the_delivery(project: Project) -> None:
-    """Nothing here is bad enough to stop: a key twice in a file, few countries, 1 bad row of 16."""
+def test_warnings_do_not_stop_a_run(project: Project) -> None:
+    """A key twice in a file, few countries and 1 bad row of 16 only cause warnings."""
     users = "user_id,country,total_scrobbles\n1,Malta,1\n1,Malta,2\n" + "".join(f"{n},,1\n" for n in range(2, 15))
     project.drop(USER_DATA, users + "x,,1\n")
     project.drop(USER_TOP_ARTISTS, TOP_ARTISTS)
@@ -257,7 +255,7 @@ def test_the_checks_of_a_run_say_what_is_wrong_with_the_delivery(project: Projec
     }
 
 
-def test_a_ranking_that_shrank_is_suspect_and_a_raw_table_that_shrank_is_an_error(project: Project) -> None:
+def test_shrunk_ranking_is_a_warning_and_shrunk_raw_table_an_error(project: Project) -> None:
     project.drop_both()
     assert project.refresh().success
     project.put(ARTIST_RANK_IN_COUNTRY, [ranked("France", "Air", 40.0, 1)])
@@ -272,12 +270,12 @@ def test_a_ranking_that_shrank_is_suspect_and_a_raw_table_that_shrank_is_an_erro
 
 
 def fingerprint(root: DataRoot) -> dict[str, str]:
-    """The bytes of everything that is published."""
+    """Return hashes of all published files."""
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in root.snapshots.iterdir()}
 
 
-def test_a_failing_blocking_check_leaves_the_published_tables_as_they_were(project: Project) -> None:
-    """A file of which a third is bad must not reach the people who query, until a person says so."""
+def test_failed_blocking_check_prevents_publication(project: Project) -> None:
+    """A file with a third of bad rows is not published until someone materializes the rankings by hand."""
     project.drop_both()
     assert project.refresh().success
     before = fingerprint(project.root)
@@ -360,7 +358,7 @@ def test_rejected_rows_do_not_count_once_a_later_file_of_the_refresh_delivers_th
     assert "1 of 9 rows (11.1%) in 2 files, and 2 whose keys were delivered again" in str(found.description)
 
 
-def test_a_run_publishes_what_was_worked_out_by_hand(project: Project) -> None:
+def test_run_publishes_the_expected_rankings(project: Project) -> None:
     project.drop(USER_DATA, USERS)
     project.drop(USER_TOP_ARTISTS, TOP_ARTISTS)
     run = project.refresh()

@@ -1,4 +1,4 @@
-"""The I/O manager, between real assets: what one returns the next one reads, and which versions it read is known."""
+"""The I/O manager between real assets: commits, inputs, and the recorded input versions."""
 
 import shutil
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def materialize(
     )
 
 
-def test_assets_read_what_the_ones_before_committed(harness: IngestHarness, instance: dg.DagsterInstance) -> None:
+def test_assets_read_what_upstream_assets_committed(harness: IngestHarness, instance: dg.DagsterInstance) -> None:
     harness.drop(USER_DATA, "u.csv", USERS + "1,Chad,5\n2,Germany,1\n")
     harness.drop(USER_TOP_ARTISTS, "a.csv", ARTISTS + "1,1,Moby,5,\n2,1,Moby,1,\n2,2,Zaz,3,\n")
     result = materialize(harness, instance)
@@ -74,7 +74,7 @@ def test_assets_read_what_the_ones_before_committed(harness: IngestHarness, inst
     assert len(harness.rows(COUNTRY_RANK_PER_ARTIST)) == 3
 
 
-def test_result_that_cannot_be_computed_changes_nothing(harness: IngestHarness, instance: dg.DagsterInstance) -> None:
+def test_failed_computation_changes_nothing(harness: IngestHarness, instance: dg.DagsterInstance) -> None:
     harness.drop(USER_DATA, "u.csv", USERS + "1,Chad,5\n")
     harness.drop(USER_TOP_ARTISTS, "a.csv", ARTISTS + "1,1,Moby,5,\n")
     materialize(harness, instance)
@@ -96,7 +96,7 @@ def test_result_that_cannot_be_computed_changes_nothing(harness: IngestHarness, 
 
 
 def mark(harness: IngestHarness, metadata: dict) -> None:
-    """Replace the ranking by one with a total that stands in no file: where it shows later, it was built upon."""
+    """Add a total to the ranking that no file explains: if it remains, the next refresh updated this ranking."""
     marked = ibis.memtable([("Chad", "Zaz", 1000.0, 1)], schema=ARTIST_RANK_IN_COUNTRY.schema)
     folder = harness.store.new_folder(ARTIST_RANK_IN_COUNTRY)
     files = harness.engine.write(marked, ARTIST_RANK_IN_COUNTRY, folder)
@@ -107,7 +107,7 @@ def carried(harness: IngestHarness) -> dict:
     return {key: harness.store.commit_metadata(ARTIST_RANK_IN_COUNTRY, key)[0] for key in (INPUTS, COVERED)}
 
 
-def test_a_small_drop_builds_upon_a_ranking_only_where_its_commit_tells_what_it_covers(
+def test_small_drop_updates_a_ranking_only_if_its_coverage_is_known(
     harness: IngestHarness, instance: dg.DagsterInstance
 ) -> None:
     def drop(name: str, plays: int) -> None:
@@ -130,10 +130,8 @@ def test_a_small_drop_builds_upon_a_ranking_only_where_its_commit_tells_what_it_
     assert harness.rows(ARTIST_RANK_IN_COUNTRY) == [("Chad", "Moby", 9.0, 1)]
 
 
-def test_rankings_of_a_slower_run_do_not_replace_those_of_newer_rows(
-    harness: IngestHarness, instance: dg.DagsterInstance
-) -> None:
-    """A run that had begun before another one put its older rankings over the newer ones, and published them."""
+def test_slower_run_does_not_replace_newer_rankings(harness: IngestHarness, instance: dg.DagsterInstance) -> None:
+    """Regression: a run that started earlier replaced newer rankings by its older ones, and published them."""
     harness.drop(USER_DATA, "u.csv", USERS + "1,Chad,5\n")
     harness.drop(USER_TOP_ARTISTS, "a.csv", ARTISTS + "1,1,Moby,5,\n")
     materialize(harness, instance)
@@ -173,8 +171,8 @@ def test_rankings_of_a_slower_run_do_not_replace_those_of_newer_rows(
     assert len(uncommitted) == 2, "the first rankings, which are kept for a while, and the newest"
 
 
-def test_an_input_that_was_begun_anew_is_ranked_again(harness: IngestHarness, instance: dg.DagsterInstance) -> None:
-    """Versions begin with 0 again where a person has removed a table to deliver all of it anew."""
+def test_recreated_input_is_ranked(harness: IngestHarness, instance: dg.DagsterInstance) -> None:
+    """Versions start at 0 again after someone deleted a table to deliver all files again."""
     harness.drop(USER_TOP_ARTISTS, "a.csv", ARTISTS + "1,1,Moby,5,\n")
     for country in ("Chad", "Mali"):
         harness.drop(USER_DATA, "u.csv", USERS + f"1,{country},5\n")

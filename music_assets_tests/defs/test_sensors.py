@@ -1,4 +1,4 @@
-"""When a refresh starts, and who hears of a run that failed: the decision alone, then over real runs."""
+"""The sensors: the decision as a pure function, then ticks over real runs and alerts."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def failures(*seconds_ago: float) -> list[EndedRun]:
 
 
 class TestDecide:
-    def test_one_run_is_requested_for_all_that_waits(self) -> None:
+    def test_one_run_for_all_waiting_files(self) -> None:
         assert isinstance(decided(), dg.RunRequest)
 
     @pytest.mark.parametrize(
@@ -51,20 +51,18 @@ class TestDecide:
             ({USER_DATA: [FILE]}, (USER_DATA,), "in /data/user_data/user_top_artists."),
         ],
     )
-    def test_until_both_tables_have_data_or_a_file_it_says_what_it_waits_for(
-        self, waiting: Any, data: Any, named: str
-    ) -> None:
+    def test_waits_until_both_tables_have_rows_or_a_file(self, waiting: Any, data: Any, named: str) -> None:
         skip = decided(Work(waiting, {}), data)
         assert isinstance(skip, dg.SkipReason)
         assert skip.skip_message.startswith("Waiting for the first complete CSV file")
         assert named in skip.skip_message
 
     @pytest.mark.parametrize("waiting", [{USER_DATA: [FILE]}, {USER_TOP_ARTISTS: [TOP_FILE]}])
-    def test_a_file_for_one_table_is_enough_once_the_other_has_data(self, waiting: Any) -> None:
+    def test_file_for_one_table_is_enough_if_the_other_has_rows(self, waiting: Any) -> None:
         other = USER_TOP_ARTISTS if USER_DATA in waiting else USER_DATA
         assert isinstance(decided(Work(waiting, {}), [other]), dg.RunRequest)
 
-    def test_without_work_nothing_starts(self) -> None:
+    def test_no_run_without_work(self) -> None:
         assert decided(NOTHING).skip_message == "No CSV file is waiting."
 
     @pytest.mark.parametrize("empty", [{}, {USER_DATA: Path("/data/user_data/user_data")}])
@@ -79,47 +77,47 @@ class TestDecide:
             "user_data/4.txt: rename it; user_data/5.txt: rename it; and 1 more."
         )
 
-    def test_files_that_a_run_leaves_behind_are_tried_again_after_growing_pauses(self) -> None:
-        """A file that cannot be removed started a run every five seconds, for good."""
+    def test_files_that_a_run_could_not_delete_are_retried_after_growing_pauses(self) -> None:
+        """Regression: a file that could not be deleted started a run every five seconds."""
         skips = [decided(earlier=[EndedRun("left", NOW - 1, succeeded=True)] * runs) for runs in (1, 2, 3, 9)]
         waits = [skip.skip_message.split("starts in ")[1].split(" ")[0] for skip in skips]
         assert waits == ["29", "59", "119", "119"]
         assert "Run left succeeded, but users.csv, top.csv is still waiting, or waiting again" in skips[0].skip_message
         assert isinstance(decided(earlier=[EndedRun("left", NOW - 30, succeeded=True)]), dg.RunRequest)
 
-    def test_rows_that_were_taken_but_not_published_are_work(self) -> None:
+    def test_unpublished_rows_are_work(self) -> None:
         assert isinstance(decided(replace(NOTHING, unpublished={USER_DATA: 3})), dg.RunRequest)
 
-    def test_never_two_at_once(self) -> None:
+    def test_no_second_run_while_one_is_unfinished(self) -> None:
         skip = decided(unfinished="abc")
         assert "Run abc of refresh_rankings has not ended yet" in skip.skip_message
 
     @pytest.mark.parametrize(("ago", "starts"), [(0.0, False), (29.0, False), (30.0, True), (500.0, True)])
-    def test_the_second_attempt_follows_after_the_first_pause(self, ago: float, starts: bool) -> None:
+    def test_second_attempt_after_the_first_pause(self, ago: float, starts: bool) -> None:
         assert isinstance(decided(earlier=failures(ago)), dg.RunRequest) == starts
 
     @pytest.mark.parametrize(("ago", "starts"), [(30.0, False), (59.0, False), (60.0, True)])
-    def test_the_next_pause_is_twice_as_long(self, ago: float, starts: bool) -> None:
+    def test_next_pause_is_twice_as_long(self, ago: float, starts: bool) -> None:
         assert isinstance(decided(earlier=failures(ago, 999.0)), dg.RunRequest) == starts
 
-    def test_a_pause_says_when_it_ends(self) -> None:
+    def test_skip_gives_the_remaining_pause(self) -> None:
         skip = decided(earlier=failures(20.0, 999.0))
         assert skip.skip_message == "Run run0 failed for users.csv, top.csv. Attempt 3 of 3 starts in 40 s."
 
-    def test_after_the_last_attempt_it_says_how_to_go_on(self) -> None:
+    def test_skip_after_the_last_attempt_gives_advice(self) -> None:
         skip = decided(earlier=failures(9_000.0, 9_500.0, 9_900.0))
         assert isinstance(skip, dg.SkipReason)
         assert "failed 3 times for users.csv, top.csv" in skip.skip_message
         assert "See run run0" in skip.skip_message
         assert "launch refresh_rankings by hand, or drop a corrected file" in skip.skip_message
 
-    def test_each_attempt_has_a_run_key_of_its_own(self) -> None:
-        """A run key that was used never runs again, even if that run failed."""
+    def test_each_attempt_has_its_own_run_key(self) -> None:
+        """Dagster never runs a used run key again, even if that run failed."""
         keys = {decided(earlier=failures(*[900.0] * attempts)).run_key for attempts in range(3)}
         assert len(keys) == 3
 
-    def test_a_file_that_comes_back_unchanged_is_taken_again(self) -> None:
-        """Copied again with its time kept, and given the same inode, a file has the digest of the one taken before."""
+    def test_unchanged_file_that_returns_is_loaded_again(self) -> None:
+        """A file copied again with its time preserved may get the same inode, and so the same digest."""
         taken = [EndedRun("good", NOW - 9_000, succeeded=True)]
         again = decided(earlier=taken)
         assert isinstance(again, dg.RunRequest)
@@ -130,7 +128,7 @@ class TestDecide:
         failed_since = [*failures(10), *taken]
         assert "Attempt 2 of 3" in decided(earlier=failed_since).skip_message
 
-    def test_many_files_are_named_by_the_first_few(self) -> None:
+    def test_message_names_only_some_of_many_files(self) -> None:
         many = [replace(FILE, path=Path(f"{number}.csv")) for number in range(9)]
         skip = decided(Work({USER_DATA: many}, {}), earlier=failures(1.0))
         assert "0.csv, 1.csv, 2.csv, 3.csv, 4.csv and 4 more" in skip.skip_message
@@ -169,7 +167,7 @@ class TestArrivals:
 
 
 class TestDigest:
-    def test_it_is_the_same_in_whatever_order_files_are_listed(self) -> None:
+    def test_order_of_files_does_not_matter(self) -> None:
         other = replace(FILE, path=Path("b.csv"))
         assert Work({USER_DATA: [FILE, other]}, {}).digest == Work({USER_DATA: [other, FILE]}, {}).digest
 
@@ -186,7 +184,7 @@ class TestDigest:
             replace(BOTH, unpublished={USER_DATA: 1}),
         ],
     )
-    def test_it_differs_for_other_work(self, work: Work) -> None:
+    def test_other_work_has_another_digest(self, work: Work) -> None:
         assert work.digest != BOTH.digest
 
 
@@ -196,7 +194,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def record(project: Project, request: dg.RunRequest, status: dg.DagsterRunStatus) -> dg.DagsterRun:
-    """Put a run of the requested refresh into the instance, as the daemon and a run that ended so leave it."""
+    """Record a run for the request with this status in the instance."""
     job = project.defs.resolve_job_def(REFRESH_RANKINGS)
     run = project.instance.create_run_for_job(job, tags=request.tags, status=dg.DagsterRunStatus.STARTED)
     if status is dg.DagsterRunStatus.FAILURE:
@@ -207,14 +205,14 @@ def record(project: Project, request: dg.RunRequest, status: dg.DagsterRunStatus
 
 
 class TestSensor:
-    def test_it_is_on_by_default_and_looks_as_often_as_the_setting_says(self, project: Project) -> None:
+    def test_sensors_are_on_by_default_with_the_interval_of_the_settings(self, project: Project) -> None:
         sensor = project.defs.resolve_sensor_def("csv_drop_sensor")
         assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
         assert sensor.minimum_interval_seconds == 17 - 1, "the daemon comes by a little early as often as late"
         assert sensor.job_name == REFRESH_RANKINGS
         assert project.defs.resolve_sensor_def("run_failure_alert").default_status is dg.DefaultSensorStatus.RUNNING
 
-    def test_it_makes_the_drop_folders_and_waits_for_both_files(self, tmp_path: Path) -> None:
+    def test_creates_drop_folders_and_waits_for_both_files(self, tmp_path: Path) -> None:
         project = Project(tmp_path / "new")
         folders = " and ".join(str(project.root.drop_folder(table)) for table in RAW_TABLES)
         assert project.tick().skip_message == f"Waiting for the first complete CSV file in {folders}."
@@ -224,13 +222,13 @@ class TestSensor:
         project.drop(USER_TOP_ARTISTS, TOP_ARTISTS)
         assert isinstance(project.tick(), dg.RunRequest)
 
-    def test_a_file_that_may_still_grow_is_not_taken(self, tmp_path: Path) -> None:
+    def test_unsettled_file_is_not_loaded(self, tmp_path: Path) -> None:
         project = Project(tmp_path, settle_seconds=3600)
         project.drop_both()
         assert project.tick().skip_message.startswith("Waiting for the first complete CSV file")
 
-    def test_a_tick_waits_for_a_fresh_file_to_settle(self, tmp_path: Path) -> None:
-        """The next tick comes five seconds later, most of which would be lost."""
+    def test_tick_waits_for_a_new_file_to_settle(self, tmp_path: Path) -> None:
+        """Otherwise the file waits for the next tick, five seconds later."""
         project = Project(tmp_path, settle_seconds=0.5)
         project.drop_both()
         assert isinstance(project.tick(), dg.RunRequest)
@@ -238,7 +236,7 @@ class TestSensor:
     @pytest.mark.parametrize(
         "name", [".users.csv", "_users.csv", "users.csv.tmp", "users.csv.part", "users.crdownload"]
     )
-    def test_names_of_unfinished_files_are_not_looked_at(self, project: Project, name: str) -> None:
+    def test_unfinished_files_are_ignored(self, project: Project, name: str) -> None:
         project.drop(USER_DATA, USERS, name)
         project.drop(USER_TOP_ARTISTS, TOP_ARTISTS)
         assert f"in {project.root.drop_folder(USER_DATA)}." in project.tick().skip_message
@@ -268,22 +266,22 @@ class TestSensor:
         time.sleep(0.3)
         assert isinstance(project.tick(), dg.RunRequest)
 
-    def test_a_failed_listing_raises(self, project: Project) -> None:
-        """It must never look like an empty folder, which would say that all is well while files pile up."""
+    def test_unreadable_folder_is_an_error(self, project: Project) -> None:
+        """It must not be taken for an empty folder."""
         folder = project.landing.root.drop_folder(USER_DATA)
         folder.rmdir()
         folder.symlink_to(project.root.path / "unmounted")
         with pytest.raises(OSError, match="user_data"):
             project.tick()
 
-    def test_a_run_that_goes_on_is_waited_for(self, project: Project) -> None:
+    def test_waits_for_an_unfinished_run(self, project: Project) -> None:
         project.drop_both()
         run = record(project, project.tick(), dg.DagsterRunStatus.STARTED)
         project.drop(USER_DATA, USERS + "9,Malta,1\n", "more.csv")
         assert project.tick().skip_message == f"Run {run.run_id} of refresh_rankings has not ended yet."
 
     @pytest.mark.parametrize("status", [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED])
-    def test_it_tries_again_a_bounded_number_of_times(self, project: Project, status: dg.DagsterRunStatus) -> None:
+    def test_number_of_attempts_is_limited(self, project: Project, status: dg.DagsterRunStatus) -> None:
         project.drop_both()
         first = project.tick()
         record(project, first, status)
@@ -317,14 +315,14 @@ class TestSensor:
         project.put(USER_DATA, [])
         assert isinstance(project.tick(), dg.RunRequest)
 
-    def test_what_is_dropped_after_the_last_attempt_starts_anew(self, project: Project) -> None:
+    def test_new_file_after_the_last_attempt_starts_a_run(self, project: Project) -> None:
         project.drop_both()
         for _ in range(2):
             record(project, project.tick(), dg.DagsterRunStatus.FAILURE)
         project.drop(USER_DATA, USERS + "9,Malta,1\n", "mended.csv")
         assert isinstance(project.tick(), dg.RunRequest)
 
-    def test_once_taken_nothing_is_left_to_do(self, project: Project) -> None:
+    def test_no_run_after_everything_is_loaded(self, project: Project) -> None:
         project.drop_both()
         assert project.refresh(project.tick().tags).success
         assert project.tick().skip_message == "No CSV file is waiting."
@@ -334,7 +332,7 @@ class TestSensor:
 
 @pytest.fixture
 def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A server that notes what is posted to it, and its address."""
+    """Start an HTTP server; yield its address and the list of posted bodies."""
     posted: list[dict[str, Any]] = []
 
     class Receiver(BaseHTTPRequestHandler):
@@ -345,7 +343,7 @@ def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
             self.end_headers()
 
         def log_message(self, *_: Any) -> None:
-            """Keep the test's output clean."""
+            """Suppress the server's log."""
 
     server = HTTPServer(("127.0.0.1", 0), Receiver)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
@@ -357,7 +355,7 @@ def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 
 def fail(project: Project) -> dg.ExecuteInProcessResult:
-    """Run a refresh that fails: what should be the folder of a table is a file."""
+    """Run a refresh that fails because the folder of a table is a file."""
     project.drop_both()
     project.root.path.joinpath("raw_parquet").write_text("in the way")
     run = project.refresh()
@@ -376,7 +374,7 @@ def alert(project: Project, run: dg.ExecuteInProcessResult) -> None:
 
 
 class TestAlert:
-    def test_the_log_and_the_webhook_tell_which_run_failed_and_why(
+    def test_alert_in_log_and_webhook(
         self, tmp_path: Path, webhook: tuple[str, list[dict[str, Any]]], capfd: pytest.CaptureFixture[str]
     ) -> None:
         address, posted = webhook
@@ -402,15 +400,15 @@ class TestAlert:
         assert "reject_share of user_data: Expected at most 1.0% of the rows rejected" in line
         assert "run `music-assets accept`" in line
 
-    def test_without_a_webhook_the_log_is_all(self, project: Project, capfd: pytest.CaptureFixture[str]) -> None:
+    def test_alert_without_a_webhook(self, project: Project, capfd: pytest.CaptureFixture[str]) -> None:
         run = fail(project)
         alert(project, run)
         assert f"ALERT: job refresh_rankings failed, run {run.run_id}" in capfd.readouterr().err
 
-    def test_a_webhook_that_refuses_fails_the_tick(
+    def test_tick_fails_if_the_webhook_refuses(
         self, tmp_path: Path, webhook: tuple[str, list[dict[str, Any]]], capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """A person who relies on the webhook sees in the web UI that it does not work; the line is in the log."""
+        """The web UI then shows that the webhook does not work. The alert is still logged."""
         project = Project(tmp_path, alert_webhook=webhook[0].replace("alerts", "wrong"))
         run = fail(project)
         with pytest.raises(AlertError, match="500"):
@@ -418,10 +416,10 @@ class TestAlert:
         assert "ALERT: job refresh_rankings failed" in capfd.readouterr().err
 
     @pytest.mark.parametrize("path", ["wrong", "nowhere"])
-    def test_a_webhook_that_fails_is_not_shown(
+    def test_error_does_not_reveal_the_webhook(
         self, tmp_path: Path, webhook: tuple[str, list[dict[str, Any]]], path: str
     ) -> None:
-        """Whoever knows its address may post to it, and the error stands in the web UI and its history."""
+        """The error appears in the web UI, but the address is a secret."""
         address = webhook[0].replace("alerts", "wrong") if path == "wrong" else "http://127.0.0.1:9/secret"
         project = Project(tmp_path, alert_webhook=address)
         with pytest.raises(AlertError) as raised:

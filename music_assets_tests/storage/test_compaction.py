@@ -1,4 +1,4 @@
-"""Compaction: many small parquet files become few, in one commit that changes no row and hides nothing."""
+"""Compaction merges small parquet files in one commit that changes no row."""
 
 import threading
 from datetime import datetime
@@ -47,7 +47,7 @@ def store(tmp_path: Path) -> DeltaStore:
     return DeltaStore(DataRoot(tmp_path))
 
 
-def test_few_files_stay_as_they_are(store: DeltaStore) -> None:
+def test_few_files_are_not_compacted(store: DeltaStore) -> None:
     assert not compact(store, USER_DATA)
     for user in range(MAX_SMALL_FILES):
         append(store, user)
@@ -56,8 +56,8 @@ def test_few_files_stay_as_they_are(store: DeltaStore) -> None:
     assert store.table_version(USER_DATA) == before
 
 
-def test_many_files_become_one(store: DeltaStore) -> None:
-    """Rows stand in the order in which they came; what is known of the table stays known."""
+def test_many_small_files_become_one(store: DeltaStore) -> None:
+    """Row order, transactions and commit metadata are preserved."""
     for user in range(DROPS):
         append(store, user)
     before = store.table_version(USER_DATA)
@@ -74,7 +74,7 @@ def test_many_files_become_one(store: DeltaStore) -> None:
     assert not compact(store, USER_DATA)
 
 
-def test_types_and_statistics_stay(store: DeltaStore) -> None:
+def test_schema_and_statistics_are_preserved(store: DeltaStore) -> None:
     for user in range(DROPS):
         append(store, user)
     declared = DeltaTable(str(store.folder(USER_DATA))).schema()
@@ -91,7 +91,7 @@ def test_types_and_statistics_stay(store: DeltaStore) -> None:
     assert pq.read_schema(file).field("ingested_at").type == pa.timestamp("us")
 
 
-def test_readers_of_the_version_before_go_on(store: DeltaStore) -> None:
+def test_old_version_is_readable_until_vacuum(store: DeltaStore) -> None:
     files = [append(store, user) for user in range(DROPS)]
     version = store.table_version(USER_DATA).version
     compact(store, USER_DATA)
@@ -102,7 +102,7 @@ def test_readers_of_the_version_before_go_on(store: DeltaStore) -> None:
     assert users(store) == list(range(DROPS))
 
 
-def test_full_files_are_not_written_again(store: DeltaStore) -> None:
+def test_full_files_are_not_rewritten(store: DeltaStore) -> None:
     full = append(store, 1000, rows=10)
     for user in range(DROPS):
         append(store, user)
@@ -113,8 +113,8 @@ def test_full_files_are_not_written_again(store: DeltaStore) -> None:
     assert sorted(users(store)) == [*range(DROPS), *range(1000, 1010)]
 
 
-def test_unseen_until_it_is_committed(store: DeltaStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that dies in between leaves the table as it was, and a file for vacuum."""
+def test_interrupted_compaction_changes_nothing(store: DeltaStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that dies before the commit leaves the table unchanged, and a file for vacuum."""
     for user in range(DROPS):
         append(store, user)
     before = store.table_version(USER_DATA)
@@ -133,8 +133,8 @@ def test_unseen_until_it_is_committed(store: DeltaStore, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("other", ["compacts", "appends"])
-def test_beside_another_writer(store: DeltaStore, other: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two that compact at once, one is told so; what is appended meanwhile is neither lost nor doubled."""
+def test_concurrent_writer(store: DeltaStore, other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of two compactions fails; rows appended meanwhile are neither lost nor duplicated."""
     for user in range(DROPS):
         append(store, user)
     commit = store._commit
@@ -156,7 +156,7 @@ def test_beside_another_writer(store: DeltaStore, other: str, monkeypatch: pytes
     assert sorted(users(store)) == list(range(DROPS + (other == "appends")))
 
 
-def test_two_processes_at_once(store: DeltaStore) -> None:
+def test_concurrent_compactions_keep_every_row_once(store: DeltaStore) -> None:
     for user in range(DROPS):
         append(store, user)
     both = threading.Barrier(2)
@@ -177,8 +177,8 @@ def test_two_processes_at_once(store: DeltaStore) -> None:
     assert users(store) == list(range(DROPS))
 
 
-def test_every_row_once_through_drops_compaction_checkpoint_and_vacuum(harness: IngestHarness) -> None:
-    """The same bytes are known for ever, and a later drop wins, wherever the rows stand by now."""
+def test_ingest_after_compaction_checkpoint_and_vacuum(harness: IngestHarness) -> None:
+    """Duplicates are still recognised, and the later drop still wins."""
     ingest = harness.ingest_with(retention_hours=0)
     contents = [HEADER + f"{user},Germany,1\n7777,Chad,{user}\nx,,\n" for user in range(DROPS + 2)]
     for number, content in enumerate(contents):
@@ -202,8 +202,8 @@ def test_every_row_once_through_drops_compaction_checkpoint_and_vacuum(harness: 
         assert on_disk == set(harness.store.table_version(table).files)
 
 
-def test_refresh_after_refresh(tmp_path: Path) -> None:
-    """Compacted in the run that published: nothing is left to do, and every published view can be read."""
+def test_compaction_leaves_no_work_for_the_sensor(tmp_path: Path) -> None:
+    """The run that compacts also publishes, and the published views are readable."""
     project = Project(tmp_path / "data", retention_hours=0)
     project.drop_both()
     assert project.refresh().success
@@ -220,8 +220,8 @@ def test_refresh_after_refresh(tmp_path: Path) -> None:
 # ---- Vacuum spares what is published --------------------------------------------------------------------------------
 
 
-def test_published_files_outlive_any_retention(tmp_path: Path) -> None:
-    """Publishing was blocked for longer than the retention: the views over the raw tables lost their files."""
+def test_vacuum_keeps_published_files(tmp_path: Path) -> None:
+    """Regression: views lost their files when publication was blocked for longer than the retention."""
     project = Project(tmp_path / "data", retention_hours=0)
     project.drop_both()
     assert project.refresh().success
@@ -246,9 +246,7 @@ def test_published_files_outlive_any_retention(tmp_path: Path) -> None:
     assert not any(Path(file).exists() for file in kept)
 
 
-def test_nothing_is_vacuumed_while_it_is_not_known_what_is_published(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_no_vacuum_while_the_pointer_is_damaged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     project = Project(tmp_path / "data", retention_hours=0)
     project.drop_both()
     assert project.refresh().success

@@ -1,4 +1,4 @@
-"""The views of current rows give the rows of `transforms/current_rows.py`, whatever was delivered."""
+"""The views of current rows return the rows of `transforms/current_rows.py`."""
 
 from datetime import datetime
 
@@ -49,7 +49,7 @@ def test_view_equals_current_rows(view: Table, raw: Table, data: st.DataObject) 
         assert sorted(found, key=repr) == sorted(map(tuple, map(dict.values, expected.to_pylist())), key=repr)
 
 
-def test_view_without_repeated_keys_reads_nothing_but_its_columns() -> None:
+def test_view_without_repeated_keys_is_a_plain_projection() -> None:
     with duckdb.connect() as connection:
         connection.execute(f"CREATE TABLE {USER_DATA.full_name} (user_id INT, country TEXT, total_scrobbles BIGINT)")
         connection.execute(f"ALTER TABLE {USER_DATA.full_name} ADD COLUMN source_file TEXT")

@@ -1,4 +1,4 @@
-"""Delta tables: snapshots, commits that exclude each other, vacuum. Read back with plain deltalake and pyarrow."""
+"""Delta tables: versions, concurrent commits, vacuum. Read back with plain deltalake and pyarrow."""
 
 import os
 import threading
@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> DeltaStore:
 
 
 def written(store: DeltaStore, country: str, rows: int = 1) -> Path:
-    """A parquet file of artist_rank_in_country that is not committed yet."""
+    """Write a parquet file of artist_rank_in_country without committing it."""
     return file_of(
         store,
         ARTIST_RANK_IN_COUNTRY,
@@ -47,7 +47,7 @@ def countries(store: DeltaStore, version: int | None = None) -> list[str]:
     return sorted(row["country"] for file in files for row in pq.read_table(file).to_pylist())
 
 
-def test_no_table_yet(store: DeltaStore) -> None:
+def test_missing_table_is_empty(store: DeltaStore) -> None:
     for table in TABLES:
         snapshot = store.table_version(table)
         assert (snapshot.version, snapshot.files, snapshot.rows, snapshot.latest_ingest) == (-1, (), 0, None)
@@ -56,8 +56,8 @@ def test_no_table_yet(store: DeltaStore) -> None:
         assert store.vacuum(table, 0) == []
 
 
-def test_files_are_unseen_until_they_are_committed(store: DeltaStore) -> None:
-    """A reader keeps the snapshot it asked for, whatever is being written."""
+def test_readers_see_files_only_after_their_commit(store: DeltaStore) -> None:
+    """A reader keeps the version it opened."""
     store.append(ARTIST_RANK_IN_COUNTRY, [written(store, "Chad", 2)], {}, {})
     snapshot = store.table_version(ARTIST_RANK_IN_COUNTRY)
     more = written(store, "Germany", 3)
@@ -69,7 +69,7 @@ def test_files_are_unseen_until_they_are_committed(store: DeltaStore) -> None:
     assert newer.size_bytes == sum(Path(file).stat().st_size for file in newer.files)
 
 
-def test_replace_makes_the_files_the_whole_content(store: DeltaStore) -> None:
+def test_replace(store: DeltaStore) -> None:
     first = store.replace(ARTIST_RANK_IN_COUNTRY, [written(store, "Chad"), written(store, "Mali")])
     second = store.replace(ARTIST_RANK_IN_COUNTRY, [written(store, "Germany")])
     assert countries(store) == ["Germany"]
@@ -77,7 +77,7 @@ def test_replace_makes_the_files_the_whole_content(store: DeltaStore) -> None:
     assert countries(store, first) == ["Chad", "Mali"]
 
 
-def test_metadata_of_commits(store: DeltaStore) -> None:
+def test_commit_metadata(store: DeltaStore) -> None:
     versions = [store.replace(ARTIST_RANK_IN_COUNTRY, [written(store, "x")], {"n": [n]}) for n in range(4)]
     assert store.commit_metadata(ARTIST_RANK_IN_COUNTRY, "n") == [[3], [2], [1], [0]]
     assert store.commit_metadata(ARTIST_RANK_IN_COUNTRY, "n", since=versions[1]) == [[3], [2]]
@@ -86,8 +86,8 @@ def test_metadata_of_commits(store: DeltaStore) -> None:
     assert store.commit_metadata(ARTIST_RANK_IN_COUNTRY, "other") == []
 
 
-def test_vacuum_removes_what_nothing_refers_to_after_the_retention(store: DeltaStore) -> None:
-    """Also what never was committed, also behind a checkpoint: it was left for good."""
+def test_vacuum_deletes_unreferenced_files_after_the_retention(store: DeltaStore) -> None:
+    """Including files that were never committed, and tables with a checkpoint."""
     replaced = written(store, "Chad")
     store.replace(ARTIST_RANK_IN_COUNTRY, [replaced])
     current = written(store, "Germany")
@@ -110,8 +110,8 @@ def test_vacuum_removes_what_nothing_refers_to_after_the_retention(store: DeltaS
 
 @pytest.mark.parametrize("exists", [False, True], ids=["new table", "table with rows"])
 @pytest.mark.parametrize("kind", ["same file", "other files", "replace"])
-def test_two_writers_at_once(store: DeltaStore, exists: bool, kind: str) -> None:
-    """Two that created a table at once both got in, with the same file twice; two that replaced an empty one too."""
+def test_concurrent_writers(store: DeltaStore, exists: bool, kind: str) -> None:
+    """Regression: two writers that both created, or both replaced, an empty table both succeeded."""
     table = ARTIST_RANK_IN_COUNTRY
     if exists:
         store.replace(table, [written(store, "before")])
@@ -210,7 +210,7 @@ def test_plain_deltalake_reads_the_rows(store: DeltaStore, tmp_path: Path) -> No
     assert [row["artist_name"] for row in rows] == ["artist 1", "artist 2"]
 
 
-def test_table_in_a_folder_with_blanks_and_signs(tmp_path: Path) -> None:
+def test_special_characters_in_the_path(tmp_path: Path) -> None:
     store = DeltaStore(DataRoot(tmp_path / "my data, 100% & [more]+é'#?*"))
     store.replace(ARTIST_RANK_IN_COUNTRY, [written(store, "Chad")])
     assert countries(store) == ["Chad"]

@@ -1,4 +1,4 @@
-"""Damaged storage: the last good snapshot goes on serving, and nothing is taken or vacuumed over a damaged log."""
+"""Damaged storage: an intact snapshot is used, and a damaged log stops ingest and vacuum."""
 
 import logging
 import shutil
@@ -30,7 +30,7 @@ MORE = "user_id,country,total_scrobbles\n6,Malta,1\n"
 
 
 @pytest.mark.parametrize("cause", SNAPSHOT_CORRUPTIONS)
-def test_the_last_good_snapshot_serves(root: DataRoot, cause: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_newest_intact_snapshot_is_used(root: DataRoot, cause: str, caplog: pytest.LogCaptureFixture) -> None:
     newest, older = newest_snapshot(root).data_version, sorted(root.snapshots.glob("*.duckdb"))[0].stem
     damaged = corrupt(root, cause)
     expected = newest if "pointer" in cause else older.removeprefix("music_db-")
@@ -40,8 +40,8 @@ def test_the_last_good_snapshot_serves(root: DataRoot, cause: str, caplog: pytes
 
 
 @pytest.mark.parametrize("cause", SNAPSHOT_CORRUPTIONS)
-def test_a_service_goes_on_with_what_it_served(root: DataRoot, cause: str, caplog: pytest.LogCaptureFixture) -> None:
-    """It asks before every query, and warns once."""
+def test_service_warns_once_about_damage(root: DataRoot, cause: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The service looks up the snapshot before every query."""
     snapshots = Snapshots(root)
     served = snapshots.newest().data_version
     corrupt(root, cause)
@@ -52,7 +52,7 @@ def test_a_service_goes_on_with_what_it_served(root: DataRoot, cause: str, caplo
     assert len(caplog.records) == 1
 
 
-def test_nothing_whole_is_left(root: DataRoot) -> None:
+def test_error_if_no_snapshot_is_intact(root: DataRoot) -> None:
     for number in (0, 1):
         garble(pointer(root))
         empty(snapshot(number)(root))
@@ -62,7 +62,7 @@ def test_nothing_whole_is_left(root: DataRoot) -> None:
         newest_snapshot(root)
 
 
-def test_a_garbled_pointer_of_every_kind_is_told(root: DataRoot) -> None:
+def test_any_damaged_pointer_is_skipped(root: DataRoot) -> None:
     for content in (
         b"",
         b"[]",
@@ -92,8 +92,8 @@ def test_a_garbled_pointer_of_every_kind_is_told(root: DataRoot) -> None:
         "last log entry empty",
     ],
 )
-def test_nothing_is_taken_or_removed_over_a_damaged_log(root: DataRoot, cause: str) -> None:
-    """An entry without content is passed over in silence: its rows were gone, and then their files were vacuumed."""
+def test_damaged_log_stops_ingest_and_vacuum(root: DataRoot, cause: str) -> None:
+    """Regression: deltalake skips an empty entry silently, so that vacuum deleted the files of its rows."""
     corrupt(root, cause)
     project = Project(root, retention_hours=0)
     dropped = project.drop(USER_DATA, MORE)
@@ -104,8 +104,8 @@ def test_nothing_is_taken_or_removed_over_a_damaged_log(root: DataRoot, cause: s
 
 
 @pytest.mark.parametrize("table", [USER_DATA, REJECTED_ROWS], ids=lambda table: table.name)
-def test_a_log_that_is_gone_is_no_new_table(root: DataRoot, duckdb_engine: DuckDBEngine, table: Table) -> None:
-    """A new table was begun in the folder of the old one, whose files were vacuumed at once."""
+def test_missing_log_stops_ingest(root: DataRoot, duckdb_engine: DuckDBEngine, table: Table) -> None:
+    """Regression: a new table was created in the folder, and the files of the old one were vacuumed."""
     shutil.rmtree(root.table_folder(table) / "_delta_log")
     harness = IngestHarness(root, duckdb_engine)
     harness.drop(USER_DATA, "more.csv", MORE)
@@ -114,7 +114,7 @@ def test_a_log_that_is_gone_is_no_new_table(root: DataRoot, duckdb_engine: DuckD
     assert harness.waiting() == ["more.csv"]
 
 
-def test_a_restored_log_goes_on(root: DataRoot) -> None:
+def test_ingest_continues_after_the_log_is_restored(root: DataRoot) -> None:
     entry = log_entry(USER_DATA, -1)(root)
     kept = entry.read_bytes()
     empty(entry)

@@ -1,4 +1,4 @@
-"""The published snapshot: whole, consistent, replaced in one step, and removed once nobody reads it."""
+"""The published snapshot: complete, consistent, replaced atomically, removed once no process reads it."""
 
 import json
 import subprocess
@@ -62,7 +62,7 @@ def add_user(store: DeltaStore, user: int) -> int:
 
 
 def rank(store: DeltaStore, inputs: dict[str, int], rows: list[tuple] = RANKED) -> int:
-    """Replace the ranking by a file for each row: within a file rows are sorted, from file to file they are not."""
+    """Replace the ranking by one file per row, so that the files are not in sort order."""
     files = [file_of(store, ARTIST_RANK_IN_COUNTRY, [row]) for row in rows]
     return store.replace(ARTIST_RANK_IN_COUNTRY, files, {INPUTS: inputs})
 
@@ -76,13 +76,13 @@ def snapshots(root: DataRoot) -> list[str]:
     return sorted(path.name for path in root.snapshots.glob("*.duckdb"))
 
 
-def test_nothing_published(tmp_path: Path) -> None:
+def test_error_if_nothing_is_published(tmp_path: Path) -> None:
     with pytest.raises(NothingPublishedError, match=r"Nothing is published below .*run the job refresh_rankings"):
         newest_snapshot(DataRoot(tmp_path))
 
 
-def test_every_table_under_its_full_name(store: DeltaStore, publisher: Publisher) -> None:
-    """Tables without rows have their columns too; raw ones are views, rankings are copied in, sorted."""
+def test_all_tables_are_published(store: DeltaStore, publisher: Publisher) -> None:
+    """Empty tables have their columns; raw tables are views; rankings are copied and sorted."""
     add_user(store, 1)
     rank(store, {"user_data": 1})
     publisher.publish()
@@ -103,7 +103,7 @@ def test_every_table_under_its_full_name(store: DeltaStore, publisher: Publisher
 
 
 @pytest.mark.parametrize("empty", [True, False], ids=["no rows", "rows"])
-def test_types_are_the_declared_ones(store: DeltaStore, publisher: Publisher, empty: bool) -> None:
+def test_published_types(store: DeltaStore, publisher: Publisher, empty: bool) -> None:
     moment = datetime(2020, 1, 1)
     rows: dict[Table, tuple] = {
         USER_DATA: (1, "Chad", 1, "f", moment),
@@ -155,7 +155,7 @@ def test_current_views_read_the_published_version(store: DeltaStore, publisher: 
         ]
 
 
-def test_published_tells_what_is_in_it(store: DeltaStore, publisher: Publisher) -> None:
+def test_pointer_describes_the_tables(store: DeltaStore, publisher: Publisher) -> None:
     version = add_user(store, 1)
     ranked = rank(store, {"user_data": version})
     result = publisher.publish()
@@ -166,8 +166,8 @@ def test_published_tells_what_is_in_it(store: DeltaStore, publisher: Publisher) 
     assert (shown.version, shown.rows, shown.files) == (ranked, 3, ())
 
 
-def test_rows_that_the_rankings_have_not_seen_are_not_shown(store: DeltaStore, publisher: Publisher) -> None:
-    """Users were taken, then the run failed: what is published next shows raw rows and rankings that fit."""
+def test_raw_tables_are_published_in_the_version_of_the_rankings(store: DeltaStore, publisher: Publisher) -> None:
+    """Users were loaded, then the run failed. The next snapshot must not contain users that the rankings ignore."""
     seen = add_user(store, 1)
     first = rank(store, {"user_data": seen})
     store.replace(
@@ -196,8 +196,8 @@ def test_rows_that_the_rankings_have_not_seen_are_not_shown(store: DeltaStore, p
     assert ask(store.root, "SELECT count(*) FROM processed_parquet_artist_rank_in_country") == [(1,)]
 
 
-def test_pointer_is_whole_at_any_time(store: DeltaStore, publisher: Publisher) -> None:
-    """A reader that opened the pointer before it was replaced reads the old one to its end."""
+def test_pointer_is_replaced_atomically(store: DeltaStore, publisher: Publisher) -> None:
+    """A reader that opened the old pointer can read it to the end."""
     first = publisher.publish()
     with (store.root.snapshots / "current.json").open() as pointer:
         begun = pointer.read(10)
@@ -208,13 +208,13 @@ def test_pointer_is_whole_at_any_time(store: DeltaStore, publisher: Publisher) -
     assert not list((store.root.snapshots).glob(".*"))
 
 
-def test_newest_two_are_kept(store: DeltaStore, publisher: Publisher) -> None:
+def test_newest_two_snapshots_are_kept(store: DeltaStore, publisher: Publisher) -> None:
     paths = [publisher.publish().path.name for _ in range(4)]
     assert snapshots(store.root) == paths[-2:]
 
 
-def test_publishing_at_once_goes_one_after_the_other(store: DeltaStore) -> None:
-    """One put half of the other's pointer in place; the older one could win, and be removed as the oldest."""
+def test_concurrent_publishers(store: DeltaStore) -> None:
+    """Regression: one publisher wrote the pointer of another, and the older snapshot could become the newest."""
     rank(store, {})
     with ThreadPoolExecutor(4) as workers:
         made = list(workers.map(lambda _: Publisher(store, "200MB", 1).publish(), range(8)))
@@ -225,7 +225,7 @@ def test_publishing_at_once_goes_one_after_the_other(store: DeltaStore) -> None:
     assert len(snapshots(store.root)) == 2
 
 
-def test_what_died_while_it_was_built_is_removed(store: DeltaStore, publisher: Publisher) -> None:
+def test_unfinished_snapshot_is_removed(store: DeltaStore, publisher: Publisher) -> None:
     folder = store.root.snapshots
     (folder / ".building-20200101T000000.000000Z.duckdb.tmp").mkdir(parents=True)
     for suffix in ("", ".wal", ".tmp/spilled"):
@@ -234,10 +234,8 @@ def test_what_died_while_it_was_built_is_removed(store: DeltaStore, publisher: P
     assert not list(folder.glob(".*"))
 
 
-def test_a_version_is_later_than_the_one_before_though_the_clock_went_back(
-    store: DeltaStore, publisher: Publisher
-) -> None:
-    """The one published last was removed as the oldest, while the pointer named it."""
+def test_versions_increase_although_the_clock_is_behind(store: DeltaStore, publisher: Publisher) -> None:
+    """Regression: the newest snapshot was removed as the oldest while the pointer named it."""
     for day in ("2999-12-30", "2999-12-31"):
         first = publisher.publish()
         first.path.rename(first.path.with_name(f"music_db-{day.replace('-', '')}T235959.999999Z.duckdb"))
@@ -259,7 +257,7 @@ def test_snapshot_in_use_is_kept(store: DeltaStore, publisher: Publisher) -> Non
 
 
 def reading(snapshot: PublishedSnapshot) -> subprocess.Popen[str]:
-    """Start a process that has the snapshot open until its standard input is closed."""
+    """Start a process that keeps the snapshot open until its standard input is closed."""
     process = subprocess.Popen(
         [sys.executable, "-c", READ_UNTIL_CLOSED, str(snapshot.path)],
         stdin=subprocess.PIPE,
@@ -271,13 +269,13 @@ def reading(snapshot: PublishedSnapshot) -> subprocess.Popen[str]:
     return process
 
 
-def test_published_file_is_read_only_and_refuses_nothing_else(store: DeltaStore, publisher: Publisher) -> None:
+def test_snapshot_is_opened_read_only(store: DeltaStore, publisher: Publisher) -> None:
     publisher.publish()
     with connect(store.root) as connection, pytest.raises(duckdb.InvalidInputException, match="read-only"):
         connection.execute("CREATE TABLE other (n INT)")
 
 
-def test_root_with_blanks_and_signs_in_its_name(tmp_path: Path) -> None:
+def test_data_root_with_special_characters(tmp_path: Path) -> None:
     store = DeltaStore(DataRoot(tmp_path / "o'clock, 100% [new]*"))
     add_user(store, 1)
     Publisher(store, "200MB", 1).publish()

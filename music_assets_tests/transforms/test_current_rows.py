@@ -1,4 +1,4 @@
-"""Current rows, by hand: which of several deliveries of a key counts. Random ones are in test_rankings."""
+"""Current rows computed by hand. Random histories are in test_rankings."""
 
 import dataclasses
 from collections.abc import Callable
@@ -22,7 +22,7 @@ Current = Callable[[Table, list[tuple]], list[tuple]]
 
 @pytest.fixture
 def table_of(engine: Engine, tmp_path: Path) -> TableOf:
-    """Make a table of rows, as the engine reads it."""
+    """Return a function from rows to a table of the engine."""
     return lambda table, rows: table_on(
         engine, tmp_path, {name: str(kind) for name, kind in table.schema.items()}, rows
     )
@@ -30,7 +30,7 @@ def table_of(engine: Engine, tmp_path: Path) -> TableOf:
 
 @pytest.fixture
 def current(table_of: TableOf) -> Current:
-    """Compute the current rows of a history, sorted."""
+    """Return a function from a history to its current rows, sorted."""
     return lambda table, rows: current_of(table_of(table, rows), table)
 
 
@@ -40,7 +40,7 @@ def current_of(history: ir.Table, table: Table) -> list[tuple]:
     return sorted((tuple(row.values()) for row in found), key=repr)
 
 
-def test_later_drop_wins_even_where_it_knows_less(current: Current) -> None:
+def test_later_drop_wins_even_with_nulls(current: Current) -> None:
     rows = [(1, None, None, "b", TUESDAY), (1, "Chad", 9, "a", MONDAY), (2, "Mali", 1, "a", MONDAY)]
     assert current(USER_DATA, rows) == [rows[0], rows[2]]
 
@@ -63,7 +63,7 @@ def test_tie_break_within_a_file(current: Current, reverse: bool) -> None:
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_ranks_of_a_user_are_replaced_one_by_one(current: Current, reverse: bool) -> None:
+def test_each_rank_of_a_user_is_replaced_separately(current: Current, reverse: bool) -> None:
     rows = [
         (1, 1, "Moby", 5, None, "a", MONDAY),
         (1, 2, "Zaz", 4, None, "a", MONDAY),
@@ -77,7 +77,7 @@ def test_ranks_of_a_user_are_replaced_one_by_one(current: Current, reverse: bool
     assert current(USER_TOP_ARTISTS, rows[::-1] if reverse else rows) == sorted(expected, key=repr)
 
 
-def test_the_tie_break_does_without_a_column_that_was_not_read(table_of: TableOf) -> None:
+def test_tie_break_ignores_a_missing_column(table_of: TableOf) -> None:
     rows = [
         (1, 1, "Zaz", 5, "a", "f", MONDAY),
         (1, 1, "Moby", 5, "m", "f", MONDAY),
@@ -92,11 +92,11 @@ def test_equal_rows_count_once(current: Current) -> None:
     assert current(USER_TOP_ARTISTS, [row] * 3) == [row]
 
 
-def test_nothing_delivered(current: Current) -> None:
+def test_empty_history(current: Current) -> None:
     assert current(USER_TOP_ARTISTS, []) == []
 
 
-def test_key_that_does_not_fit_into_bits_is_refused(table_of: TableOf) -> None:
+def test_key_that_does_not_fit_into_bits_is_an_error(table_of: TableOf) -> None:
     wide = dataclasses.replace(USER_TOP_ARTISTS, key=("user_id", "playcount"))
     with pytest.raises(ValueError, match="user_top_artists: the key must be user_id and one column"):
         current_rows(table_of(wide, []), wide)

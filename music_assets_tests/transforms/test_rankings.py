@@ -1,4 +1,4 @@
-"""The rankings of what was dropped, against an independent computation in pandas, row by row."""
+"""The rankings of dropped files, compared with an independent computation in pandas."""
 
 import csv
 import io
@@ -27,9 +27,9 @@ MEANING = {
     "none ": None,
     "NULL": None,
 }
-"""Country as delivered, and what it means."""
+"""Delivered countries and their meaning."""
 ARTISTS = ["Drake", "drake", "Ärzte", "Zedd", "AC/DC", 'The "X"', "a, b", "Ａ", "𝔘lver", " Drake", "Drake "]
-"""Names whose order by UTF-8 bytes differs from that by locale, by UTF-16 and without regard to case."""
+"""Names whose order by UTF-8 bytes differs from the order by locale, by UTF-16 and without case."""
 COUNTS = st.one_of(st.none(), st.integers(0, 4), st.just(2**40))
 
 User = tuple[int, str, int | None]
@@ -42,12 +42,12 @@ TOP_ARTISTS = st.tuples(
 
 
 def drops(rows: st.SearchStrategy[Any], largest: int) -> st.SearchStrategy[list[list[Any]]]:
-    """One to three files, each of which may repeat keys of its own and of the others."""
+    """One to three files that may repeat their own keys and those of others."""
     return st.lists(st.lists(rows, max_size=largest), min_size=1, max_size=3)
 
 
 def as_csv(table_columns: list[str], rows: list[Any], number: int) -> str:
-    """Write a file; a column that nobody knows tells files of equal rows apart."""
+    """Return CSV. An unknown column makes files with equal rows different."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*table_columns, "delivery"])
@@ -56,7 +56,7 @@ def as_csv(table_columns: list[str], rows: list[Any], number: int) -> str:
 
 
 def current(files: list[list[Any]], columns: list[str], key: list[str], tie_break: dict[str, bool]) -> pd.DataFrame:
-    """Of each key the row of the last file, within it by the tie-break: columns, and whether ascending."""
+    """Return the current row of each key. `tie_break`: columns, and whether ascending."""
     numbered = [(*row, number) for number, rows in enumerate(files) for row in rows]
     frame = pd.DataFrame(numbered, columns=[*columns, "delivery"])
     for name in {"total_scrobbles", "playcount"} & set(columns):
@@ -67,7 +67,7 @@ def current(files: list[list[Any]], columns: list[str], key: list[str], tie_brea
 
 
 def oracle(user_files: list[list[User]], artist_files: list[list[TopArtist]]) -> tuple[list[Any], list[Any]]:
-    """Both rankings in their sort order, by the definitions of the data set."""
+    """Return both rankings in their sort order, computed by definition."""
     meant = [[(user, MEANING[country], count) for user, country, count in rows] for rows in user_files]
     users = current(
         meant, ["user_id", "country", "total_scrobbles"], ["user_id"], {"total_scrobbles": False, "country": True}
@@ -129,7 +129,7 @@ def test_rankings_of_dropped_files(
 
 
 def test_ranks_by_hand(tmp_path: Path, engine: Engine) -> None:
-    """The whole of it small enough to check by eye: NULL counts as 0, ties go by name, a country without plays by 0."""
+    """NULL counts as 0, ties are ordered by name, and a country without plays has popularity 0."""
     harness = IngestHarness(tmp_path, engine)
     harness.drop(USER_DATA, "u.csv", "user_id,country,total_scrobbles\n1,Germany,\n2,Germany,\n3,Chad,\n4,,\n")
     harness.drop(
@@ -159,7 +159,7 @@ def test_ranks_by_hand(tmp_path: Path, engine: Engine) -> None:
     ]
 
 
-def test_sum_that_outgrows_an_integer(tmp_path: Path, engine: Engine) -> None:
+def test_sum_beyond_the_largest_integer(tmp_path: Path, engine: Engine) -> None:
     harness = IngestHarness(tmp_path, engine)
     largest = 2**63 - 1
     harness.drop(USER_DATA, "u.csv", "user_id,country,total_scrobbles\n1,Germany,\n2,Germany,\n")

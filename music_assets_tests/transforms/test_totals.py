@@ -1,4 +1,4 @@
-"""Totals that start from earlier ones, drop after drop, against an independent computation of all in pandas."""
+"""Totals updated drop after drop, compared with an independent computation in pandas."""
 
 import tempfile
 from pathlib import Path
@@ -16,11 +16,11 @@ from music_assets_tests.support.properties import examples
 from music_assets_tests.transforms.test_rankings import TOP_ARTISTS, USERS, TopArtist, User, as_csv, drops, oracle
 
 MARK = ("Germany", "Zaz", 1000.0)
-"""A total that stands in no file: where it shows, the totals were built upon."""
+"""A total that no file explains: if it remains, the previous totals were updated."""
 
 
 class Totals:
-    """A data root whose ranking is computed from the one before, whatever the share of the users delivered since."""
+    """A data root whose totals are updated after each drop, however many users it affects."""
 
     def __init__(self, folder: str, engine: Engine) -> None:
         self.root = IngestHarness(Path(folder), engine)
@@ -52,7 +52,7 @@ class Totals:
         return self.root.rows(ARTIST_RANK_IN_COUNTRY)
 
     def mark(self) -> None:
-        """Add a total to the earlier ones that no file accounts for."""
+        """Add MARK to the previous totals."""
         assert self.previous is not None
         totals = self.previous.totals.drop("rank")
         marked = ibis.memtable([MARK], schema=totals.schema())
@@ -90,7 +90,7 @@ def _earlier(ranking: ibis.Table, users: TableVersion, top_artists: TableVersion
         [(2, 1, "Drake", 7, None), (4, 1, "Zedd", 3, None), (4, 1, "Zedd", None, None)],
     ],
 )
-def test_totals_are_those_of_all_files(
+def test_updated_totals_equal_full_computation(
     engine: Engine, user_files: list[list[User]], artist_files: list[list[TopArtist]]
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -102,7 +102,7 @@ def test_totals_are_those_of_all_files(
 
 
 def started(tmp_path: Path, engine: Engine, plays: int = 5) -> Totals:
-    """Ten users of Germany, whose ranking is computed, and to which a total was added."""
+    """Rank ten users of Germany, and add MARK to their totals."""
     totals = Totals(str(tmp_path), engine)
     users = range(1, 11)
     totals.take([(user, "Germany", 1) for user in users], [(user, 1, "Drake", plays, None) for user in users])
@@ -111,7 +111,7 @@ def started(tmp_path: Path, engine: Engine, plays: int = 5) -> Totals:
     return totals
 
 
-def test_a_small_drop_builds_upon_earlier_totals(tmp_path: Path, engine: Engine) -> None:
+def test_small_drop_updates_previous_totals(tmp_path: Path, engine: Engine) -> None:
     totals = started(tmp_path, engine)
     totals.take(None, [(1, 1, "Abba", 7, None)])
     assert totals.rank(max_updated_share=0.1) == [
@@ -121,19 +121,19 @@ def test_a_small_drop_builds_upon_earlier_totals(tmp_path: Path, engine: Engine)
     ]
 
 
-def test_a_large_drop_is_computed_anew(tmp_path: Path, engine: Engine) -> None:
+def test_large_drop_computes_all_totals(tmp_path: Path, engine: Engine) -> None:
     totals = started(tmp_path, engine)
     totals.take(None, [(1, 1, "Abba", 7, None), (2, 1, "Abba", 7, None)])
     assert totals.rank(max_updated_share=0.1) == [("Germany", "Drake", 40.0, 1), ("Germany", "Abba", 14.0, 2)]
 
 
-def test_without_a_drop_all_is_computed_anew(tmp_path: Path, engine: Engine) -> None:
+def test_no_drop_computes_all_totals(tmp_path: Path, engine: Engine) -> None:
     totals = started(tmp_path, engine, plays=0)
     assert totals.rank() == [("Germany", "Drake", 0.0, 1)]
 
 
-def test_history_that_is_not_the_one_of_then_is_computed_anew(tmp_path: Path, engine: Engine) -> None:
-    """A raw table that was removed and dropped again holds other rows up to the time that the totals cover."""
+def test_different_history_computes_all_totals(tmp_path: Path, engine: Engine) -> None:
+    """A raw table that was deleted and loaded again has other rows in the time that the totals cover."""
     totals = started(tmp_path, engine)
     assert totals.previous is not None
     covered = totals.previous.coverage[USER_TOP_ARTISTS.name]
@@ -143,8 +143,8 @@ def test_history_that_is_not_the_one_of_then_is_computed_anew(tmp_path: Path, en
     assert totals.rank() == [("Germany", "Drake", 45.0, 1), ("Germany", "Abba", 7.0, 2)]
 
 
-def test_totals_too_large_to_be_exact_are_computed_anew(tmp_path: Path, engine: Engine) -> None:
-    """2^53 + 1 is no float64: what was rounded must not be added to."""
+def test_inexact_totals_are_computed_again(tmp_path: Path, engine: Engine) -> None:
+    """2^53 + 1 is no float64: rounded totals must not be updated."""
     totals = Totals(str(tmp_path), engine)
     totals.take([(1, "Germany", 1), (2, "Germany", 1)], [(1, 1, "Drake", 2**53, None), (2, 1, "Drake", 1, None)])
     totals.rank()

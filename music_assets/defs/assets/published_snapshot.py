@@ -19,7 +19,7 @@ from music_assets.tables import EMBEDDING_TABLES, RANKING_TABLES, RAW_TABLES, TA
 )
 def music_db(publisher: dg.ResourceParam[Publisher]) -> dg.MaterializeResult:
     """Publish the newest tables."""
-    begun = time.monotonic()
+    started = time.monotonic()
     snapshot = publisher.publish()
     tables = [{"table": name, "version": table.version, "rows": table.rows} for name, table in snapshot.tables.items()]
     return dg.MaterializeResult(
@@ -32,7 +32,7 @@ def music_db(publisher: dg.ResourceParam[Publisher]) -> dg.MaterializeResult:
             "tables": markdown_table(tables),
             "path": dg.MetadataValue.path(str(snapshot.path)),
             "size (bytes)": snapshot.path.stat().st_size,
-            "duration (s)": round(time.monotonic() - begun, 3),
+            "duration (s)": round(time.monotonic() - started, 3),
         },
         data_version=dg.DataVersion(snapshot.data_version),
     )

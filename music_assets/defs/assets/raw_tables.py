@@ -20,14 +20,14 @@ def _raw_asset(table: Table) -> dg.AssetsDefinition:
         kinds={"csv", "parquet", "deltalake"},
     )
     def raw(context: dg.AssetExecutionContext, ingest: dg.ResourceParam[Ingest]) -> dg.MaterializeResult:
-        begun = time.monotonic()
+        started = time.monotonic()
         try:
             report = ingest.load(table, context.log)
         except (IngestRunningError, ConcurrentCommitError) as error:
             raise dg.Failure(str(error), allow_retries=False) from None
         version = ingest.store.table_version(table)
         return dg.MaterializeResult(
-            metadata={**table_metadata(table, version, time.monotonic() - begun), **ingest_metadata(report)}
+            metadata={**table_metadata(table, version, time.monotonic() - started), **ingest_metadata(report)}
         )
 
     return raw
