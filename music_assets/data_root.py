@@ -19,8 +19,12 @@ from filelock import FileLock, Timeout
 
 from music_assets.tables import RAW_TABLES, Table
 
-LAYOUT_VERSION = 1
-"""Version of the folder layout. Increase it when an older release could not use the result."""
+LAYOUT_VERSION = 2
+"""Version of the folder layout. Increase it when an older release could not use the result.
+
+Version 1 stored absolute paths in published snapshots. Publishing records version 2.
+"""
+SUPPORTED_VERSIONS = ("1", "2")
 UNFINISHED_SUFFIX = ".part"
 """Suffix of a file that is being written. Its name starts with a dot."""
 SCRATCH_PREFIX = "process-"
@@ -117,8 +121,16 @@ class DataRoot:
         for table in RAW_TABLES:
             self.drop_folder(table).mkdir(parents=True, exist_ok=True)
         if not self._version_file.exists():
-            with durable_write(self._version_file) as file:
-                file.write(f"{LAYOUT_VERSION}\n".encode())
+            self.record_layout()
+
+    def record_layout(self) -> None:
+        """Record that the data root has the current layout version."""
+        with durable_write(self._version_file) as file:
+            file.write(f"{LAYOUT_VERSION}\n".encode())
+
+    def relative(self, file: str) -> str:
+        """Return the path of a file below the data root, relative to it. Raises ValueError."""
+        return Path(file).relative_to(self.path).as_posix()
 
     def check_layout(self) -> None:
         """Raise LayoutError unless this release supports the layout version.
@@ -129,9 +141,9 @@ class DataRoot:
             found = self._version_file.read_text(encoding="ascii", errors="replace").strip()
         except FileNotFoundError:
             return
-        if found != str(LAYOUT_VERSION):
+        if found not in SUPPORTED_VERSIONS:
             raise LayoutError(
-                f"The data root {self} has layout version {found[:20]!r}, but this release supports version "
+                f"The data root {self} has layout version {found[:20]!r}, but this release supports versions up to "
                 f"{LAYOUT_VERSION}. Install the release that wrote it, or set MUSIC_ASSETS_DATA to another folder."
             )
 

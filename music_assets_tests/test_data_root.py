@@ -39,12 +39,12 @@ def test_prepare_creates_drop_folders_and_records_the_layout_version(tmp_path: P
     assert (root.path / ".layout_version").read_text() == f"{LAYOUT_VERSION}\n"
 
 
-@pytest.mark.parametrize("content", [b"2\n", b"", b"\xff"])
+@pytest.mark.parametrize("content", [b"3\n", b"", b"\xff"])
 def test_other_layout_version_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / ".layout_version").write_bytes(content)
     root = DataRoot(tmp_path)
     for use in (root.prepare, lambda: newest_snapshot(root)):
-        with pytest.raises(LayoutError, match=r"this release supports version 1.*MUSIC_ASSETS_DATA"):
+        with pytest.raises(LayoutError, match=r"this release supports versions up to 2.*MUSIC_ASSETS_DATA"):
             use()
     assert [path.name for path in tmp_path.iterdir()] == [".layout_version"]
 

@@ -31,6 +31,7 @@ from music_assets.storage.published_snapshot import (
     NothingPublishedError,
     PublishedSnapshot,
     newest_snapshot,
+    open_snapshot,
     pointer_files,
     read_pointer,
 )
@@ -227,7 +228,7 @@ def _check_music_db(settings: Settings, root: DataRoot) -> Findings:
 
 def _check_snapshot(root: DataRoot, snapshot: PublishedSnapshot) -> Findings:
     try:
-        connection = duckdb.connect(str(snapshot.path), read_only=True)
+        connection = open_snapshot(root, snapshot)
     except duckdb.Error as error:
         yield _problem("music_db", f"{snapshot.path} cannot be opened: {_first_line(error)}", RUN_REBUILD)
         return

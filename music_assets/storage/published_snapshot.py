@@ -14,12 +14,15 @@ from pathlib import Path
 import duckdb
 
 from music_assets.data_root import DataRoot
+from music_assets.storage.sql import literal
 from music_assets.tables import REFRESH_RANKINGS
 
 LOG = logging.getLogger(__name__)
 POINTER = "current.json"
 NAME = "music_db-{}.duckdb"
 ADVICE = "Run `music-assets rebuild` to publish again."
+ROOT_VARIABLE = "data_root"
+"""The DuckDB variable with the data root, from which the views of a snapshot find their parquet files."""
 
 
 class NothingPublishedError(Exception):
@@ -32,7 +35,10 @@ class DamagedPointerError(Exception):
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """A table of the snapshot: its Delta version, and the parquet files that it is a view of, if it is one."""
+    """A table of the snapshot: its Delta version, and the parquet files that it is a view of, if it is one.
+
+    The pointer stores the files relative to the data root, so that a root can be moved.
+    """
 
     version: int
     rows: int
@@ -94,10 +100,16 @@ def pointer_files(root: DataRoot) -> list[Path]:
 
 def read_pointer(path: Path) -> PublishedSnapshot:
     """Return the snapshot that the file describes. Raises DamagedPointerError."""
+    root = path.parent.parent
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         tables = {
-            name: PublishedTable(entry["version"], entry["rows"], tuple(entry["files"]), entry["table_id"])
+            name: PublishedTable(
+                entry["version"],
+                entry["rows"],
+                tuple(str(root / file) for file in entry["files"]),  # layout version 1 stored absolute paths
+                entry["table_id"],
+            )
             for name, entry in content["tables"].items()
         }
         return PublishedSnapshot(path.parent / content["file"], content["data_version"], tables, content["size_bytes"])
@@ -116,8 +128,17 @@ def referenced_files(root: DataRoot) -> set[str]:
 @contextmanager
 def connect(root: DataRoot) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open the newest snapshot read-only."""
-    connection = duckdb.connect(str(newest_snapshot(root).path), read_only=True)
-    try:
+    with open_snapshot(root, newest_snapshot(root)) as connection:
         yield connection
-    finally:
-        connection.close()
+
+
+def open_snapshot(root: DataRoot, snapshot: PublishedSnapshot) -> duckdb.DuckDBPyConnection:
+    """Return a read-only connection to a snapshot. Raises duckdb.Error."""
+    connection = duckdb.connect(str(snapshot.path), read_only=True)
+    locate_files(connection, root)
+    return connection
+
+
+def locate_files(connection: duckdb.DuckDBPyConnection, root: DataRoot) -> None:
+    """Set where the views of a snapshot find their parquet files. A cursor of the connection does not inherit it."""
+    connection.execute(f"SET VARIABLE {ROOT_VARIABLE} = {literal(str(root))}")

@@ -7,20 +7,27 @@ It is a DuckDB file whichever engine computed the tables.
 import fcntl
 import json
 import shutil
+import stat
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
-from glob import escape
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from music_assets.data_root import durable_write, exclusive_lock, sync
+from music_assets.data_root import DataRoot, durable_write, exclusive_lock, sync
 from music_assets.storage.current_views import create_current_view
 from music_assets.storage.delta import DeltaStore, TableVersion
 from music_assets.storage.lineage import INPUTS
-from music_assets.storage.published_snapshot import NAME, POINTER, PublishedSnapshot, PublishedTable
+from music_assets.storage.published_snapshot import (
+    NAME,
+    POINTER,
+    ROOT_VARIABLE,
+    PublishedSnapshot,
+    PublishedTable,
+    locate_files,
+)
 from music_assets.storage.sql import column_type, identifier, literal
 from music_assets.tables import CURRENT_VIEWS, EMBEDDING_TABLES, RANKING_TABLES, TABLES, Table
 
@@ -52,8 +59,9 @@ class Publisher:
             except BaseException:
                 _remove_unfinished(folder)
                 raise
+            self.store.root.record_layout()
             for pointer in (snapshot.path.with_suffix(".json"), folder / POINTER):
-                _write_pointer(snapshot, pointer)
+                _write_pointer(self.store.root, snapshot, pointer)
             _remove_old(folder)
             return snapshot
 
@@ -76,31 +84,40 @@ class Publisher:
         if self.threads:
             config["threads"] = self.threads
         with duckdb.connect(str(building), config=config) as connection:
-            tables = {table.full_name: _create(connection, table, version) for table, version in versions.items()}
+            locate_files(connection, self.store.root)
+            tables = {
+                table.full_name: _create(connection, self.store.root, table, version)
+                for table, version in versions.items()
+            }
             for view, raw in CURRENT_VIEWS.items():
                 create_current_view(connection, view, raw)
                 _describe(connection, view, "VIEW")
                 ((rows,),) = connection.execute(f"SELECT count(*) FROM {view.full_name}").fetchall()
                 tables[view.full_name] = PublishedTable(versions[raw].version, rows, (), versions[raw].table_id)
             connection.execute("CHECKPOINT")
+        _set_writable(building, False)
         sync(building)
         path = building.rename(folder / NAME.format(data_version))
         return PublishedSnapshot(path, data_version, tables, path.stat().st_size)
 
 
-def _create(connection: duckdb.DuckDBPyConnection, table: Table, version: TableVersion) -> PublishedTable:
+def _create(
+    connection: duckdb.DuckDBPyConnection, root: DataRoot, table: Table, version: TableVersion
+) -> PublishedTable:
     is_view = not table.sort_by and bool(version.files)
     kind = "VIEW" if is_view else "TABLE"
-    connection.execute(f"CREATE {kind} {table.full_name} {_definition(table, version)}")
+    connection.execute(f"CREATE {kind} {table.full_name} {_definition(root, table, version)}")
     _describe(connection, table, kind)
     return PublishedTable(version.version, version.rows, version.files if is_view else (), version.table_id)
 
 
-def _definition(table: Table, version: TableVersion) -> str:
+def _definition(root: DataRoot, table: Table, version: TableVersion) -> str:
     if not version.files:
         return f"({', '.join(f'{identifier(name)} {column_type(kind)}' for name, kind in table.schema.items())})"
     columns = ", ".join(map(identifier, table.schema))
-    files = ", ".join(literal(escape(file)) for file in version.files)
+    # Without the variable, paths are relative to the working directory.
+    prefix = f"coalesce(getvariable('{ROOT_VARIABLE}') || '/', '')"
+    files = ", ".join(f"{prefix} || {literal(root.relative(file))}" for file in version.files)
     unsorted = table.sort_by and len(version.files) > 1  # engines write each file sorted
     order = f" ORDER BY {', '.join(table.sort_by)}" if unsorted else ""
     return f"AS SELECT {columns} FROM read_parquet([{files}]){order}"
@@ -122,12 +139,16 @@ def _next_version(folder: Path) -> str:
     return now.strftime(VERSION_FORMAT)
 
 
-def _write_pointer(snapshot: PublishedSnapshot, pointer: Path) -> None:
+def _write_pointer(root: DataRoot, snapshot: PublishedSnapshot, pointer: Path) -> None:
+    tables = {
+        name: asdict(replace(table, files=tuple(map(root.relative, table.files))))
+        for name, table in snapshot.tables.items()
+    }
     content = {
         "file": snapshot.path.name,
         "data_version": snapshot.data_version,
         "size_bytes": snapshot.size_bytes,
-        "tables": {name: asdict(table) for name, table in snapshot.tables.items()},
+        "tables": tables,
     }
     with durable_write(pointer) as file:
         file.write(json.dumps(content, indent=1).encode())
@@ -156,10 +177,18 @@ def _remove_old(folder: Path) -> None:
 
 def _in_use(path: Path) -> bool:
     """Return whether a process has the file open. DuckDB then holds a POSIX lock on it."""
-    with path.open("r+b") as file:
-        try:
+    _set_writable(path, True)  # a lock that conflicts with those of readers requires write access
+    try:
+        with path.open("r+b") as file:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        fcntl.lockf(file, fcntl.LOCK_UN)
-        return False
+            fcntl.lockf(file, fcntl.LOCK_UN)
+            return False
+    except OSError:
+        return True
+    finally:
+        _set_writable(path, False)
+
+
+def _set_writable(path: Path, writable: bool) -> None:
+    mode = path.stat().st_mode
+    path.chmod(mode | stat.S_IWUSR if writable else mode & ~0o222)

@@ -51,7 +51,8 @@ def test_a_healthy_root_has_no_problems(healthy: DataRoot) -> None:
 def test_a_damaged_file_is_reported(root: DataRoot, cause: str) -> None:
     damaged = corrupt(root, cause)
     named = damaged.parent if cause == "last log entry missing" else damaged
-    (finding,) = [finding for finding in problems(root) if str(named) in finding.found]
+    finding, *of_the_snapshot = [finding for finding in problems(root) if str(named) in finding.found]
+    assert all(each.subject == "music_db" for each in of_the_snapshot)
     assert ("Restore" in finding.advice) == (cause in RAW_CORRUPTIONS or "rejects" in cause)
     assert ("music-assets rebuild" in finding.advice) == (cause not in RAW_CORRUPTIONS)
 

@@ -152,6 +152,7 @@ ENGINE = [
     "SET GLOBAL allowed_configs = ['threads']",
     "SET SESSION search_path = 'x'",
     "SET VARIABLE x = 1",
+    "SET VARIABLE data_root = '/etc'",
     "RESET max_execution_time",
     "PRAGMA enable_profiling",
     "PRAGMA database_list",
@@ -210,6 +211,7 @@ LEAKS = [
     "SELECT 'memory_limit'.current_setting()",
     "SELECT getenv('PATH')",
     "SELECT getvariable('x')",
+    "SELECT getvariable('data_root')",
     "SELECT version()",
     "SELECT current_database()",
     "SELECT current_schemas(true)",
@@ -504,7 +506,7 @@ def test_connection_is_locked_without_the_gate(tmp_path: Path, dataset: Dataset,
     secret = dataset.root / "other.csv"
     secret.write_text("hunter2\n", encoding="utf-8")
     snapshot = newest_snapshot(DataRoot(dataset.root))
-    database = Database(str(dataset.root), 256, 1)
+    database = Database(DataRoot(dataset.root), 256, 1)
     files = [file for table in snapshot.tables.values() for file in table.files]
     database.use(str(snapshot.path), files, list(snapshot.tables))
     sql = filled(statement, dataset).replace("secret.csv", "other.csv").replace("'/tmp/", f"'{tmp_path}/")

@@ -137,6 +137,7 @@ def test_service_survives_a_damaged_snapshot(fresh_dataset: Dataset, damage: str
         assert service.rows(VERSIONS) == [[10**7 + 2, 10.0**7 + 2]]
         folder = fresh_dataset.root / "music_db"
         damaged = folder / ("current.json" if damage == "pointer" else f"music_db-{newest}.duckdb")
+        damaged.chmod(0o644)
         damaged.write_bytes(damaged.read_bytes()[:100])
         mark = 2 if damage == "pointer" else 1
         assert service.rows("SELECT max(total_playcount) FROM processed_parquet_country_rank_per_artist") == [

@@ -15,7 +15,13 @@ import pytest
 from music_assets.data_root import DataRoot
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.lineage import INPUTS
-from music_assets.storage.published_snapshot import NothingPublishedError, PublishedSnapshot, connect, newest_snapshot
+from music_assets.storage.published_snapshot import (
+    NothingPublishedError,
+    PublishedSnapshot,
+    connect,
+    locate_files,
+    newest_snapshot,
+)
 from music_assets.storage.publisher import Publisher
 from music_assets.tables import (
     ARTIST_EMBEDDING,
@@ -150,6 +156,7 @@ def test_current_views_read_the_published_version(store: DeltaStore, publisher: 
     assert (shown.version, shown.rows, shown.files) == (version, 2, ())
     with duckdb.connect() as other:
         other.execute(f"ATTACH '{result.path}' AS music_db (READ_ONLY)")
+        locate_files(other, store.root)
         assert other.execute("SELECT country FROM music_db.current_user_data WHERE user_id = 1").fetchall() == [
             ("Chad",)
         ]
@@ -270,7 +277,8 @@ def reading(snapshot: PublishedSnapshot) -> subprocess.Popen[str]:
 
 
 def test_snapshot_is_opened_read_only(store: DeltaStore, publisher: Publisher) -> None:
-    publisher.publish()
+    published = publisher.publish()
+    assert published.path.stat().st_mode & 0o222 == 0
     with connect(store.root) as connection, pytest.raises(duckdb.InvalidInputException, match="read-only"):
         connection.execute("CREATE TABLE other (n INT)")
 

@@ -123,4 +123,6 @@ CORRUPTIONS = {**RAW_CORRUPTIONS, **DERIVED_CORRUPTIONS, **SNAPSHOT_CORRUPTIONS}
 def corrupt(root: DataRoot, name: str) -> Path:
     """Corrupt a data root in one of the ways above; return the corrupted file."""
     damage, locate = CORRUPTIONS[name]
-    return damage(locate(root))
+    path = locate(root)
+    path.chmod(0o644)  # snapshots are read-only
+    return damage(path)

@@ -9,8 +9,10 @@ import duckdb
 import orjson
 import pyarrow as pa
 
+from music_assets.data_root import DataRoot
 from music_assets.service.formats import Result, UnsupportedTypeError, columns_of
 from music_assets.service.sandbox.gate import CATALOG, Gate, GateError, parse_error
+from music_assets.storage.published_snapshot import locate_files
 from music_assets.storage.sql import literal
 
 ROWS_PER_BATCH = 10_000
@@ -55,7 +57,7 @@ class BrokenError(Exception):
 class Database:
     """A connection to one snapshot at a time: `use` opens a snapshot, `run` queries it."""
 
-    def __init__(self, root: str, memory_limit_mb: int, threads: int) -> None:
+    def __init__(self, root: DataRoot, memory_limit_mb: int, threads: int) -> None:
         self._root = root
         self._memory_limit_mb = memory_limit_mb
         self._threads = threads
@@ -71,6 +73,7 @@ class Database:
         try:
             connection.execute(f"ATTACH {literal(path)} AS {CATALOG} (READ_ONLY)")
             connection.execute(f"USE {CATALOG}")
+            locate_files(connection, self._root)
             for name, value in self._locked_settings(files).items():
                 connection.execute(f"SET {name} = {value}")
         except duckdb.Error:
@@ -165,7 +168,7 @@ class Database:
         lines = message.splitlines() or [""]
         hints = [line.strip() for line in lines[1:] if line.startswith("Candidate bindings")]
         detail = " ".join([lines[0], *hints])
-        if _INTERNAL_NAMES.search(detail) or self._root in detail:
+        if _INTERNAL_NAMES.search(detail) or str(self._root) in detail:
             detail = "DuckDB could not run this query."
         return RejectedError("sql", detail, _position(sql, location))
 

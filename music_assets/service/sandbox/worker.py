@@ -30,9 +30,10 @@ def main() -> None:
     limits.restrict_process(map(Path, (*system, *packages, settings["root"])))
 
     # Not at the top of the file: its libraries start threads, which would escape the restrictions.
+    from music_assets.data_root import DataRoot
     from music_assets.service.sandbox.database import Database
 
-    database = Database(settings["root"], settings["memory_mb"], settings["threads"])
+    database = Database(DataRoot(Path(settings["root"])), settings["memory_mb"], settings["threads"])
     limits.limit_memory(settings["memory_mb"] * 2**20 + EXTRA_ADDRESS_SPACE)
     sock.sendall(frames.pack_json(frames.READY, {}))
     while (request := frames.receive(sock)) is not None:
