@@ -14,7 +14,11 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["music_assets", "music_assets.*"]),
     # The yaml files are symbolic links to the top-level ones in the repository, copies in the wheel.
-    package_data={"music_assets.runtime": ["*.yaml"], "music_assets.sample_data": ["words.toml"]},
+    package_data={
+        "music_assets.runtime": ["*.yaml"],
+        "music_assets.defs": ["*.txt"],
+        "music_assets.sample_data": ["words.toml"],
+    },
     install_requires=[
         # Orchestration and web UI.
         "dagster>=1.13,<1.14",

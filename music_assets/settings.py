@@ -111,6 +111,16 @@ class Settings(BaseSettings):
         le=1,
         description="Share of rejected rows above which the check `reject_share` fails and nothing is published.",
     )
+    unknown_warn_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Share of listed users, or of their plays, without a known user or country above which the check "
+        "`unknown_share` warns.",
+    )
+    unknown_fail_share: float = Field(
+        0.5, ge=0, le=1, description="The same share above which the check `unknown_share` fails."
+    )
     retention_hours: NonNegative = Field(
         24.0, description="Hours until parquet files that no table refers to are deleted."
     )

@@ -17,7 +17,20 @@ from music_assets.tables import PUBLISHED_TABLES
 from music_assets_tests.support.disk import unprivileged
 from music_assets_tests.support.project import TOP_ARTISTS, USERS, Project
 
-COMMANDS = ["generate", "drop", "query", "api-key", "tables", "doctor", "rebuild", "home", "up", "serve", "demo"]
+COMMANDS = [
+    "generate",
+    "drop",
+    "query",
+    "api-key",
+    "tables",
+    "doctor",
+    "rebuild",
+    "accept",
+    "home",
+    "up",
+    "serve",
+    "demo",
+]
 
 
 class Shell:

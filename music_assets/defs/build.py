@@ -60,7 +60,12 @@ def build_definitions(
             "ingest": Ingest(landing, store, parser, settings.retention_hours),
             "data_root": root,
             "publisher": Publisher(store, settings.memory_limit, settings.threads),
-            "thresholds": Thresholds(settings.reject_warn_share, settings.reject_fail_share),
+            "thresholds": Thresholds(
+                settings.reject_warn_share,
+                settings.reject_fail_share,
+                settings.unknown_warn_share,
+                settings.unknown_fail_share,
+            ),
             **(resources or {}),
         },
     )

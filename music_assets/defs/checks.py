@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cache, cached_property
+from importlib import resources
 from typing import Any
 
 import dagster as dg
@@ -22,6 +23,7 @@ from music_assets.storage.delta import DeltaStore
 from music_assets.storage.lineage import FILES, INPUTS
 from music_assets.storage.published_snapshot import NothingPublishedError, PublishedTable, newest_snapshot
 from music_assets.tables import (
+    ARTIST_RANK_IN_COUNTRY,
     COUNTRY_RANK_PER_ARTIST,
     EMBEDDING_TABLES,
     RANKING_TABLES,
@@ -32,9 +34,11 @@ from music_assets.tables import (
     Table,
 )
 from music_assets.transforms.current_rows import current_rows
+from music_assets.transforms.unranked_plays import unranked_plays
 
 REJECT_SHARE = "reject_share"
 SHOWN_VIOLATIONS = 5
+SHOWN_COUNTRIES = 20
 EVALUATIONS = 20
 """Number of the newest records of a check among which its last result is. Runs that died before it have records too."""
 SUM_TOLERANCE = 1e-9
@@ -49,10 +53,12 @@ MIN_ROW_SHARE = 0.9
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Shares of rejected rows above which `reject_share` warns, and fails."""
+    """Shares above which `reject_share` and `unknown_share` warn, and fail."""
 
     reject_warn_share: float
     reject_fail_share: float
+    unknown_warn_share: float
+    unknown_fail_share: float
 
 
 @dataclass(frozen=True)
@@ -203,6 +209,63 @@ def known_country_share(context: CheckContext) -> dg.AssetCheckResult:
     )
 
 
+def unknown_share(context: CheckContext) -> dg.AssetCheckResult:
+    """Check the share of listed users, and of their plays, that no ranking counts: without known user or country."""
+    users, top_artists = (
+        context.reader.read(table, context.store.table_version(table).files) for table in (USER_DATA, USER_TOP_ARTISTS)
+    )
+    (counted,) = unranked_plays(users, top_artists).to_pyarrow().to_pylist()
+    all_users, all_plays = max(counted["users"], 1), max(counted["plays"], 1)
+    user_share = (counted["no_user"] + counted["no_country"]) / all_users
+    play_share = (counted["no_user_plays"] + counted["no_country_plays"]) / all_plays
+    limits, share = context.thresholds, max(user_share, play_share)
+    fails = share > limits.unknown_fail_share
+    parts = [
+        f"{counted[part] / all_users:.1%} of the users ({counted[f'{part}_plays'] / all_plays:.1%} of the plays) {what}"
+        for part, what in (("no_user", "are not in user_data"), ("no_country", "have no country"))
+    ]
+    advice = " Drop the user_data of these users, with their countries." if share > limits.unknown_warn_share else ""
+    return _result(
+        share <= limits.unknown_warn_share,
+        severity=dg.AssetCheckSeverity.ERROR if fails else dg.AssetCheckSeverity.WARN,
+        expected=f"at most {limits.unknown_warn_share:.1%} of the listed users, and of the plays, in no ranking "
+        f"(limit {limits.unknown_fail_share:.0%})",
+        found=f"{user_share:.1%} of the users and {play_share:.1%} of the plays in no ranking: {', '.join(parts)}."
+        + advice,
+        share=share,
+        **counted,
+    )
+
+
+def country_names(context: CheckContext) -> dg.AssetCheckResult:
+    """Warn if users have a country that is no name of ISO 3166: the rankings treat each spelling as a country."""
+    rows = context.rows
+    odd = rows.filter(rows["country"].notin(_known_countries()))
+    users = {}
+    if context.number(odd.count()):  # rarely; finding the current rows takes longer
+        current = current_rows(rows.semi_join(odd, "user_id"), USER_DATA)
+        counted = (
+            current.filter(current["country"].notin(_known_countries())).group_by("country").agg(users=ibis._.count())
+        )
+        users = {row["country"]: row["users"] for row in counted.to_pyarrow().to_pylist()}
+    most = sorted(users, key=lambda country: (-users[country], country))
+    more = f", and {len(most) - SHOWN_COUNTRIES} more" if len(most) > SHOWN_COUNTRIES else ""
+    listed = ", ".join(f"{country!r} ({users[country]})" for country in most[:SHOWN_COUNTRIES])
+    return _result(
+        not users,
+        severity=dg.AssetCheckSeverity.WARN,
+        expected="countries named as in ISO 3166 or by Last.fm",
+        found=f"{len(users)} other names (users): {listed}{more}" if users else "no other name",
+        countries=markdown_table([{"country": country, "users": users[country]} for country in most]),
+    )
+
+
+@cache
+def _known_countries() -> tuple[str, ...]:
+    lines = resources.files(__package__).joinpath("country_names.txt").read_text(encoding="utf-8").splitlines()
+    return tuple(line for line in lines if not line.startswith("#"))
+
+
 def reject_share(context: CheckContext) -> dg.AssetCheckResult:
     """Check the share of rejected rows in the files of this refresh.
 
@@ -317,6 +380,14 @@ CHECKS = (
         popularity_sums_to_one,
     ),
     Check("known_country_share", "Enough users have a country.", (USER_DATA,), known_country_share, blocking=False),
+    Check("country_names", "Countries are named as in ISO 3166.", (USER_DATA,), country_names, blocking=False),
+    Check(
+        "unknown_share",
+        "Few listed users and plays are in no ranking.",
+        (ARTIST_RANK_IN_COUNTRY,),
+        unknown_share,
+        blocking=False,
+    ),
     Check("dimensions_finite", "Every dimension is a finite number.", EMBEDDING_TABLES, dimensions_finite),
     Check("every_key_has_a_vector", "Every user and artist has a vector.", EMBEDDING_TABLES, every_key_has_a_vector),
     Check("row_count", "The table did not shrink.", CHECKED_TABLES, row_count),

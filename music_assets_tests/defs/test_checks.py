@@ -118,6 +118,7 @@ BROKEN = [
         [share("Malta", "Can", 0.7, 1), share("Malta", "Air", 0.7, 1)],
         id="shares sum to more",
     ),
+    pytest.param(USER_DATA, "country_names", [user(1), user(2, "germany"), user(3, None)], id="country of no ISO name"),
     pytest.param(USER_DATA, "known_country_share", [user(1), *(user(n, None) for n in range(2, 6))], id="no countries"),
 ]
 
@@ -129,7 +130,7 @@ def project(tmp_path: Path) -> Project:
 
 def context(project: Project, table: Table, thresholds: Thresholds | None = None) -> CheckContext:
     reader = project.defs.resources["reader"]  # type: ignore[index]
-    return CheckContext(table, project.store, reader, thresholds or Thresholds(0.01, 0.20))
+    return CheckContext(table, project.store, reader, thresholds or Thresholds(0.01, 0.20, 0.01, 0.5))
 
 
 def evaluate(project: Project, table: Table, name: str) -> dg.AssetCheckResult:
@@ -235,8 +236,8 @@ def test_reject_share(
 
 def test_reject_share_uses_the_thresholds(project: Project) -> None:
     project.put(USER_DATA, [], {FILES: [{"name": "a.csv", "rows": 90, "rejects": 10, "duplicates": 0}]})
-    assert reject_share(context(project, USER_DATA, Thresholds(0.1, 0.2))).passed
-    strict = reject_share(context(project, USER_DATA, Thresholds(0.01, 0.09)))
+    assert reject_share(context(project, USER_DATA, Thresholds(0.1, 0.2, 0.01, 0.5))).passed
+    strict = reject_share(context(project, USER_DATA, Thresholds(0.01, 0.09, 0.01, 0.5)))
     assert (strict.passed, strict.severity) == (False, dg.AssetCheckSeverity.ERROR)
 
 
@@ -252,6 +253,7 @@ def test_warnings_do_not_stop_a_run(project: Project) -> None:
         ("user_data", "keys_delivered_once"),
         ("user_data", "known_country_share"),
         ("user_data", "reject_share"),
+        ("artist_rank_in_country", "unknown_share"),
     }
 
 
@@ -312,6 +314,52 @@ def test_failed_blocking_check_prevents_publication(project: Project) -> None:
     assert project.tick().skip_message == "No CSV file is waiting."
 
 
+@pytest.mark.parametrize(
+    ("users", "expected", "severity"),
+    [
+        pytest.param([user(1), user(2), user(3), user(4)], (0.0, 0.0), None, id="all known"),
+        pytest.param([user(1), user(2), user(3)], (0.25, 0.5), "WARN", id="user 4 unknown"),
+        pytest.param([user(1), user(2), user(3), user(4, None)], (0.25, 0.5), "WARN", id="user 4 without country"),
+        pytest.param([user(1), user(2), user(3, None)], (0.5, 0.7), "ERROR", id="most plays"),
+        pytest.param([user(9)], (1.0, 1.0), "ERROR", id="nobody known"),
+    ],
+)
+def test_unknown_share_counts_users_and_plays_that_are_in_no_ranking(
+    project: Project, users: list[dict[str, Any]], expected: tuple[float, float], severity: str | None
+) -> None:
+    """Users 1 to 4 have 10, 20, 20 and 50 plays. The first list of user 4, with 900 plays, was replaced."""
+    project.put(USER_DATA, users)
+    project.put(USER_TOP_ARTISTS, [top(4, 1, playcount=900)])
+    later = {"ingested_at": datetime(2024, 1, 2)}
+    lists = [top(1, 1, playcount=10), top(2, 1, playcount=20), top(3, 1, playcount=20), top(3, 2, playcount=None)]
+    project.put(USER_TOP_ARTISTS, [*lists, top(4, 1, playcount=50, **later)])
+    result = evaluate(project, ARTIST_RANK_IN_COUNTRY, "unknown_share")
+    assert result.passed == (severity is None)
+    assert severity is None or result.severity.value == severity
+    shown = f"found {expected[0]:.1%} of the users and {expected[1]:.1%} of the plays in no ranking"
+    assert shown in str(result.description)
+
+
+def test_a_refresh_without_a_known_user_is_not_green(project: Project) -> None:
+    """All checks passed, and the rankings were empty."""
+    project.drop(USER_DATA, "user_id,country,total_scrobbles\n100,Malta,1\n")
+    project.drop(USER_TOP_ARTISTS, TOP_ARTISTS)
+    run = project.refresh()
+    assert run.success
+    assert results(run)["artist_rank_in_country", "unknown_share"] is False
+
+
+def test_country_names_counts_the_current_users_of_each_other_name(project: Project) -> None:
+    """User 5 has corrected the name since. Last.fm's older names are fine."""
+    project.put(USER_DATA, [user(1, "germany"), user(2, "Deutschland"), user(3, "germany"), user(5, "USA")])
+    fine = ["Korea, Republic of", "Macedonia", "Czech Republic", "Czechia", "Türkiye", "Côte d'Ivoire", None]
+    project.put(USER_DATA, [user(10 + place, country) for place, country in enumerate(fine)])
+    project.put(USER_DATA, [user(5, "United States", ingested_at=datetime(2024, 1, 2))])
+    result = evaluate(project, USER_DATA, "country_names")
+    assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert "2 other names (users): 'germany' (2), 'Deutschland' (1)" in str(result.description)
+
+
 BAD_USERS = "user_id,country,total_scrobbles\n1,Malta,5\n2,Malta,x\n3,Malta,1\nfour,Malta,1\n"
 """Two of four rows are rejected: the share is 50 %. The key of the first can be read, that of the second cannot."""
 
@@ -363,7 +411,9 @@ def test_run_publishes_the_expected_rankings(project: Project) -> None:
     project.drop(USER_TOP_ARTISTS, TOP_ARTISTS)
     run = project.refresh()
     assert run.success
-    assert all(results(run).values())
+    found = results(run)
+    assert not found.pop(("artist_rank_in_country", "unknown_share")), "user 4 has no country"
+    assert all(found.values())
     assert len(results(run)) == sum(table not in EMBEDDING_TABLES for check in CHECKS for table in check.tables)
     with connect(project.root) as connection:
         found = connection.execute("FROM processed_parquet_artist_rank_in_country ORDER BY country, rank").fetchall()
