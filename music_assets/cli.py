@@ -1,5 +1,6 @@
 """The `music-assets` command: arguments, progress bars and messages. The work itself is done in other modules."""
 
+import csv
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -39,7 +40,10 @@ from music_assets.storage.published_snapshot import NothingPublishedError, newes
 from music_assets.tables import EMBEDDING_TABLES, PUBLISHED_TABLES, Table
 
 if TYPE_CHECKING:
+    from music_assets.engines.base import Engine
+    from music_assets.maintenance.drops import Drop
     from music_assets.service.formats import Result
+    from music_assets.storage.delta import DeltaStore
 
 EXPECTED_ERRORS = (AlreadyUpError, JavaMissingError, LayoutError, NothingPublishedError, PortError, SettingsError)
 
@@ -91,6 +95,21 @@ def _root() -> DataRoot:
     return DataRoot(settings().data)
 
 
+def _store_and_reader() -> "tuple[DeltaStore, Engine]":
+    """Return the tables of the data root, and DuckDB to read them."""
+    from music_assets.engines.duckdb import DuckDBEngine
+    from music_assets.storage.delta import DeltaStore
+
+    current, root = settings(), _root()
+    root.check_layout()
+    return DeltaStore(root), DuckDBEngine(root.scratch, current.memory_limit, current.threads)
+
+
+def _drop_line(drop: "Drop") -> str:
+    rows = f"{drop.rows:,} rows, {drop.rejects:,} rejected, {drop.state}"
+    return f"{drop.content_hash[:12]}  {_escaped(drop.file)}, loaded into {drop.table.name} {drop.ingested_at}: {rows}"
+
+
 def _settings_of_runs() -> Settings:
     """Return the settings, after a check that the engine can run on this machine."""
     current = settings()
@@ -135,6 +154,57 @@ def drop(files: Annotated[list[Path], typer.Argument(help="CSV files, gzip-compr
         out.print(f"{_escaped(file)} -> {_escaped(placed)}", highlight=False, soft_wrap=True)
     if failed:
         raise typer.Exit(1)
+
+
+@app.command("drops")
+def show_drops(
+    output: Annotated[OutputFormat, typer.Option("--format", help="How to print the drops.")] = OutputFormat.TABLE,
+) -> None:
+    """List every loaded file: its rows, rejects, time, content hash, and whether its rows are current."""
+    from music_assets.maintenance.drops import SHORT_HASH, list_drops
+
+    drops = list_drops(*_store_and_reader())
+    if output is OutputFormat.JSON:
+        sys.stdout.write(json.dumps([drop.as_dict() for drop in drops], indent=1) + "\n")
+        return
+    rows = [{**drop.as_dict(), "content_hash": drop.content_hash[:SHORT_HASH] or "unknown"} for drop in drops]
+    names = ("file", "table", "rows", "rejects", "ingested_at", "content_hash", "state")
+    if output is OutputFormat.CSV:
+        writer = csv.DictWriter(sys.stdout, names)
+        writer.writeheader()
+        writer.writerows(rows)
+        return
+    listing = RichTable(*(Column(name, overflow="fold", no_wrap=name == "content_hash") for name in names))
+    for row in rows:
+        listing.add_row(*(Text(f"{row[name]:,}" if isinstance(row[name], int) else row[name]) for name in names))
+    out.print(listing)
+
+
+@app.command()
+def retract(
+    hashes: Annotated[list[str], typer.Argument(help="Content hashes as `music-assets drops` prints them.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+) -> None:
+    """Remove the rows of drops. What they had replaced counts again, and the same files may be dropped again."""
+    from music_assets.maintenance.drops import list_drops
+    from music_assets.maintenance.retract import RetractError, find_drops
+    from music_assets.maintenance.retract import retract as run
+
+    store, reader = _store_and_reader()
+    try:
+        found = find_drops(list_drops(store, reader), hashes)
+        for drop in found:
+            out.print(_drop_line(drop), highlight=False, soft_wrap=True)
+        if not found:
+            err.print("Nothing to do: these drops are retracted already.")
+            return
+        if not yes:
+            typer.confirm("Retract these drops?", abort=True, err=True)
+        retracted = run(store, reader, [drop.content_hash for drop in found])
+    except RetractError as error:
+        raise _fail(str(error)) from None
+    rows, rejects = sum(drop.rows for drop in retracted), sum(drop.rejects for drop in retracted)
+    out.print(f"Retracted {rows:,} rows and {rejects:,} rejected rows. The next refresh publishes the result.")
 
 
 @app.command()

@@ -20,7 +20,7 @@ import pyarrow as pa
 from music_assets.defs.metadata import markdown_table
 from music_assets.engines.base import Engine
 from music_assets.storage.delta import DeltaStore
-from music_assets.storage.lineage import FILES, INPUTS
+from music_assets.storage.lineage import FILES, INPUTS, REMOVED, removed_rows
 from music_assets.storage.published_snapshot import NothingPublishedError, PublishedTable, newest_snapshot
 from music_assets.tables import (
     ARTIST_RANK_IN_COUNTRY,
@@ -92,7 +92,7 @@ class CheckContext:
         return expression.fill_null(0).to_pyarrow().as_py()
 
     def unpublished_files(self) -> list[dict[str, Any]]:
-        """Return the CSV files loaded into the table since it was last published."""
+        """Return the CSV files loaded into the table since it was last published, and not retracted."""
         return self._files_after(-1)
 
     def refresh_to_judge(self) -> tuple[int, list[dict[str, Any]]]:
@@ -109,7 +109,10 @@ class CheckContext:
 
     def _files_after(self, version: int) -> list[dict[str, Any]]:
         since = max(version, self.published.version if self.published else -1)
-        return [file for files in self.store.commit_metadata(self.table, FILES, since=since) for file in files]
+        loaded = [file for files in self.store.commit_metadata(self.table, FILES, since=since) for file in files]
+        removals = self.store.commit_metadata(self.table, REMOVED, since=since) if loaded else []
+        retracted = {drop["ingested_at"] for removed in removals for drop in removed.get("drops", ())}
+        return [file for file in loaded if file.get("ingested_at") not in retracted]
 
     def _last_judged(self) -> Mapping[str, Any]:
         """Return what the last result of `reject_share` recorded about this table, or nothing."""
@@ -330,14 +333,17 @@ def _key_in(raw_line: str, fields: Sequence[int]) -> tuple[int, ...] | None:
 
 
 def row_count(context: CheckContext) -> dg.AssetCheckResult:
-    """Compare the row count with the published one: raw tables must not shrink, computed ones only a little."""
+    """Compare the row count with the published one: computed tables may shrink a little, raw ones only on request."""
     rows = context.store.table_version(context.table).rows
     published = context.published.rows if context.published else 0
-    least = published if context.table.is_raw else published * MIN_ROW_SHARE
+    since = context.published.version if context.published else -1
+    removed = removed_rows(context.store, context.table, since) if rows < published else 0
+    least = (published - removed) * (1 if context.table.is_raw else MIN_ROW_SHARE)
+    note = f", {removed} were removed since" if removed else ""
     return _result(
         rows >= least,
         severity=dg.AssetCheckSeverity.ERROR if context.table.is_raw else dg.AssetCheckSeverity.WARN,
-        expected=f"at least {least:.0f} rows ({published} were published)",
+        expected=f"at least {least:.0f} rows ({published} were published{note})",
         found=f"{rows} rows",
     )
 

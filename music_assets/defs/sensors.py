@@ -17,6 +17,7 @@ import dagster as dg
 from music_assets.defs.checks import ACCEPT_ADVICE, ACCEPTABLE
 from music_assets.ingest.landing import DroppedFile, Landing
 from music_assets.storage.delta import DeltaStore
+from music_assets.storage.lineage import removed_rows
 from music_assets.storage.published_snapshot import NothingPublishedError, newest_snapshot
 from music_assets.tables import RAW_TABLES, REFRESH_RANKINGS, Table
 
@@ -204,7 +205,7 @@ def csv_drop_sensor(
         context.update_cursor(str(arrivals))
         return decide(
             work,
-            {table: landing.root.drop_folder(table) for table in RAW_TABLES if not store.table_version(table).rows},
+            {table: landing.root.drop_folder(table) for table in RAW_TABLES if _is_unused(store, table)},
             _unfinished_run(context.instance),
             _ended_runs(context.instance, arrivals.newest, _latest_commit(store, work)) if work else (),
             policy,
@@ -227,6 +228,11 @@ def unpublished_versions(store: DeltaStore) -> dict[Table, int]:
         for table, version in versions.items()
         if version > (shown[table.full_name].version if table.full_name in shown else -1)
     }
+
+
+def _is_unused(store: DeltaStore, table: Table) -> bool:
+    """Return whether the table has no rows, unless they were removed on request: that must be published."""
+    return not store.table_version(table).rows and not removed_rows(store, table)
 
 
 def _unfinished_run(instance: dg.DagsterInstance) -> str | None:

@@ -251,6 +251,9 @@ def _check_snapshot(root: DataRoot, snapshot: PublishedSnapshot) -> Findings:
             if unpublished > 0:
                 found = f"{unpublished:,} rows of {table.full_name} are not published yet"
                 yield _note("music_db", found, f"See {DROP_SENSOR} below.")
+            if unpublished < 0:
+                found = f"{-unpublished:,} rows of {table.full_name} that were retracted or erased are still published"
+                yield _note("music_db", found, f"See {DROP_SENSOR} below.")
 
 
 def _check_dagster(settings: Settings, root: DataRoot) -> Findings:

@@ -17,6 +17,7 @@ from music_assets.runtime.dagster_home import prepare_dagster_home
 from music_assets.settings import Settings
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.integrity import damaged_files
+from music_assets.storage.lineage import removed_rows
 from music_assets.storage.published_snapshot import newest_snapshot
 from music_assets.tables import (
     EMBEDDING_TABLES,
@@ -59,7 +60,7 @@ def check_raw(store: DeltaStore) -> None:
         if found:
             details = "\n".join(f"{damage}. {recovery(store, table, damage)}" for damage in found)
             raise RebuildError(f"The raw table {table.full_name} is damaged. {details}")
-        if not store.table_version(table).rows:
+        if not store.table_version(table).rows and not removed_rows(store, table):
             raise RebuildError(f"{table.full_name} has no rows. Drop its CSV files first.")
 
 

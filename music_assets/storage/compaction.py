@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.parquet import COMPRESSION, COMPRESSION_LEVEL, ROW_GROUP_ROWS
@@ -28,18 +29,27 @@ def compact(store: DeltaStore, table: Table, full_rows: int = FULL_ROWS) -> bool
     if len(small) <= MAX_SMALL_FILES:
         return False
     sources = [store.folder(table) / add["path"] for add in small]
-    store.rewrite(table, delta, _merge(sources, table, store.new_folder(table), full_rows), small)
+    store.rewrite(table, delta, write_merged(sources, table, store.new_folder(table), full_rows), small)
     return True
 
 
-def _merge(sources: Sequence[Path], table: Table, folder: Path, full_rows: int) -> list[Path]:
-    """Write the rows of the files, in order, into as few files as possible, with a few row groups in memory."""
+def write_merged(
+    sources: Sequence[Path],
+    table: Table,
+    folder: Path,
+    full_rows: int = FULL_ROWS,
+    keep: "pc.Expression | None" = None,
+) -> list[Path]:
+    """Write the rows of the files, in order, into as few files as possible, with a few row groups in memory.
+
+    `keep` selects the rows to write, by default all.
+    """
     import pyarrow.dataset as ds  # loads pandas, and few runs compact
 
     schema = pa.schema([field.with_nullable(True) for field in table.schema.to_pyarrow()])
     row_group = min(ROW_GROUP_ROWS, full_rows)
     scanner = ds.dataset([str(file) for file in sources], schema=schema, format="parquet").scanner(
-        batch_size=row_group, batch_readahead=1, fragment_readahead=1
+        filter=keep, batch_size=row_group, batch_readahead=1, fragment_readahead=1
     )
     ds.write_dataset(
         scanner,

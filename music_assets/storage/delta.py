@@ -28,6 +28,7 @@ from music_assets.tables import Table
 LOG_FOLDER = "_delta_log"
 REPLACED = "replaced"
 """Transaction id of commits that replace files. It makes two of them conflict, even on an empty table."""
+APPEND_ONLY = "delta.appendOnly"
 STATISTICS_COLUMNS = ("user_id", "ingested_at")
 """Columns with minimum and maximum in the log: only integers and times, which every reader compares alike."""
 RECENT_COMMITS = 10
@@ -154,10 +155,38 @@ class DeltaStore:
         table was opened as `delta`.
         """
         adds = self._durable_adds(table, files, data_change=False)
-        now = int(time.time() * 1000)
-        removes = [RemoveAction(add["path"], False, now, add["size_bytes"], {}) for add in replaced]
+        removes = _remove_actions(replaced, data_change=False)
         with _conflicts(table):
             return self._commit(table, delta, "append", [*adds, *removes], [_replacement(delta)], {})
+
+    def delete(
+        self,
+        table: Table,
+        delta: DeltaTable,
+        files: Sequence[Path],
+        replaced: Iterable[Mapping[str, Any]],
+        transactions: Mapping[str, int],
+        metadata: Mapping[str, Any],
+    ) -> int:
+        """Replace some files of the table, given by their add actions, by files with fewer rows.
+
+        Returns the new version. Raises ConcurrentCommitError as `rewrite` does.
+        """
+        adds, removes = self._durable_adds(table, files), _remove_actions(replaced, data_change=True)
+        marks = [Transaction(app_id=name, version=version) for name, version in transactions.items()]
+        with _conflicts(table):
+            return self._commit(table, delta, "append", [*adds, *removes], [*marks, _replacement(delta)], metadata)
+
+    def open_for_deletion(self, table: Table) -> DeltaTable | None:
+        """Return the table, or None if it does not exist, after a commit that permits deletion if it was forbidden.
+
+        Releases before 0.2 created raw tables as append-only.
+        """
+        delta = self.open(table)
+        if delta and delta.metadata().configuration.get(APPEND_ONLY) == "true":
+            delta.alter.set_table_properties({APPEND_ONLY: "false"})
+            delta = self.open(table)
+        return delta
 
     def commit_metadata(self, table: Table, key: str, since: int = -1, upto: int | None = None) -> list[Any]:
         """Return the values of a metadata key in the commits after version `since`, up to `upto`, newest first."""
@@ -179,6 +208,11 @@ class DeltaStore:
             if found := self.commit_metadata(table, key, since, upto):
                 return found[0]
         return None
+
+    def log_entries(self, table: Table) -> Iterator[list[dict[str, Any]]]:
+        """Yield the actions of each log entry that was not cleaned up yet, the oldest first. Raises DamagedLogError."""
+        for entry in sorted((self.folder(table) / LOG_FOLDER).glob("*.json")):
+            yield read_log_entry(entry)
 
     def vacuum(self, table: Table, retention_hours: float, referenced: Container[str] = ()) -> list[str]:
         """Delete parquet files that no version younger than the retention refers to; return their paths.
@@ -282,6 +316,11 @@ def _conflicts(table: Table) -> Iterator[None]:
         yield
     except CommitFailedError as error:
         raise ConcurrentCommitError(f"{table.full_name}: {error}") from error
+
+
+def _remove_actions(adds: Iterable[Mapping[str, Any]], data_change: bool) -> list[RemoveAction]:
+    now = int(time.time() * 1000)
+    return [RemoveAction(add["path"], data_change, now, add["size_bytes"], {}) for add in adds]
 
 
 def _replacement(delta: DeltaTable) -> Transaction:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from music_assets.storage.delta import LOG_FOLDER, PART, DamagedLogError, DeltaStore, read_log_entry
-from music_assets.storage.lineage import FILES
+from music_assets.storage.lineage import FILES, removed_rows
 from music_assets.storage.published_snapshot import NothingPublishedError, newest_snapshot
 from music_assets.tables import Table
 
@@ -53,7 +53,7 @@ def damaged_files(store: DeltaStore, table: Table) -> list[DamagedFile]:
 def truncated_log(store: DeltaStore, table: Table) -> DamagedFile | None:
     """Return the log of a raw table, or of rejected_rows, that has fewer rows than were published.
 
-    A table whose folder was deleted, or that was created again since, is not damaged.
+    A table is not damaged if its folder was deleted, if it was created again, or if its rows were removed on request.
     """
     try:
         shown = newest_snapshot(store.root).tables.get(table.full_name)
@@ -64,6 +64,8 @@ def truncated_log(store: DeltaStore, table: Table) -> DamagedFile | None:
     found = store.table_version(table)
     same_table = found.table_id == shown.table_id if found.version >= 0 else store.folder(table).exists()
     if not same_table or found.rows >= shown.rows:
+        return None
+    if found.rows + removed_rows(store, table, since=shown.version) >= shown.rows:
         return None
     return DamagedFile(store.folder(table) / LOG_FOLDER, f"has {found.rows} rows, but {shown.rows} were published")
 

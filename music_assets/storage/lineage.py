@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from music_assets.storage.delta import TableVersion
+from music_assets.storage.delta import DeltaStore, TableVersion
+from music_assets.tables import Table
 from music_assets.transforms.totals import Coverage
 
 FILES = "files"
-"""The CSV files whose rows a commit added, as a list of objects."""
+"""The CSV files whose rows a commit added, as a list of objects with `name`, `rows`, `content_hash`, `ingested_at` …"""
+REMOVED = "removed"
+"""What a commit removed on request, as an object: the number of `rows`, `by` whom, when (`at`), and which `drops`."""
 INPUTS = "inputs"
 """The versions of the tables that the rows were computed from, by table name."""
 COVERED = "covered"
@@ -36,3 +39,8 @@ def coverage_of(inputs: Mapping[str, int] | None, covered: Mapping[str, Mapping[
     if inputs != {name: each["version"] for name, each in covered.items()}:
         return {}
     return {name: Coverage(datetime.fromisoformat(each["until"]), each["rows"]) for name, each in covered.items()}
+
+
+def removed_rows(store: DeltaStore, table: Table, since: int = -1) -> int:
+    """Return the number of rows that were removed on request after a version of the table."""
+    return sum(removed["rows"] for removed in store.commit_metadata(table, REMOVED, since))

@@ -95,3 +95,10 @@ def _bit(rows: ir.Table, table: Table) -> ir.Value:
     if len(rest) > 1 or rest[0].maximum is None or rest[0].maximum >= LARGEST_BIT:
         raise ValueError(f"{table.name}: the key must be user_id and one column of at most {LARGEST_BIT - 1}")
     return ibis.literal(1, "int64") << rows[rest[0].name].cast("int64")
+
+
+def replaced_rows(history: ir.Table, table: Table) -> ir.Table:
+    """Return the rows whose key has a row with a later `ingested_at`."""
+    again = history.semi_join(repeated_users(history, table), "user_id")
+    latest = again["ingested_at"].max().over(group_by=[again[name] for name in table.key])
+    return again.mutate(latest=latest).filter(lambda rows: rows["ingested_at"] < rows["latest"]).drop("latest")

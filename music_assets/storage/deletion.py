@@ -1,0 +1,51 @@
+"""Deletion of rows of a Delta table on request. Only the parquet files that hold such rows are rewritten."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from music_assets.storage.compaction import write_merged
+from music_assets.storage.delta import DeltaStore
+from music_assets.storage.lineage import REMOVED
+from music_assets.tables import Table
+
+
+def delete_rows(
+    store: DeltaStore,
+    table: Table,
+    matching: pc.Expression,
+    record: Mapping[str, Any],
+    transactions: Mapping[str, int] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> int:
+    """Delete the matching rows in one commit that carries the transactions, and return their number.
+
+    The commit records the number of rows and `record` under the metadata key REMOVED, next to `metadata`. Without
+    matching rows and transactions nothing is committed. The rows stay in older versions until they are vacuumed. Raises
+    ConcurrentCommitError if another process removed one of the files meanwhile.
+    """
+    import pyarrow.dataset as ds  # loads pandas
+
+    delta = store.open_for_deletion(table)
+    if delta is None:
+        return 0
+    adds = pa.table(delta.get_add_actions(flatten=True)).sort_by("modification_time").to_pylist()
+    counts = {
+        add["path"]: ds.dataset(str(store.folder(table) / add["path"]), format="parquet").count_rows(filter=matching)
+        for add in adds
+    }
+    affected = [add for add in adds if counts[add["path"]]]
+    if not affected and not transactions:
+        return 0
+    kept = [store.folder(table) / add["path"] for add in affected if counts[add["path"]] < add["num_records"]]
+    files = write_merged(kept, table, store.new_folder(table), keep=~matching) if kept else []
+    for empty in [file for file in files if not pq.read_metadata(file).num_rows]:
+        empty.unlink()
+        files.remove(empty)
+    rows = sum(counts.values())
+    removed = {REMOVED: {"rows": rows, **record}, **(metadata or {})}
+    store.delete(table, delta, files, affected, transactions or {}, removed)
+    return rows
