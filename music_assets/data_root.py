@@ -86,6 +86,11 @@ class DataRoot:
         return self.scratch / "training"
 
     @property
+    def first_looks(self) -> Path:
+        """The file that records when each waiting file was first seen."""
+        return self.path / ".first_looks.json"
+
+    @property
     def ingest_lock(self) -> Path:
         """The lock for loading dropped files."""
         return self.path / ".ingest.lock"

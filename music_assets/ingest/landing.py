@@ -1,8 +1,9 @@
 """The drop folders: which CSV files wait there, when a file is complete, and how a file is put there."""
 
+import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -59,7 +60,7 @@ class Landing:
         self.settle_ns = int(settle_seconds * 1e9)
         self.encoding = encoding
         self._first_seen: dict[DroppedFile, int] = {}
-        """When each waiting file was first seen, in nanoseconds of the monotonic clock."""
+        """When each waiting file was first seen, in nanoseconds of the monotonic clock. See `_remember`."""
 
     def files(self, table: Table) -> list[DroppedFile]:
         """Return every CSV file in the drop folder of the table, complete or not, the oldest first.
@@ -83,11 +84,11 @@ class Landing:
         """Return the complete files of each raw table, the oldest first.
 
         Waits until the files that are there now have settled, unless that takes more than `maximum_wait` seconds. The
-        first look at a file is remembered for later calls.
+        first look at a file is remembered for later calls, also by other processes.
         """
         seen = {table: self.files(table) for table in RAW_TABLES}
         now = time.monotonic_ns()
-        self._first_seen = {file: self._first_seen.get(file, now) for files in seen.values() for file in files}
+        self._remember([file for files in seen.values() for file in files], now)
         remaining = max(self._first_seen.values(), default=0) + self.settle_ns - now
         if 0 < remaining <= maximum_wait * 1e9:
             time.sleep(remaining / 1e9)
@@ -96,6 +97,33 @@ class Landing:
         return {
             table: [file for file in files if file in settled and file.is_unchanged()] for table, files in seen.items()
         }
+
+    def _remember(self, files: Sequence[DroppedFile], now: int) -> None:
+        """Keep the first look at each of these files, and forget all others.
+
+        The looks are stored, so that a run need not wait for files that the sensor has watched. On one machine all
+        processes share the monotonic clock. After a reboot it starts again, so later times than now count as now.
+        """
+        if not self.settle_ns:
+            self._first_seen = dict.fromkeys(files, now)
+            return
+        known = {file: min(first_seen, now) for file, first_seen in self._stored_looks().items()} | self._first_seen
+        self._first_seen = {file: known.get(file, now) for file in files}
+        if self._first_seen.keys() != known.keys():
+            looks = [
+                (str(file.path), file.size, file.modified_ns, file.inode, at) for file, at in self._first_seen.items()
+            ]
+            with durable_write(self.root.first_looks) as target:
+                target.write(json.dumps(looks).encode())
+
+    def _stored_looks(self) -> dict[DroppedFile, int]:
+        try:
+            looks = json.loads(self.root.first_looks.read_bytes())
+            return {
+                DroppedFile(Path(path), size, modified_ns, inode): at for path, size, modified_ns, inode, at in looks
+            }
+        except (FileNotFoundError, ValueError, TypeError):
+            return {}
 
     def place(self, file: Path, progress: Callable[[int], None] = lambda _: None) -> Path:
         """Copy a CSV file into the drop folder of the table that its header matches, atomically, and return the copy.

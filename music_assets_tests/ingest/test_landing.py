@@ -89,6 +89,28 @@ def test_run_waits_the_settle_time_once(landing: Landing, clock: Clock) -> None:
     assert clock.seconds == 1_060
 
 
+def test_run_does_not_wait_for_files_that_the_sensor_has_watched(landing: Landing, clock: Clock) -> None:
+    path = drop(landing, "a.csv", 100)
+    assert names(landing, maximum_wait=0) == []
+    clock.sleep(60)
+    another_process = Landing(landing.root, settle_seconds=60)
+    assert names(another_process, maximum_wait=0) == ["a.csv"]
+    path.unlink()
+    drop(landing, "a.csv", 100, USERS + "2,,\n")
+    assert names(Landing(landing.root, settle_seconds=60), maximum_wait=0) == []
+
+
+def test_looks_stored_before_a_reboot_are_valid(landing: Landing, clock: Clock) -> None:
+    """The monotonic clock starts again, so their times may be in the future."""
+    drop(landing, "a.csv", 100)
+    assert names(landing, maximum_wait=0) == []
+    clock.seconds = 5
+    rebooted = Landing(landing.root, settle_seconds=60)
+    assert names(rebooted, maximum_wait=0) == []
+    clock.sleep(60)
+    assert names(rebooted, maximum_wait=0) == ["a.csv"]
+
+
 def test_file_that_changes_between_two_looks_is_not_complete(landing: Landing, clock: Clock) -> None:
     """Its settle time starts again with the look that found it changed."""
     drop(landing, "a.csv", 100)
