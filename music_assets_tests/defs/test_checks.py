@@ -225,8 +225,8 @@ def test_reject_share(
     passes: bool,
     severity: dg.AssetCheckSeverity,
 ) -> None:
-    taken = [{"name": "a.csv", "rows": rows, "rejects": rejects, "duplicates": 0}]
-    project.put(USER_DATA, GOOD[USER_DATA], {FILES: taken})
+    loaded = [{"name": "a.csv", "rows": rows, "rejects": rejects, "duplicates": 0}]
+    project.put(USER_DATA, GOOD[USER_DATA], {FILES: loaded})
     result = reject_share(context(project, USER_DATA))
     assert result.passed == passes
     if not passes:

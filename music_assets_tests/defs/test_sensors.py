@@ -118,14 +118,14 @@ class TestDecide:
 
     def test_unchanged_file_that_returns_is_loaded_again(self) -> None:
         """A file copied again with its time preserved may get the same inode, and so the same digest."""
-        taken = [EndedRun("good", NOW - 9_000, succeeded=True)]
-        again = decided(earlier=taken)
+        loaded = [EndedRun("good", NOW - 9_000, succeeded=True)]
+        again = decided(earlier=loaded)
         assert isinstance(again, dg.RunRequest)
         assert again.run_key != decided().run_key
         assert again.run_key is not None
-        three_failures_before = [*taken, *failures(9_100, 9_200, 9_300)]
+        three_failures_before = [*loaded, *failures(9_100, 9_200, 9_300)]
         assert isinstance(decided(earlier=three_failures_before), dg.RunRequest)
-        failed_since = [*failures(10), *taken]
+        failed_since = [*failures(10), *loaded]
         assert "Attempt 2 of 3" in decided(earlier=failed_since).skip_message
 
     def test_message_names_only_some_of_many_files(self) -> None:
@@ -319,7 +319,7 @@ class TestSensor:
         project.drop_both()
         for _ in range(2):
             record(project, project.tick(), dg.DagsterRunStatus.FAILURE)
-        project.drop(USER_DATA, USERS + "9,Malta,1\n", "mended.csv")
+        project.drop(USER_DATA, USERS + "9,Malta,1\n", "corrected.csv")
         assert isinstance(project.tick(), dg.RunRequest)
 
     def test_no_run_after_everything_is_loaded(self, project: Project) -> None:

@@ -198,6 +198,8 @@ LEAKS = [
     "SELECT * FROM sqlite_schema",
     "SELECT * FROM system.main.duckdb_settings",
     "SELECT * FROM memory.main.x",
+    "SELECT * FROM internal.replaced_user_data",
+    "SELECT * FROM music_db.internal.replaced_user_data",
     "SELECT * FROM temp.x",
     "SELECT * FROM other.raw_parquet_user_data",
     "SELECT * FROM pragma_database_size()",

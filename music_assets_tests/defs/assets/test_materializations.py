@@ -158,10 +158,10 @@ def test_preview_of_artists(shown) -> None:
 def test_run_without_a_drop_changes_nothing(project: Project, shown) -> None:
     run = project.refresh()
     assert run.success
-    taken = next(
+    metadata = next(
         event.materialization.metadata
         for event in run.get_asset_materialization_events()
         if event.asset_key.path[-1] == "user_data"
     )
-    assert (taken["files loaded"].value, taken["dagster/row_count"].value) == ("none", 4)
+    assert (metadata["files loaded"].value, metadata["dagster/row_count"].value) == ("none", 4)
     assert project.store.table_version(USER_DATA).version == 1
