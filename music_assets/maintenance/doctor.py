@@ -114,22 +114,24 @@ def _check_data_root(settings: Settings, root: DataRoot) -> Findings:
     for folder in (root.path, *sorted(filter(Path.is_dir, root.path.iterdir()))):
         if not os.access(folder, os.W_OK | os.X_OK):
             yield _problem("data root", f"{folder} is not writable", f"Grant user {os.geteuid()} write access.")
-    free, required = shutil.disk_usage(root.path).free, _required_bytes(root)
-    found = f"{root}: {decimal(free)} free, the next refresh requires up to {decimal(required)}"
-    if free < required:
+    free, written = shutil.disk_usage(root.path).free, _refresh_bytes(root)
+    found = f"{root}: {decimal(free)} free, the next refresh writes up to {decimal(written)}"
+    if free < max(MINIMUM_FREE_BYTES, 2 * written):  # a query that exceeds the memory limit spills to disk
         yield _problem("data root", found, "Free disk space.")
     else:
         yield _ok("data root", found)
 
 
-def _required_bytes(root: DataRoot) -> int:
-    """Return the disk space a refresh may need: for parquet files of the new rows, new rankings and a new snapshot."""
+def _refresh_bytes(root: DataRoot) -> int:
+    """Return what the next refresh may write: parquet files of the new rows, both rankings and a snapshot."""
     waiting = sum(file.size for table in RAW_TABLES for file in _waiting(root, table))
     try:
         published = newest_snapshot(root).size_bytes
     except NothingPublishedError:
         published = 0
-    return max(MINIMUM_FREE_BYTES, 2 * (waiting + published))
+    store = DeltaStore(root)
+    rankings = sum(store.table_version(table).size_bytes for table in RANKING_TABLES)
+    return waiting + rankings + published
 
 
 def _waiting(root: DataRoot, table: Table) -> list[DroppedFile]:
@@ -200,7 +202,8 @@ def _describe_table(store: DeltaStore, table: Table, retention_hours: float) -> 
     stray = stray_files(store, table)
     if stray.unreferenced:
         unused = f"{_count(stray.unreferenced, 'unused file')}, {decimal(_total_size(stray.unreferenced))}"
-        yield _ok(table.full_name, f"{unused}, deleted after {retention_hours:g} hours")
+        end = f"deleted after {retention_hours:g} hours" if not table.sort_by else "old versions for running readers"
+        yield _ok(table.full_name, f"{unused}, {end}")
     for path in stray.foreign:
         found = f"{printable(str(path))} is not a file of the table"
         yield _note(table.full_name, found, "Move it elsewhere, since it may be deleted.")

@@ -232,6 +232,23 @@ class DeltaStore:
                 shutil.rmtree(folder)
         return removed
 
+    def delete_versions_before(self, table: Table, oldest: int) -> list[str]:
+        """Delete parquet files that only versions before `oldest` refer to, whatever their age; return their paths.
+
+        Files that are not committed yet stay.
+        """
+        delta = self.open(table)
+        if delta is None or oldest <= 0:
+            return []
+        kept = list(range(oldest, delta.version() + 1))
+        found = delta.vacuum(0, dry_run=True, enforce_retention_duration=False, full=False, keep_versions=kept)
+        removed = [path for path in (self.folder(table) / name for name in found) if path.exists()]
+        for path in removed:
+            path.unlink(missing_ok=True)
+            if path.parent != self.folder(table) and not any(path.parent.iterdir()):
+                path.parent.rmdir()
+        return list(map(str, removed))
+
     def _create(self, table: Table) -> DeltaTable:
         """Create an empty table. If commits with rows created it, two processes could both commit theirs."""
         folder = self.folder(table)

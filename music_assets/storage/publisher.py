@@ -6,6 +6,7 @@ It is a DuckDB file whichever engine computed the tables.
 
 import fcntl
 import json
+import logging
 import shutil
 import stat
 from collections.abc import Mapping
@@ -24,13 +25,17 @@ from music_assets.storage.published_snapshot import (
     NAME,
     POINTER,
     ROOT_VARIABLE,
+    DamagedPointerError,
     PublishedSnapshot,
     PublishedTable,
     locate_files,
+    pointer_files,
+    read_pointer,
 )
 from music_assets.storage.sql import column_type, identifier, literal
 from music_assets.tables import CURRENT_VIEWS, EMBEDDING_TABLES, RANKING_TABLES, TABLES, Table
 
+LOG = logging.getLogger(__name__)
 BUILDING = ".building-"
 VERSION_FORMAT = "%Y%m%dT%H%M%S.%fZ"
 KEPT_SNAPSHOTS = 2
@@ -63,7 +68,23 @@ class Publisher:
             for pointer in (snapshot.path.with_suffix(".json"), folder / POINTER):
                 _write_pointer(self.store.root, snapshot, pointer)
             _remove_old(folder)
+            self._delete_old_versions()
             return snapshot
+
+    def _delete_old_versions(self) -> None:
+        """Delete the parquet files of computed tables from before the published versions, except one older version.
+
+        A process that opened the newest version can therefore read it during two more publications.
+        """
+        newest = pointer_files(self.store.root)[: 1 + KEPT_SNAPSHOTS]
+        try:
+            published = [read_pointer(pointer).tables for pointer in newest]
+        except DamagedPointerError as error:
+            LOG.warning(f"Old versions are not deleted, since a published snapshot is unknown: {error}")
+            return
+        for table in (*RANKING_TABLES, *EMBEDDING_TABLES):
+            shown = [tables[table.full_name].version for tables in published if table.full_name in tables]
+            self.store.delete_versions_before(table, min(shown, default=0) - 1)
 
     def _consistent_versions(self) -> dict[Table, TableVersion]:
         """Return table versions that fit: each computed table, from the last to the first, names its inputs.

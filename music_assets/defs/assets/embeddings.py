@@ -6,6 +6,8 @@ from typing import Any
 
 import dagster as dg
 import ibis.expr.types as ir
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from music_assets.data_root import DataRoot
 from music_assets.defs.assets import OWNERS
@@ -69,13 +71,14 @@ def embeddings(
     """Train word2vec on the current rows; commit the vectors of the artists, then those of the users."""
     try:
         with training_folder(data_root) as folder:
+            leading = _leading_countries(country_rank_per_artist)
             rows = weighted_interactions(current_rows(user_top_artists, USER_TOP_ARTISTS))
             interactions = load_interactions(rows, engine, folder)
             context.log.info(f"{len(interactions.user_ids):,} users, {len(interactions.artist_names):,} artists")
             result = train_and_evaluate(interactions, config, trainer, _progress_logger(context.log.info), folder)
             facts, vectors = _facts(result), result.embeddings
             vectors.write_artists(artist_file := folder / "artists.parquet")
-            shown = {**facts, **_pictures(result, country_rank_per_artist)}
+            shown = {**facts, **_pictures(result, leading)}
             yield dg.Output(engine.read(ARTIST_EMBEDDING, [str(artist_file)]), ARTIST_EMBEDDING.name, metadata=shown)
             vectors.write_users(user_file := folder / "users.parquet")
             yield dg.Output(engine.read(USER_EMBEDDING, [str(user_file)]), USER_EMBEDDING.name, metadata=facts)
@@ -111,13 +114,17 @@ def _facts(result: TrainingResult) -> dict[str, Any]:
     }
 
 
-def _pictures(result: TrainingResult, country_rank_per_artist: ir.Table) -> dict[str, Any]:
+def _leading_countries(country_rank_per_artist: ir.Table) -> pa.Table:
+    """Load the country that leads for each artist: refreshes delete this version of the table during the training."""
+    ranked = country_rank_per_artist
+    return ranked.filter(ranked["rank"] == 1).select("artist_name", "country").to_pyarrow()
+
+
+def _pictures(result: TrainingResult, leading: pa.Table) -> dict[str, Any]:
     from music_assets.embedding import plots  # imports matplotlib and faiss, which only this asset needs
 
-    mapped = result.embeddings.artist_names[: plots.MAPPED_ARTISTS].to_pylist()
-    ranked = country_rank_per_artist
-    first = ranked.filter((ranked["rank"] == 1) & ranked["artist_name"].isin(mapped)).select("artist_name", "country")
-    countries = {row["artist_name"]: row["country"] for row in first.to_pyarrow().to_pylist()}
+    mapped = pc.is_in(leading["artist_name"], result.embeddings.artist_names[: plots.MAPPED_ARTISTS])
+    countries = {row["artist_name"]: row["country"] for row in leading.filter(mapped).to_pylist()}
     title = "the artists with the most listeners, coloured by the country where each is most popular"
     return {
         "neighbours of the largest artists": markdown_table(plots.largest_artists_neighbours(result.embeddings)),

@@ -16,7 +16,7 @@ import pytest
 from music_assets.data_root import DataRoot, exclusive_lock
 from music_assets.defs.assets.embeddings import BEATS_POPULARITY, TrainingConfig
 from music_assets.defs.build import build_definitions
-from music_assets.embedding import word2vec_spark
+from music_assets.embedding import word2vec_gensim, word2vec_spark
 from music_assets.embedding.word2vec import Hyperparameters
 from music_assets.settings import Settings
 from music_assets.storage.delta import DeltaStore
@@ -24,6 +24,7 @@ from music_assets.storage.published_snapshot import connect, newest_snapshot
 from music_assets.storage.publisher import Publisher
 from music_assets.tables import (
     ARTIST_EMBEDDING,
+    COUNTRY_RANK_PER_ARTIST,
     EMBEDDING_TABLES,
     REFRESH_RANKINGS,
     TRAIN_EMBEDDINGS,
@@ -214,6 +215,25 @@ def test_refresh_does_not_change_embeddings(copy: Trained) -> None:
         assert later[table.full_name] == earlier[table.full_name]
     for name in ("raw_parquet_user_top_artists", "processed_parquet_country_rank_per_artist"):
         assert later[name].version > earlier[name].version
+
+
+def test_training_succeeds_though_refreshes_delete_the_rankings_it_started_with(copy: Trained) -> None:
+    store = DeltaStore(DataRoot(copy.root))
+    old = store.table_version(COUNTRY_RANK_PER_ARTIST)
+
+    def trainer(*arguments: Any) -> Any:
+        for _ in range(4):
+            newer = store.new_folder(COUNTRY_RANK_PER_ARTIST) / "rows.parquet"
+            newer.write_bytes(Path(store.table_version(COUNTRY_RANK_PER_ARTIST).files[0]).read_bytes())
+            store.replace(COUNTRY_RANK_PER_ARTIST, [newer], {"inputs": {}})
+            Publisher(store, "200MB").publish()
+        return word2vec_gensim.train(*arguments)
+
+    definitions = build_definitions(Settings(data=copy.root), resources={"trainer": trainer})
+    job = definitions.resolve_job_def(TRAIN_EMBEDDINGS)
+    config = {"ops": {"embeddings": {"config": {"passes": 1, "workers": 1}}}}
+    assert job.execute_in_process(config, instance=copy.instance).success
+    assert not Path(old.files[0]).exists()
 
 
 def test_vectors_of_two_trainings_are_never_published_together(copy: Trained) -> None:
