@@ -32,7 +32,7 @@ from music_assets.data_root import DataRoot, LayoutError
 from music_assets.engines.java import JavaMissingError, check_java
 from music_assets.ingest.csv_header import BadFileError
 from music_assets.ingest.landing import Landing
-from music_assets.runtime.dagster_home import prepare_dagster_home
+from music_assets.runtime.dagster_home import EXPORT_HOME, foreign_home, prepare_dagster_home
 from music_assets.runtime.ports import PortError, check_port
 from music_assets.runtime.up import AlreadyUpError, run_services, up_lock
 from music_assets.settings import Settings, SettingsError, settings
@@ -70,7 +70,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-out = Console()
+PIPE_WIDTH = 10_000
+"""Width where standard output is no terminal: programs that read tables need whole lines and paths."""
+out = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True)
 
 
@@ -303,7 +305,9 @@ def accept() -> None:
 @app.command()
 def home() -> None:
     """Create the DAGSTER_HOME of the data root and print it: export DAGSTER_HOME="$(music-assets home)"."""
-    out.print(str(prepare_dagster_home(_root())), highlight=False, soft_wrap=True)
+    root = _root()
+    _warn_of_foreign_home(root)
+    out.print(str(prepare_dagster_home(root)), highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -315,6 +319,7 @@ def up(
     current = _settings_of_runs()
     root, web_ui = DataRoot(current.data), f"http://{host}:{port}"
     root.prepare()
+    _warn_of_foreign_home(root)
     with up_lock(root, web_ui):
         check_port(host, port, "--port")
         check_port(current.host, current.port, "MUSIC_ASSETS_PORT")
@@ -353,6 +358,12 @@ def demo(
         run_demo(DataRoot(data.absolute()), users, out)
     except DemoError as error:
         raise _fail(str(error)) from None
+
+
+def _warn_of_foreign_home(root: DataRoot) -> None:
+    if foreign := foreign_home(root):
+        message = f"DAGSTER_HOME is that of another data root, {foreign}. The data root is {root}. {EXPORT_HOME}"
+        err.print(f"[yellow]Warning:[/] {_escaped(message)}", highlight=False, soft_wrap=True)
 
 
 def _column_names(table: Table) -> str:

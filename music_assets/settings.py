@@ -207,7 +207,7 @@ Every setting is an environment variable. An empty variable counts as not set. `
 {rows}
 
 Two variables of other programs count too. `DAGSTER_HOME` replaces the folder of Dagster's run history, `.dagster_home`
-in the data root. `JAVA_HOME` selects the Java that Spark uses.
+in the data root; the `.dagster_home` of another data root is ignored. `JAVA_HOME` selects the Java that Spark uses.
 """
 
 

@@ -207,6 +207,23 @@ def test_tables_lists_every_table_with_its_rows(asking: Shell, monkeypatch: pyte
         assert table.full_name in result.stdout
 
 
+def test_home_follows_the_data_root(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DAGSTER_HOME was exported for one data root, and MUSIC_ASSETS_DATA set to another one since."""
+    other = tmp_path / "other/.dagster_home"
+    monkeypatch.setenv("DAGSTER_HOME", str(other))
+    result = shell("home")
+    assert result.stdout == f"{tmp_path / 'data/.dagster_home'}\n"
+    assert f"DAGSTER_HOME is that of another data root, {other}." in result.stderr
+    assert not other.exists()
+
+
+def test_doctor_in_a_pipe_does_not_break_paths(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / ("long " * 30)
+    monkeypatch.setenv("MUSIC_ASSETS_DATA", str(folder))
+    settings.cache_clear()
+    assert f"{folder} is not a folder" in shell("doctor").stdout
+
+
 def test_home_is_created_in_the_data_root(shell: Shell, tmp_path: Path) -> None:
     result = shell("home")
     assert result.stdout == f"{tmp_path / 'data/.dagster_home'}\n"

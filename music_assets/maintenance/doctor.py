@@ -22,7 +22,7 @@ from music_assets.engines.java import JavaMissingError, check_java
 from music_assets.ingest.file_names import printable
 from music_assets.ingest.landing import DroppedFile, Landing
 from music_assets.ingest.quarantine import REASON_SUFFIX
-from music_assets.runtime.dagster_home import find_dagster_home
+from music_assets.runtime.dagster_home import EXPORT_HOME, find_dagster_home, foreign_home
 from music_assets.settings import SECRETS, Settings
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.integrity import DamagedFile, damaged_files, stray_files
@@ -146,7 +146,7 @@ def _check_drops(settings: Settings, root: DataRoot) -> Findings:
             found = f"{_count(waiting, 'file')}, {size}, the oldest changed {_ago(waiting[0].modified_ns / 1e9)}"
             yield _note(subject, found, f"The daemon ingests complete files. {RUN_UP}")
         else:
-            yield _ok(subject, "no waiting files")
+            yield _ok(subject, f"no waiting files in {root.drop_folder(table)}")
         for entry in Landing(root).ignored(table) if root.drop_folder(table).is_dir() else []:
             yield _note(subject, f"ignored: {entry}", f"Until then it is not loaded from {root.drop_folder(table)}.")
 
@@ -261,6 +261,8 @@ def _check_snapshot(root: DataRoot, snapshot: PublishedSnapshot) -> Findings:
 
 def _check_dagster(settings: Settings, root: DataRoot) -> Findings:
     home = find_dagster_home(root)
+    if foreign := foreign_home(root):
+        yield _note("Dagster", f"DAGSTER_HOME is that of another data root, {foreign}, and ignored", EXPORT_HOME)
     if not (home / "dagster.yaml").is_file():
         yield _note("Dagster", f"{home} contains no run history yet", RUN_UP)
         return

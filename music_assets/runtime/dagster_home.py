@@ -7,13 +7,24 @@ from music_assets.data_root import DataRoot
 from music_assets.settings import ForeignVariables
 
 INSTANCE_FILE = Path(__file__).with_name("dagster.yaml")
+EXPORT_HOME = 'Set it with: export DAGSTER_HOME="$(music-assets home)"'
 WORKSPACE_FILE = Path(__file__).with_name("workspace.yaml")
 """In the repository a symbolic link to the top-level file, which `dagster dev` reads there; in a wheel a copy."""
 
 
 def find_dagster_home(root: DataRoot) -> Path:
-    """Return the folder that DAGSTER_HOME names, or else the one in the data root. It need not exist."""
-    return ForeignVariables().dagster_home or root.dagster_home
+    """Return the folder that DAGSTER_HOME names, unless it is that of another data root, or else the root's own.
+
+    It need not exist.
+    """
+    named = ForeignVariables().dagster_home
+    return root.dagster_home if named is None or foreign_home(root) else named
+
+
+def foreign_home(root: DataRoot) -> Path | None:
+    """Return the folder that DAGSTER_HOME names if it is that of another data root, else None."""
+    named, own = ForeignVariables().dagster_home, root.dagster_home
+    return named if named and named.name == own.name and named.resolve() != own.resolve() else None
 
 
 def prepare_dagster_home(root: DataRoot) -> Path:
@@ -24,6 +35,6 @@ def prepare_dagster_home(root: DataRoot) -> Path:
     folder = find_dagster_home(root)
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / INSTANCE_FILE.name
-    if ForeignVariables().dagster_home is None or not target.exists():
+    if ForeignVariables().dagster_home is None or foreign_home(root) or not target.exists():
         shutil.copyfile(INSTANCE_FILE, target)
     return folder

@@ -8,6 +8,12 @@ ORDER BY country
 LIMIT $limit OFFSET $offset
 """
 
+COUNTRY_NAMES = """
+SELECT DISTINCT country
+FROM processed_parquet_artist_rank_in_country
+ORDER BY country
+"""
+
 ARTISTS_OF_COUNTRY = """
 SELECT rank, artist_name, total_playcount
 FROM processed_parquet_artist_rank_in_country

@@ -188,6 +188,25 @@ def test_artists_of_country_in_pages(service: Service, dataset: Dataset) -> None
         assert [row[0] for row in rows] == list(range(1, len(rows) + 1))
 
 
+@pytest.mark.parametrize(("asked", "suggested"), [("germany", ["Germany"]), ("Germnay", ["Germany"]), ("Xyzzy", None)])
+def test_unknown_country_is_not_found_and_similar_names_are_suggested(
+    service: Service, asked: str, suggested: list[str] | None
+) -> None:
+    for _ in range(8):  # more often than there are workers
+        response = service.http.get(f"/countries/{asked}/artists")
+        assert response.status_code == 404
+    problem = response.json()
+    assert problem["type"].endswith("not-found")
+    assert problem.get("suggestions") == suggested
+    assert repr(asked) in problem["detail"]
+    assert "Did you mean 'Germany'?" in problem["detail"] or suggested is None
+
+
+def test_page_after_the_last_artist_of_a_country_is_empty(service: Service) -> None:
+    response = service.http.get("/countries/Germany/artists?offset=1000000")
+    assert (response.status_code, response.json()["rows"]) == (200, [])
+
+
 @pytest.mark.parametrize("artist", ARTISTS[:8])
 @pytest.mark.parametrize("min_listeners", [None, 1, 2, 4])
 def test_countries_of_artist(service: Service, dataset: Dataset, artist: str, min_listeners: int | None) -> None:
