@@ -20,6 +20,8 @@ from music_assets_tests.support.project import TOP_ARTISTS, USERS, Project
 COMMANDS = [
     "generate",
     "drop",
+    "drops",
+    "retract",
     "query",
     "api-key",
     "tables",

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 
 from music_assets.data_root import DataRoot
 from music_assets.defs.checks import CHECKS, CheckContext, Thresholds, reject_share
+from music_assets.maintenance.drops import list_drops
+from music_assets.maintenance.retract import retract
 from music_assets.storage.lineage import FILES
 from music_assets.storage.published_snapshot import connect, newest_snapshot
 from music_assets.tables import (
@@ -385,6 +388,20 @@ def test_a_corrected_file_lifts_the_block_of_the_check(project: Project) -> None
         ("Malta", "Earth, Wind & Fire", 30.0, 3),
         ("Malta", "Neu!", 10.0, 4),
     ]
+
+
+def test_a_retraction_lifts_the_block_of_the_check(project: Project) -> None:
+    project.drop_both()
+    assert project.refresh().success
+    project.drop(USER_DATA, BAD_USERS)
+    assert not project.refresh().success
+    time.sleep(0.01)
+    (bad,) = [drop for drop in list_drops(project.store, project.defs.resources["reader"]) if drop.rejects]  # type: ignore[index]
+    retract(project.store, project.defs.resources["reader"], [bad.content_hash])  # type: ignore[index]
+    assert isinstance(project.tick(), dg.RunRequest), "the retraction is work"
+    run = project.refresh()
+    assert run.success
+    assert results(run)["user_data", "reject_share"] is True
 
 
 def test_rejected_rows_do_not_count_once_a_later_file_of_the_refresh_delivers_their_keys(project: Project) -> None:
