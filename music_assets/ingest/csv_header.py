@@ -30,7 +30,7 @@ UTF8 = "utf-8"
 DELIVERED = frozenset(column.name for table in RAW_TABLES for column in table.delivered)
 SEPARATORS = {";": "';'", "\t": "a tab", "|": "'|'"}
 EXCEL_SEPARATOR = re.compile(r"(?i)\"?sep=(.)\"?,*")
-"""A first line by which Excel is told the separator."""
+"""First line that sets the separator for Excel."""
 
 
 class BadFileError(Exception):
