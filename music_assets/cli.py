@@ -285,7 +285,7 @@ def rebuild() -> None:
     from music_assets.maintenance.rebuild import rebuild as run
 
     try:
-        run(_settings_of_runs(), lambda line: out.print(_escaped(line), highlight=False, soft_wrap=True))
+        run(_settings_of_runs(), _print_line)
     except RebuildError as error:
         raise _fail(str(error)) from None
 
@@ -297,9 +297,38 @@ def accept() -> None:
     from music_assets.maintenance.rebuild import RebuildError
 
     try:
-        run(_settings_of_runs(), lambda line: out.print(_escaped(line), highlight=False, soft_wrap=True))
+        run(_settings_of_runs(), _print_line)
     except RebuildError as error:
         raise _fail(str(error)) from None
+
+
+@app.command()
+def backup(folder: Annotated[Path, typer.Argument(help="Empty folder for the copy.")]) -> None:
+    """Copy the data root into a folder. Runs and queries may go on meanwhile."""
+    from music_assets.maintenance.backup import BackupError
+    from music_assets.maintenance.backup import backup as run
+
+    current = settings()
+    try:
+        run(DataRoot(current.data), folder.absolute(), current.settle_seconds, _print_line)
+    except (BackupError, OSError) as error:
+        raise _fail(str(error)) from None
+
+
+@app.command()
+def restore(folder: Annotated[Path, typer.Argument(help="Folder that `music-assets backup` wrote.")]) -> None:
+    """Copy a backup into the data root, which must be empty. Its path may differ from the original one."""
+    from music_assets.maintenance.backup import BackupError
+    from music_assets.maintenance.backup import restore as run
+
+    try:
+        run(folder.absolute(), _root(), _print_line)
+    except (BackupError, OSError) as error:
+        raise _fail(str(error)) from None
+
+
+def _print_line(line: str) -> None:
+    out.print(_escaped(line), highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -128,10 +128,19 @@ class DataRoot:
         if not self._version_file.exists():
             self.record_layout()
 
-    def record_layout(self) -> None:
-        """Record that the data root has the current layout version."""
+    def record_layout(self, version: str = str(LAYOUT_VERSION)) -> None:
+        """Record the layout version of the data root. Text other than a version makes the root unusable."""
         with durable_write(self._version_file) as file:
-            file.write(f"{LAYOUT_VERSION}\n".encode())
+            file.write(f"{version}\n".encode())
+
+    def has_layout(self, version: str) -> bool:
+        """Return whether this layout version is recorded."""
+        return self._version_file.exists() and self._version_file.read_text("ascii", "replace").strip() == version
+
+    @property
+    def marks(self) -> list[Path]:
+        """The files that say what the data root is; they need not exist."""
+        return [self.demo_mark, self._version_file]
 
     def relative(self, file: str) -> str:
         """Return the path of a file below the data root, relative to it. Raises ValueError."""

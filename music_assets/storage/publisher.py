@@ -60,7 +60,7 @@ class Publisher:
             folder.mkdir(parents=True, exist_ok=True)
             _remove_unfinished(folder)
             try:
-                snapshot = self._build(folder, self._consistent_versions())
+                snapshot = self._build(folder, consistent_versions(self.store))
             except BaseException:
                 _remove_unfinished(folder)
                 raise
@@ -86,18 +86,6 @@ class Publisher:
             shown = [tables[table.full_name].version for tables in published if table.full_name in tables]
             self.store.delete_versions_before(table, min(shown, default=0) - 1)
 
-    def _consistent_versions(self) -> dict[Table, TableVersion]:
-        """Return table versions that fit: each computed table, from the last to the first, names its inputs.
-
-        Both embeddings come from one training. They may be older than the other tables, and do not hold these back.
-        """
-        versions: dict[str, int] = {}
-        for table in reversed((*RANKING_TABLES, *EMBEDDING_TABLES)):
-            inputs = self.store.latest_commit_metadata(table, INPUTS, versions.get(table.name)) or {}
-            bound = {each.name for each in EMBEDDING_TABLES} if table in EMBEDDING_TABLES else inputs.keys()
-            versions |= {name: version for name, version in inputs.items() if name in bound}
-        return {table: self.store.table_version(table, versions.get(table.name)) for table in TABLES}
-
     def _build(self, folder: Path, versions: Mapping[Table, TableVersion]) -> PublishedSnapshot:
         data_version = _next_version(folder)
         building = folder / f"{BUILDING}{data_version}.duckdb"
@@ -120,6 +108,19 @@ class Publisher:
         sync(building)
         path = building.rename(folder / NAME.format(data_version))
         return PublishedSnapshot(path, data_version, tables, path.stat().st_size)
+
+
+def consistent_versions(store: DeltaStore) -> dict[Table, TableVersion]:
+    """Return table versions that fit: each computed table, from the last to the first, names its inputs.
+
+    Both embeddings come from one training. They may be older than the other tables, and do not hold these back.
+    """
+    versions: dict[str, int] = {}
+    for table in reversed((*RANKING_TABLES, *EMBEDDING_TABLES)):
+        inputs = store.latest_commit_metadata(table, INPUTS, versions.get(table.name)) or {}
+        bound = {each.name for each in EMBEDDING_TABLES} if table in EMBEDDING_TABLES else inputs.keys()
+        versions |= {name: version for name, version in inputs.items() if name in bound}
+    return {table: store.table_version(table, versions.get(table.name)) for table in TABLES}
 
 
 def _create(
