@@ -28,6 +28,8 @@ COMMANDS = [
     "doctor",
     "rebuild",
     "accept",
+    "backup",
+    "restore",
     "home",
     "up",
     "serve",

@@ -1,12 +1,13 @@
 """Backups of data roots in use, and their restoration at another path."""
 
+import subprocess
 import threading
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from music_assets.data_root import DataRoot, LayoutError
+from music_assets.data_root import DataRoot, LayoutError, exclusive_lock
 from music_assets.ingest.landing import Landing
 from music_assets.maintenance.backup import BackupError, Report, backup, restore
 from music_assets.maintenance.doctor import Level, examine
@@ -14,6 +15,7 @@ from music_assets.runtime.dagster_home import prepare_dagster_home
 from music_assets.settings import Settings
 from music_assets.storage.published_snapshot import newest_snapshot
 from music_assets.tables import RAW_TABLES, USER_DATA, USER_TOP_ARTISTS
+from music_assets_tests.support.processes import BIN, clean_environment, wait_until
 from music_assets_tests.support.project import Project
 from music_assets_tests.support.published import published_rows
 
@@ -94,6 +96,20 @@ def test_unfinished_backup_is_not_restored(project: Project, tmp_path: Path, par
     with pytest.raises(BackupError, match=r"has no backup\.json: it is no backup, or an unfinished one"):
         restore(tmp_path / "backup", DataRoot(tmp_path / "new"), ignore)
     assert not (tmp_path / "new").exists()
+
+
+def test_backup_killed_with_sigkill_is_not_restored(project: Project, tmp_path: Path) -> None:
+    """The command is killed once it has copied files, while the lock of publishing holds it up."""
+    target = tmp_path / "backup"
+    with exclusive_lock(project.root.publish_lock):
+        process = subprocess.Popen(
+            [BIN / "music-assets", "backup", target], env=clean_environment(project.root), stdout=subprocess.DEVNULL
+        )
+        wait_until(lambda: list(target.rglob("more.csv")), "a copied file", process=process)
+        process.kill()
+        process.wait()
+    with pytest.raises(BackupError, match=r"has no backup\.json"):
+        restore(target, DataRoot(tmp_path / "new"), ignore)
 
 
 def test_unfinished_restore_is_unusable_until_it_is_repeated(project: Project, tmp_path: Path) -> None:
