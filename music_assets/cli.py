@@ -210,6 +210,24 @@ def retract(
 
 
 @app.command()
+def forget(
+    users: Annotated[list[int], typer.Argument(min=0, max=2**31 - 1, help="User ids.", metavar="USER_ID...")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+) -> None:
+    """Erase users from all tables, older versions, snapshots, vectors and rejected files. This cannot be undone."""
+    from music_assets.maintenance.forget import ForgetError
+    from music_assets.maintenance.forget import forget as run
+
+    current = _settings_of_runs()
+    if not yes:
+        typer.confirm(f"Erase {len(users)} users below {current.data} for ever?", abort=True, err=True)
+    try:
+        run(current, users, lambda line: out.print(_escaped(line), highlight=False, soft_wrap=True))
+    except ForgetError as error:
+        raise _fail(str(error)) from None
+
+
+@app.command()
 def query(
     sql: Annotated[str, typer.Argument(help="A SELECT over the tables of music_db.")],
     output: Annotated[OutputFormat, typer.Option("--format", help="How to print the rows.")] = OutputFormat.TABLE,

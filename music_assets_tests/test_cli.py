@@ -18,6 +18,7 @@ from music_assets_tests.support.disk import unprivileged
 from music_assets_tests.support.project import TOP_ARTISTS, USERS, Project
 
 COMMANDS = [
+    "forget",
     "generate",
     "drop",
     "drops",

@@ -1,6 +1,6 @@
 """Commands for the operator of a data root.
 
 `doctor` checks it, `rebuild` recomputes what is derived, `accept` publishes in spite of rejected rows, `drops` lists
-what was loaded, and `retract` takes it back. The checks of every refresh belong to `defs/checks`, the detection of
-damaged files to `storage/integrity`.
+what was loaded, `retract` takes it back, and `forget` erases users. The checks of every refresh belong to
+`defs/checks`, the detection of damaged files to `storage/integrity`.
 """

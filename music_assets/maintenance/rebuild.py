@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.launcher import WorkerStatus
 
 from music_assets.data_root import DataRoot
 from music_assets.defs.build import build_definitions
@@ -65,11 +66,16 @@ def check_raw(store: DeltaStore) -> None:
 
 
 def check_idle(instance: dg.DagsterInstance) -> None:
-    """Raise RebuildError if a run is in progress."""
-    unfinished = instance.get_runs(dg.RunsFilter(statuses=list(UNFINISHED)), limit=1)
-    if unfinished:
-        run = unfinished[0]
-        raise RebuildError(f"Run {run.run_id} of {run.job_name} is in progress. Wait until it ends, or cancel it.")
+    """Raise RebuildError if a run is in progress. Runs whose process has died are marked as failed."""
+    launcher = instance.run_launcher
+    for run in instance.get_runs(dg.RunsFilter(statuses=list(UNFINISHED))):
+        if run.status is dg.DagsterRunStatus.STARTED and launcher.supports_check_run_worker_health:
+            health = launcher.check_run_worker_health(run)
+            if health.status is WorkerStatus.NOT_FOUND:
+                instance.report_run_failed(run, health.msg)
+                continue
+        if run.status is not dg.DagsterRunStatus.NOT_STARTED:  # a process that dies while it creates a run leaves this
+            raise RebuildError(f"Run {run.run_id} of {run.job_name} is in progress. Wait until it ends, or cancel it.")
 
 
 def _move_damaged(store: DeltaStore, group: tuple[Table, ...], report: Report) -> None:

@@ -1,5 +1,6 @@
 """Deletion of rows of a Delta table on request. Only the parquet files that hold such rows are rewritten."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,8 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from music_assets.data_root import durable_write
 from music_assets.storage.compaction import write_merged
-from music_assets.storage.delta import DeltaStore
+from music_assets.storage.delta import LOG_FOLDER, DeltaStore, read_log_entry
 from music_assets.storage.lineage import REMOVED
 from music_assets.tables import Table
 
@@ -49,3 +51,34 @@ def delete_rows(
     removed = {REMOVED: {"rows": rows, **record}, **(metadata or {})}
     store.delete(table, delta, files, affected, transactions or {}, removed)
     return rows
+
+
+def erase_statistics(store: DeltaStore, table: Table) -> None:
+    """Erase from the log the minima and maxima of files that the newest version does not refer to.
+
+    They are values of rows that may have been deleted. Log entries are rewritten with the same actions, as are
+    checkpoints: a new one replaces all others, if there are any. No other process may commit meanwhile.
+    """
+    delta = store.open(table)
+    if delta is None:
+        return
+    live = {add["path"] for add in pa.table(delta.get_add_actions(flatten=True)).to_pylist()}
+    log = store.folder(table) / LOG_FOLDER
+    for entry in sorted(log.glob("*.json")):
+        actions = read_log_entry(entry)
+        erased = [_without_extremes(action, live) for action in actions]
+        if erased != actions:
+            with durable_write(entry) as file:
+                file.writelines(json.dumps(action).encode() + b"\n" for action in erased)
+    if checkpoints := set(log.glob("*.checkpoint*.parquet")):
+        delta.create_checkpoint()
+        for older in checkpoints - {log / f"{delta.version():020}.checkpoint.parquet"}:
+            older.unlink()
+
+
+def _without_extremes(action: dict[str, Any], live: set[str]) -> dict[str, Any]:
+    add = action.get("add")
+    if not add or not add.get("stats") or add["path"] in live:
+        return action
+    stats = {"numRecords": json.loads(add["stats"])["numRecords"]}
+    return {"add": {**add, "stats": json.dumps(stats)}}

@@ -185,16 +185,29 @@ def _remove_unfinished(folder: Path) -> None:
             path.unlink()
 
 
-def _remove_old(folder: Path) -> None:
-    """Remove all but the newest snapshots, unless a process still reads them.
+def remove_older_snapshots(root: DataRoot) -> list[Path]:
+    """Remove all snapshots but the newest, even if a process still reads them, and return their paths.
 
-    The DuckDB file goes last, since the next publisher finds by it what a killed one left.
+    The caller holds the publish lock.
     """
+    older = sorted(root.snapshots.glob(NAME.format("*")))[:-1]
+    for path in older:
+        _remove(path)
+    return older
+
+
+def _remove(path: Path) -> None:
+    """Remove a snapshot. The DuckDB file goes last, since the next publisher finds by it what a killed one left."""
+    shutil.rmtree(path.with_name(f"{path.name}.tmp"), ignore_errors=True)
+    path.with_suffix(".json").unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def _remove_old(folder: Path) -> None:
+    """Remove all but the newest snapshots, unless a process still reads them."""
     for path in sorted(folder.glob(NAME.format("*")))[:-KEPT_SNAPSHOTS]:
         if not _in_use(path):
-            shutil.rmtree(path.with_name(f"{path.name}.tmp"), ignore_errors=True)
-            path.with_suffix(".json").unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
+            _remove(path)
 
 
 def _in_use(path: Path) -> bool:

@@ -1,7 +1,8 @@
 """Kill many runs: `python -m music_assets_tests.faults --kills 200 --seed 0`, or `make faults`.
 
-Each scenario is a data root of its own with three drops. After each drop, up to six runs in a row are killed at kill
-points and occurrences drawn from the seed, or after a random time; then one run completes. The report that is printed
+Each scenario is a data root of its own with three drops, after which a drop is retracted and a user is erased. In each
+of these rounds, up to six processes in a row are killed at kill points and occurrences drawn from the seed, or after a
+random time; then one completes. The report that is printed
 is the one in benchmarks/RESULTS.md. Exit code 1 means that a promise was broken.
 """
 
@@ -25,7 +26,7 @@ from music_assets_tests.faults.kill_points import KillPoint
 from music_assets_tests.faults.scenario import ANY_TIME, Baseline, Scenario
 
 DROPS = 3
-KILLS_PER_DROP = 6
+KILLS_PER_ROUND = 6
 SHARE_AT_ANY_TIME = 0.2
 BASELINES = 2
 
@@ -74,10 +75,13 @@ class Campaign:
             print(f"{self.killed} kills, {len(self.failures)} failures", file=sys.stderr, flush=True)
 
     def _run(self, scenario: Scenario, source: random.Random) -> None:
-        """After each drop kill runs, each at a later point than the one before, until a run completes."""
-        for _ in range(DROPS):
-            scenario.drop()
-            if all(kill() for kill in _kills(scenario, source)):
+        """In each round kill processes, each at a later point than the one before, until one completes."""
+        for _ in scenario.baseline.states:
+            scenario.advance()
+            completed = not all(kill() for kill in _kills(scenario, source))
+            if scenario.command and not completed:
+                assert scenario.deployment.run(scenario.command) == 0, scenario.deployment.log_end
+            if scenario.command or not completed:
                 assert scenario.deployment.run() == 0, scenario.deployment.log_end
             scenario.check_recovered()
             if self.is_over:
@@ -106,7 +110,7 @@ def _kills(scenario: Scenario, source: random.Random) -> Iterator[Callable[[], b
     """
     occurrences = scenario.baseline.occurrences[scenario.round]
     reached = [point for point in KillPoint if occurrences[point.name]]
-    chosen = sorted(source.sample(range(len(reached)), KILLS_PER_DROP))
+    chosen = sorted(source.sample(range(len(reached)), min(KILLS_PER_ROUND, len(reached))))
     for number, place in enumerate(chosen):
         point = reached[place]
         if source.random() < SHARE_AT_ANY_TIME:

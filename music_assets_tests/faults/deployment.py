@@ -28,6 +28,8 @@ from music_assets_tests.support.processes import REPOSITORY, clean_environment, 
 SETTINGS = {"settle_seconds": 0, "reject_fail_share": 1.0, "threads": 1, "retry_pause": 1}
 VARIABLES = {f"{PREFIX}{name.upper()}": str(value) for name, value in SETTINGS.items()}
 TIMEOUT = 300
+Work = str | tuple[str, ...]
+"""The name of a job, or the arguments of `music-assets`."""
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
     [
@@ -75,19 +77,19 @@ class Deployment:
         """How often the last run without a fault reached each kill point, as JSON."""
         return self.home / "occurrences.json"
 
-    def start(self, job: str = REFRESH_RANKINGS, fault: Fault | None = None) -> ForkServerProcess:
-        """Start a run of the job, with a fault or without."""
-        process = PROCESSES.Process(target=_execute, args=(self, job, fault))
+    def start(self, work: Work = REFRESH_RANKINGS, fault: Fault | None = None) -> ForkServerProcess:
+        """Start the work, with a fault or without."""
+        process = PROCESSES.Process(target=_execute, args=(self, work, fault))
         process.start()
         return process
 
-    def run(self, job: str = REFRESH_RANKINGS, fault: Fault | None = None) -> int:
-        """Run the job to its end and return the exit code, which is negative for a run that a signal killed."""
-        return exit_code(self.start(job, fault))
+    def run(self, work: Work = REFRESH_RANKINGS, fault: Fault | None = None) -> int:
+        """Do the work to its end and return the exit code, which is negative if a signal killed the process."""
+        return exit_code(self.start(work, fault))
 
-    def run_for(self, seconds: float) -> int:
-        """Run the job, kill it after `seconds` unless it has ended, and return the exit code."""
-        process = self.start()
+    def run_for(self, seconds: float, work: Work = REFRESH_RANKINGS) -> int:
+        """Start the work, kill it after `seconds` unless it has ended, and return the exit code."""
+        process = self.start(work)
         process.join(seconds)
         process.kill()
         return exit_code(process)
@@ -128,7 +130,7 @@ def exit_code(process: ForkServerProcess) -> int:
     return code
 
 
-def _execute(deployment: Deployment, job: str, fault: Fault | None) -> None:
+def _execute(deployment: Deployment, work: Work, fault: Fault | None) -> None:
     log = os.open(deployment.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -137,9 +139,14 @@ def _execute(deployment: Deployment, job: str, fault: Fault | None) -> None:
     if fault:
         inject(fault)
     counts = {} if fault else count_occurrences()
-    from dagster._cli import main
+    if isinstance(work, str):
+        from dagster._cli import main
 
-    sys.argv = ["dagster", "job", "execute", "-m", "music_assets.definitions", "-j", job]
+        sys.argv = ["dagster", "job", "execute", "-m", "music_assets.definitions", "-j", work]
+    else:
+        from music_assets.cli import app as main
+
+        sys.argv = ["music-assets", *work]
     try:
         main()
     finally:

@@ -1,4 +1,4 @@
-"""The points at which a refresh can be killed, and how a process is made to die at one.
+"""The points at which a refresh, a retraction or an erasure can be killed, and how a process is made to die at one.
 
 Production code has no hooks for this. A kill point names a function that the run calls, of this project, of a library
 or of Python, and the process that has to die wraps that function before the run starts.
@@ -74,6 +74,10 @@ class KillPoint(Enum):
     AFTER_DELETION_OF_CSV = Call("pathlib:Path.unlink", When.AFTER, ".csv")
     REASON_UNWRITTEN = Call("pathlib:Path.write_text", When.BEFORE, "reason.txt")
     FILE_IN_REJECTED = Call("music_assets.ingest.quarantine:Quarantine.move", When.AFTER)
+    REMAINING_ROWS_WRITTEN = Call("music_assets.storage.deletion:write_merged", When.AFTER)
+    BEFORE_REMOVAL_OF_ROWS = Call("music_assets.storage.delta:DeltaStore.delete", When.BEFORE)
+    AFTER_REMOVAL_OF_ROWS = Call("music_assets.storage.delta:DeltaStore.delete", When.AFTER)
+    FILE_REDACTED = Call("music_assets.maintenance.forget:redact", When.AFTER)
     BEFORE_VACUUM = Call("deltalake:DeltaTable.vacuum", When.BEFORE)
     AFTER_VACUUM = Call("deltalake:DeltaTable.vacuum", When.AFTER)
     RANKING_WRITTEN = Call("music_assets.engines.duckdb:DuckDBEngine.write", When.AFTER, "rank")
@@ -89,6 +93,7 @@ class KillPoint(Enum):
     BEFORE_DELETION_OF_OLD_SNAPSHOT = Call("pathlib:Path.unlink", When.BEFORE, "music_db-")
     AFTER_DELETION_OF_OLD_SNAPSHOT = Call("pathlib:Path.unlink", When.AFTER, "music_db-")
     PUBLISHED = Call("music_assets.storage.publisher:Publisher.publish", When.AFTER)
+    STATISTICS_NOT_ERASED = Call("music_assets.storage.deletion:durable_write", When.BEFORE)
 
 
 @dataclass(frozen=True)

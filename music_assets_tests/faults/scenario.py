@@ -1,5 +1,9 @@
-"""Drops into a data root whose runs are killed, compared with the same drops where no run is killed."""
+"""Drops into a data root whose runs are killed, compared with the same drops where no run is killed.
 
+After the drops one of them is retracted and a user is erased, by commands that are killed as well.
+"""
+
+import hashlib
 import json
 import time
 from collections import Counter
@@ -7,22 +11,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGKILL
 
+from music_assets.tables import REFRESH_RANKINGS
 from music_assets_tests.faults.deployment import SETTINGS, Deployment
 from music_assets_tests.faults.drops import DroppedCsv, drop_files, generate_drops
 from music_assets_tests.faults.kill_points import Fault, KillPoint
-from music_assets_tests.faults.state import State, check_no_leftovers, check_nothing_lost, state_of
+from music_assets_tests.faults.state import (
+    State,
+    check_commits_are_whole,
+    check_no_leftovers,
+    check_nothing_lost,
+    state_of,
+)
 from music_assets_tests.support.project import Project
 from music_assets_tests.support.published import published_rows
 
 KILLED = -SIGKILL
 ANY_TIME = "at any time"
+FORGOTTEN_USER = 7
+"""A user of whom `generate_drops` makes rejected rows too."""
 
 
 @dataclass
 class Baseline:
-    """The drops of a seed; after each, the state without kills and how often the run reached each kill point."""
+    """The drops of a seed, then the commands that remove rows.
+
+    For each: the state without kills, and how often the process reached each kill point.
+    """
 
     drops: list[list[DroppedCsv]]
+    commands: list[tuple[str, ...]] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
     occurrences: list[dict[str, int]] = field(default_factory=list)
     seconds: float = 0.0
@@ -40,6 +57,13 @@ class Baseline:
             baseline.seconds = time.monotonic() - started
             baseline.states.append(state_of(deployment.root))
             baseline.occurrences.append(json.loads(deployment.occurrences.read_text()))
+        retracted = hashlib.sha256(baseline.drops[0][0].content).hexdigest()
+        baseline.commands = [("retract", retracted, "--yes"), ("forget", str(FORGOTTEN_USER), "--yes")]
+        for command in baseline.commands:
+            assert deployment.run(command) == 0, deployment.log_end
+            baseline.occurrences.append(json.loads(deployment.occurrences.read_text()))
+            assert deployment.run() == 0, deployment.log_end
+            baseline.states.append(state_of(deployment.root))
         return baseline
 
 
@@ -58,24 +82,40 @@ class Scenario:
 
     @property
     def expected(self) -> State:
-        """The state of the baseline after the current drop."""
+        """The state of the baseline after the current round."""
         return self.baseline.states[self.round]
 
-    def drop(self) -> None:
-        """Write the files of the next drop."""
+    @property
+    def command(self) -> tuple[str, ...] | None:
+        """The command of this round, or None if it has a drop."""
+        number = self.round - len(self.baseline.drops)
+        return self.baseline.commands[number] if number >= 0 else None
+
+    def advance(self) -> None:
+        """Start the next round: write the files of the next drop, if there is one."""
         self.round += 1
-        drop_files(self.baseline.drops[self.round], self.deployment.root)
+        if not self.command:
+            drop_files(self.baseline.drops[self.round], self.deployment.root)
 
     def kill_at(self, point: KillPoint, occurrence: int = 1) -> bool:
-        """Run the job until it is killed at the point, and check the data root. Return False if the run ended first."""
-        return self._check_killed(point.name, self.deployment.run(fault=Fault(point, occurrence)))
+        """Run the work of this round until it is killed at the point, and check the data root.
+
+        Returns False if it ended first.
+        """
+        work = self.command or REFRESH_RANKINGS
+        return self._check_killed(point.name, self.deployment.run(work, Fault(point, occurrence)))
 
     def kill_after(self, seconds: float) -> bool:
-        """Run the job for so long, then kill it and check the data root. Return False if the run ended first."""
-        return self._check_killed(ANY_TIME, self.deployment.run_for(seconds))
+        """Run the work of this round for so long, then kill it and check the data root.
+
+        Returns False if it ended first.
+        """
+        return self._check_killed(ANY_TIME, self.deployment.run_for(seconds, self.command or REFRESH_RANKINGS))
 
     def recover(self) -> None:
-        """Refresh in this process, where no start-up costs time, and check the result."""
+        """Repeat the command, refresh in this process, where no start-up costs time, and check the result."""
+        if self.command:
+            assert self.deployment.run(self.command) == 0, self.deployment.log_end
         assert Project(self.deployment.root, **SETTINGS).refresh().success
         self.check_recovered()
 
@@ -89,8 +129,11 @@ class Scenario:
 
     def _check_killed(self, point: str, code: int) -> bool:
         assert code in (0, KILLED), self.deployment.log_end
-        dropped = [file for drop in self.baseline.drops[: self.round + 1] for file in drop]
-        check_nothing_lost(self.deployment.root, dropped, self.expected)
+        if self.command:
+            check_commits_are_whole(self.deployment.root, self.baseline.states[self.round - 1], self.expected)
+        else:
+            dropped = [file for drop in self.baseline.drops[: self.round + 1] for file in drop]
+            check_nothing_lost(self.deployment.root, dropped, self.expected)
         published = [None, *(state.published for state in self.baseline.states)]
         assert published_rows(self.deployment.root) in published[self.round : self.round + 2], "damaged snapshot"
         self.kills[point] += code == KILLED

@@ -80,6 +80,13 @@ def check_nothing_lost(root: DataRoot, dropped: Iterable[DroppedCsv], expected: 
             assert rows == wanted, source
 
 
+def check_commits_are_whole(root: DataRoot, before: State, after: State) -> None:
+    """Check that each raw table has the rows from before or after a command that removes rows."""
+    store = DeltaStore(root)
+    for table in (*RAW_TABLES, REJECTED_ROWS):
+        assert rows_of(store, table) in (before.tables[table.full_name], after.tables[table.full_name])
+
+
 def check_no_leftovers(root: DataRoot) -> None:
     """Check, after a run has ended, that a vacuum leaves only files that something refers to."""
     store = DeltaStore(root)

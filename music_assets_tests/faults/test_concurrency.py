@@ -48,7 +48,7 @@ def suspended(deployment: Deployment, point: KillPoint) -> Iterator[ForkServerPr
 
 
 def test_second_ingest_is_refused_while_one_runs(scenario: Scenario, other: Deployment) -> None:
-    scenario.drop()
+    scenario.advance()
     with suspended(scenario.deployment, KillPoint.FILE_PARSED) as first:
         assert other.run() == 1
         assert REFUSED_INGEST.format(other.root) in other.log.read_text()
@@ -58,9 +58,9 @@ def test_second_ingest_is_refused_while_one_runs(scenario: Scenario, other: Depl
 
 @pytest.mark.parametrize("point", OVERTAKEN, ids=lambda point: point.name)
 def test_ranking_of_an_overtaken_run_is_refused(scenario: Scenario, other: Deployment, point: KillPoint) -> None:
-    scenario.drop()
+    scenario.advance()
     with suspended(scenario.deployment, point) as first:
-        scenario.drop()
+        scenario.advance()
         assert other.run() == 0
     assert exit_code(first) == 1
     assert OVERTAKEN[point] in scenario.deployment.log.read_text()
@@ -68,9 +68,9 @@ def test_ranking_of_an_overtaken_run_is_refused(scenario: Scenario, other: Deplo
 
 
 def test_run_waits_while_another_publishes(scenario: Scenario, other: Deployment) -> None:
-    scenario.drop()
+    scenario.advance()
     with suspended(scenario.deployment, KillPoint.SNAPSHOT_BUILT) as first:
-        scenario.drop()
+        scenario.advance()
         second = other.start()
         # Its next step is a vacuum, which needs the lock of publishing.
         wait_until(lambda: "rows into user_data" in other.log.read_text(), "ingest", log=other.log)
@@ -109,7 +109,7 @@ def test_three_daemons_and_a_run_by_hand_on_one_data_root(scenario: Scenario, ot
     shared = scenario.deployment
     with shared.daemon(), shared.daemon(), other.daemon():
         for _ in range(2):
-            scenario.drop()
+            scenario.advance()
             assert exit_code(shared.start()) in (0, 1)
             wait_until(lambda: published_rows(shared.root) == scenario.expected.published, "publishing", log=shared.log)
         wait_until(

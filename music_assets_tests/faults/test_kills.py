@@ -5,8 +5,10 @@ import random
 import pytest
 
 from music_assets_tests.faults.conftest import SEED
+from music_assets_tests.faults.deployment import SETTINGS
 from music_assets_tests.faults.kill_points import KillPoint
 from music_assets_tests.faults.scenario import Baseline, Scenario
+from music_assets_tests.support.project import Project
 
 COMMIT = (
     [KillPoint.AFTER_COMMIT_OF_REJECTS, KillPoint.AFTER_COMMIT_OF_ROWS, KillPoint.SNAPSHOT_RENAMED],
@@ -14,7 +16,27 @@ COMMIT = (
 )
 THIRD_DROP = [KillPoint.BEFORE_DELETION_OF_OLD_SNAPSHOT, KillPoint.AFTER_DELETION_OF_OLD_SNAPSHOT]
 """Two snapshots are kept, so only the third is published in place of another."""
-POINTS = [point for point in KillPoint if point not in THIRD_DROP]
+COMMANDS = {
+    "retract": [KillPoint.BEFORE_REMOVAL_OF_ROWS, KillPoint.AFTER_REMOVAL_OF_ROWS],
+    "forget": [
+        KillPoint.REMAINING_ROWS_WRITTEN,
+        KillPoint.AFTER_REMOVAL_OF_ROWS,
+        KillPoint.FILE_REDACTED,
+        KillPoint.AFTER_COMMIT_OF_RANKING,
+        KillPoint.AFTER_POINTER,
+        KillPoint.AFTER_DELETION_OF_OLD_SNAPSHOT,
+        KillPoint.AFTER_VACUUM,
+        KillPoint.STATISTICS_NOT_ERASED,
+    ],
+}
+OF_COMMANDS = [
+    KillPoint.REMAINING_ROWS_WRITTEN,
+    KillPoint.BEFORE_REMOVAL_OF_ROWS,
+    KillPoint.AFTER_REMOVAL_OF_ROWS,
+    KillPoint.FILE_REDACTED,
+    KillPoint.STATISTICS_NOT_ERASED,
+]
+POINTS = [point for point in KillPoint if point not in (*THIRD_DROP, *OF_COMMANDS)]
 ALL = (POINTS[1::2], POINTS[::2], THIRD_DROP)
 
 
@@ -27,16 +49,29 @@ def test_every_kill_point_is_reached(baseline: Baseline) -> None:
 @pytest.mark.parametrize("points_by_drop", [COMMIT, ALL], ids=["commit", "all"])
 def test_run_recovers_from_kills_at_a_point(points_by_drop: tuple[list[KillPoint], ...], scenario: Scenario) -> None:
     for points in points_by_drop:
-        scenario.drop()
+        scenario.advance()
         for point in points:
             assert scenario.kill_at(point), f"no run reached {point.name}"
+        scenario.recover()
+
+
+def test_retraction_and_erasure_recover_from_kills(scenario: Scenario) -> None:
+    for _ in scenario.baseline.drops:
+        scenario.advance()
+        assert Project(scenario.deployment.root, **SETTINGS).refresh().success
+    for command, points in COMMANDS.items():
+        scenario.advance()
+        assert scenario.command
+        assert scenario.command[0] == command
+        for point in points:
+            assert scenario.kill_at(point), f"{command} did not reach {point.name}"
         scenario.recover()
 
 
 def test_run_recovers_from_kills_at_any_time(scenario: Scenario) -> None:
     moments = random.Random(SEED)
     for _ in range(2):
-        scenario.drop()
+        scenario.advance()
         for _ in range(2):
             scenario.kill_after(moments.uniform(0, 0.8 * scenario.baseline.seconds))
         scenario.recover()

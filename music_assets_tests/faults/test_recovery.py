@@ -22,7 +22,7 @@ def test_daemon_recovers_from_runs_that_died_before_it_started_and_while_it_ran(
     def version() -> int:
         return DeltaStore(deployment.root).table_version(USER_DATA).version
 
-    scenario.drop()
+    scenario.advance()
     assert scenario.kill_at(KillPoint.AFTER_COMMIT_OF_ROWS)
     (died,) = deployment.runs()
     assert died.status is dg.DagsterRunStatus.STARTED
@@ -30,7 +30,7 @@ def test_daemon_recovers_from_runs_that_died_before_it_started_and_while_it_ran(
         wait_until(is_published, "recovery from a run that died before", log=deployment.log)
         assert statuses(deployment)[died.run_id] is dg.DagsterRunStatus.FAILURE
         before = version()
-        scenario.drop()
+        scenario.advance()
         wait_until(lambda: version() > before, "the next run", log=deployment.log)
         (going,) = [run for run in deployment.runs() if not run.is_finished]
         psutil.Process(process_id(deployment, going)).kill()
