@@ -58,6 +58,7 @@ SLOW = (
 
 FAST = (
     "engines/test_engine.py::*",
+    "transforms/test_current_rows.py::test_keys_are_found_among_all_ranks*",
     "transforms/test_rankings.py::test_ranks_by_hand*",
 )
 """Exceptions to `SLOW`."""

@@ -94,7 +94,8 @@ def _bit(rows: ir.Table, table: Table) -> ir.Value:
         return ibis.literal(1, "int64")
     if len(rest) > 1 or rest[0].maximum is None or rest[0].maximum >= LARGEST_BIT:
         raise ValueError(f"{table.name}: the key must be user_id and one column of at most {LARGEST_BIT - 1}")
-    return ibis.literal(1, "int64") << rows[rest[0].name].cast("int64")
+    # 1 << key, which Spark would compute with 32 bits: Ibis writes a small literal without its type.
+    return ibis.literal(1 << LARGEST_BIT - 1, "int64") >> (LARGEST_BIT - 1 - rows[rest[0].name].cast("int64"))
 
 
 def replaced_rows(history: ir.Table, table: Table) -> ir.Table:

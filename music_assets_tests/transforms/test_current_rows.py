@@ -77,6 +77,17 @@ def test_each_rank_of_a_user_is_replaced_separately(current: Current, reverse: b
     assert current(USER_TOP_ARTISTS, rows[::-1] if reverse else rows) == sorted(expected, key=repr)
 
 
+def test_keys_are_found_among_all_ranks(current: Current) -> None:
+    """As many ranks as a user can have need more than 32 bits."""
+    first = [(1, rank, f"artist {rank}", 5, None, "a", MONDAY) for rank in range(1, 51)]
+    ties = [(1, rank, "Moby", 4, None, "a", MONDAY) for rank in (1, 31, 32, 50)]
+    later = [(1, rank, "Zaz", 1, None, "b", TUESDAY) for rank in (2, 30, 33, 49)]
+    expected = [row for row in first if row[1] not in (2, 30, 33, 49)] + later
+    assert current(USER_TOP_ARTISTS, [*first, *ties]) == sorted(first, key=repr)
+    assert current(USER_TOP_ARTISTS, [*first, *later]) == sorted(expected, key=repr)
+    assert current(USER_TOP_ARTISTS, [*first, *ties, *later]) == sorted(expected, key=repr)
+
+
 def test_tie_break_ignores_a_missing_column(table_of: TableOf) -> None:
     rows = [
         (1, 1, "Zaz", 5, "a", "f", MONDAY),
