@@ -34,13 +34,11 @@ lint: $(INSTALLED)  ## Check lint rules, format, types, import contracts and Dag
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/dagster definitions validate -m music_assets.definitions
 
-PYTEST := $(BIN)/pytest -n auto --dist loadgroup --no-loadscope-reorder
-
 test: lint  ## Lint and run the fast tests (under five minutes).
-	$(PYTEST) -m "not slow"
+	$(BIN)/pytest -n auto -m "not slow"
 
 test-slow: $(INSTALLED)  ## Run the slow tests, and the property tests with all examples.
-	HYPOTHESIS_PROFILE=ci $(PYTEST) -m "slow or hypothesis"
+	HYPOTHESIS_PROFILE=ci $(BIN)/pytest -n auto -m "slow or hypothesis"
 
 bench: $(INSTALLED)  ## Benchmark against hand-written baselines: make bench USERS=500000 CASES="small_drop queries" ROUNDS=3
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'

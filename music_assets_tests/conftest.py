@@ -8,7 +8,7 @@ import os
 import shutil
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -63,7 +63,16 @@ FAST = (
 )
 """Exceptions to `SLOW`."""
 
-LONGEST_GROUPS = (
+SPARK = (
+    "*[spark]",
+    "*[spark-*]",
+    "defs/assets/test_embeddings.py::*_when_spark_trains",
+    "embedding/test_word2vec_spark.py::*",
+    "engines/test_spark.py::*",
+)
+"""Tests on the Spark session of `spark_engine`, which one worker of pytest-xdist runs, so that only one JVM starts."""
+
+LONGEST = (
     "spark",
     "faults/test_concurrency.py",
     "end_to_end/test_spark.py",
@@ -76,7 +85,7 @@ LONGEST_GROUPS = (
     "faults/test_recovery.py",
     "runtime/test_launcher.py",
 )
-"""Groups of tests to start first, so that all workers of pytest-xdist end at about the same time."""
+"""Files to start first, and the tests of `SPARK`, so that all workers of pytest-xdist end at about the same time."""
 
 settings.register_profile("ci", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("dev", settings.get_profile("ci"), max_examples=10)
@@ -87,43 +96,53 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: left to `make test-slow`")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the slow tests. Run each file in one worker, and everything on the session's Spark in one."""
+    """Mark the slow tests, and move the longest groups to the front."""
     if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
-        _check_patterns([_test_id(item) for item in items])
-    order = {group: place for place, group in enumerate(LONGEST_GROUPS)}
-    groups = {}
+        _check_tables(items)
     for item in items:
-        test = _test_id(item)
-        if _matches(test, SLOW) and not _matches(test, FAST):
+        if _matches(item.nodeid, SLOW) and not _matches(item.nodeid, FAST):
             item.add_marker(pytest.mark.slow)
-        groups[item] = "spark" if _uses_spark(item) else test.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(groups[item]))
-    items.sort(key=lambda item: order.get(groups[item], len(order)))
+    order = {group: place for place, group in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(_group(item.nodeid), len(order)))
 
 
-def _check_patterns(tests: list[str]) -> None:
-    """Raise an error if a test of the tables above was renamed. Needs the ids of all tests."""
-    files = {test.partition("::")[0] for test in tests} | {"spark"}
-    unused = [pattern for pattern in (*SLOW, *FAST) if not any(_matches(test, (pattern,)) for test in tests)]
-    unused += [group for group in LONGEST_GROUPS if group not in files]
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Run each group of tests in one worker. `--dist loadgroup` of pytest-xdist 3.8 has no effect with pytest 9.2."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class GroupScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(nodeid)
+
+    config.option.loadscopereorder = False
+    return GroupScheduling(config, log)
+
+
+def _check_tables(items: list[pytest.Item]) -> None:
+    """Raise UsageError if a test of the tables above was renamed, or one on Spark is missing. Needs all tests."""
+    groups = {_group(item.nodeid) for item in items}
+    patterns = (*SLOW, *FAST, *SPARK)
+    unused = [pattern for pattern in patterns if not any(_matches(item.nodeid, (pattern,)) for item in items)]
+    unused += [group for group in LONGEST if group not in groups]
     if unused:
         raise pytest.UsageError(f"{__file__} names tests that do not exist: {', '.join(unused)}")
+    on_spark = {item.nodeid for item in items if "spark_engine" in getattr(item, "fixturenames", ())}
+    if missing := [nodeid for nodeid in on_spark if _group(nodeid) != "spark"]:
+        raise pytest.UsageError(f"SPARK in {__file__} lacks {', '.join(missing)}")
 
 
-def _test_id(item: pytest.Item) -> str:
-    return item.nodeid.removeprefix("music_assets_tests/")
+def _group(nodeid: str) -> str:
+    return "spark" if _matches(nodeid, SPARK) else _test_id(nodeid).partition("::")[0]
 
 
-def _matches(test: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(test, pattern.replace("[", "[[]")) for pattern in patterns)
+def _test_id(nodeid: str) -> str:
+    return nodeid.removeprefix("music_assets_tests/")
 
 
-def _uses_spark(item: pytest.Item) -> bool:
-    parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    chosen = (parameters.get("engine"), parameters.get("trainer"))
-    return "spark" in chosen or "spark_engine" in getattr(item, "fixturenames", ())
+def _matches(nodeid: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(_test_id(nodeid), pattern.replace("[", "[[]")) for pattern in patterns)
 
 
 def need_java() -> None:
