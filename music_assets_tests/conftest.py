@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 ENGINES = ("duckdb", "spark")
 
 SLOW = (
-    "*[spark]",
     "*[spark-*]",
+    "*[spark]",
     "defs/assets/test_embeddings.py::test_every_artist_and_user_has_a_vector_when_spark_trains",
     "defs/test_checks.py::test_failed_blocking_check_prevents_publication",
     "embedding/test_word2vec_spark.py::*",
+    "end_to_end/test_benchmark_cases.py::*",
     "end_to_end/test_ci_workflow.py::*",
     "end_to_end/test_commands.py::test_demo_prints_the_tables",
     "end_to_end/test_interrupted_training.py::*",
@@ -40,10 +41,12 @@ SLOW = (
     "end_to_end/test_training_over_http.py::*",
     "end_to_end/test_up.py::test_second_up_is_refused_until_the_first_has_ended",
     "end_to_end/test_wheel.py::*",
+    "engines/test_spark.py::test_engines_can_take_turns_on_one_data_root",
     "faults/test_concurrency.py::*",
-    "faults/test_kills.py::test_run_recovers_from_kills_at_a_point[all]",
-    "faults/test_kills.py::test_run_recovers_from_kills_at_any_time",
+    "faults/test_kills.py::*",
     "faults/test_recovery.py::*",
+    "maintenance/test_backup.py::test_backup_taken_during_a_run_is_complete*",
+    "maintenance/test_forget.py::test_killed_erasure_is_repeated*",
     "maintenance/test_rebuild.py::test_damaged_derived_data_is_recomputed*",
     "runtime/test_launcher.py::test_a_dead_idle_worker_is_replaced",
     "runtime/test_launcher.py::test_a_finished_run_is_not_terminated",
@@ -52,7 +55,6 @@ SLOW = (
     "service/test_attacks.py::test_expensive_statement_is_stopped*",
     "service/test_attacks.py::test_large_statement_stays_within_the_memory_limit*",
     "storage/test_compaction.py::test_vacuum_keeps_published_files",
-    "end_to_end/test_benchmark_cases.py::*",
 )
 """Patterns of test ids, without the folder of the tests, that belong to the slow tier; `*` and `?` are wildcards."""
 
