@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, ignore_patterns
 
 import pyspark
 
@@ -40,7 +40,8 @@ def small_drop(context: Context) -> Iterator[Measurement]:
     drop = data.small_drop(context.work, context.users)
     for number, one in context.turns([BY_DAEMON, *CONTESTANTS]):
         base = base_folder(context.work, context.users, Ours() if one is BY_DAEMON else one)
-        folder = copytree(base, empty_folder(context.work, "drop", one.name), dirs_exist_ok=True)
+        unfinished = ignore_patterns("spill")  # which Spark's JVM still deletes
+        folder = copytree(base, empty_folder(context.work, "drop", one.name), ignore=unfinished, dirs_exist_ok=True)
         yield _compared(context, number, one, folder, _load(one, folder, drop))
 
 

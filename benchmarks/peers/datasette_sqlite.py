@@ -6,6 +6,7 @@ https://docs.datasette.io/en/stable/performance.html advises: no locks, and rows
 
 import sqlite3
 import sys
+from pathlib import Path
 
 import duckdb
 
@@ -19,6 +20,7 @@ BATCH_ROWS = 50_000
 if __name__ == "__main__":
     snapshot, target = sys.argv[1:]
     source = duckdb.connect(snapshot, read_only=True)
+    source.execute("SET VARIABLE data_root = ?", [str(Path(snapshot).absolute().parents[1])])
     sqlite = sqlite3.connect(target, isolation_level=None)
     sqlite.execute("PRAGMA journal_mode = OFF")
     sqlite.execute("PRAGMA synchronous = OFF")

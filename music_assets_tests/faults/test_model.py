@@ -178,8 +178,9 @@ class Histories(RuleBasedStateMachine):
     @rule(table=st.sampled_from(TABLES))
     def vacuum(self, table: Table) -> None:
         self.harness.store.vacuum(table, 0)
+        version = self.harness.store.table_version(table)
         found = {str(path) for path in self.harness.store.folder(table).glob("part-*/*")}
-        assert found == set(self.harness.store.table_version(table).files)
+        assert found == set(version.files) or version.version < 0  # a table without a commit is not vacuumed
 
     @invariant()
     def every_file_waits_or_is_loaded(self) -> None:
