@@ -14,7 +14,7 @@ from music_assets.defs.jobs import refresh_rankings, train_embeddings
 from music_assets.defs.metadata import DESCRIPTIONS
 from music_assets.defs.sensors import RetryPolicy, csv_drop_sensor, run_failure_alert
 from music_assets.embedding import word2vec_gensim
-from music_assets.engines.base import Engine
+from music_assets.engines.base import Engine, repeated_users_in
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.engines.java import check_java
 from music_assets.ingest.ingest import Ingest
@@ -59,7 +59,7 @@ def build_definitions(
             **computing,
             "ingest": Ingest(landing, store, parser, settings.retention_hours),
             "data_root": root,
-            "publisher": Publisher(store, settings.memory_limit, settings.threads),
+            "publisher": Publisher(store, settings.memory_limit, settings.threads, partial(repeated_users_in, reader)),
             "thresholds": Thresholds(
                 settings.reject_warn_share,
                 settings.reject_fail_share,

@@ -18,7 +18,7 @@ import ibis.expr.types as ir
 import pyarrow as pa
 
 from music_assets.defs.metadata import markdown_table
-from music_assets.engines.base import Engine
+from music_assets.engines.base import Engine, repeated_users_in
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.lineage import FILES, INPUTS, REMOVED, removed_rows
 from music_assets.storage.published_snapshot import NothingPublishedError, PublishedTable, newest_snapshot
@@ -86,6 +86,11 @@ class CheckContext:
             return newest_snapshot(self.store.root).tables.get(self.table.full_name)
         except NothingPublishedError:
             return None
+
+    def current_rows(self, table: Table) -> ir.Table:
+        """Return the current rows of a raw table."""
+        files = self.store.table_version(table).files
+        return current_rows(self.reader.read(table, files), table, repeated_users_in(self.reader, table, files))
 
     def number(self, expression: ir.Scalar) -> float:
         """Compute a number; NULL counts as 0."""
@@ -214,10 +219,8 @@ def known_country_share(context: CheckContext) -> dg.AssetCheckResult:
 
 def unknown_share(context: CheckContext) -> dg.AssetCheckResult:
     """Check the share of listed users, and of their plays, that no ranking counts: without known user or country."""
-    users, top_artists = (
-        context.reader.read(table, context.store.table_version(table).files) for table in (USER_DATA, USER_TOP_ARTISTS)
-    )
-    (counted,) = unranked_plays(users, top_artists).to_pyarrow().to_pylist()
+    plays = unranked_plays(context.current_rows(USER_DATA), context.current_rows(USER_TOP_ARTISTS))
+    (counted,) = plays.to_pyarrow().to_pylist()
     all_users, all_plays = max(counted["users"], 1), max(counted["plays"], 1)
     user_share = (counted["no_user"] + counted["no_country"]) / all_users
     play_share = (counted["no_user_plays"] + counted["no_country_plays"]) / all_plays

@@ -1,18 +1,23 @@
 """The protocol that every engine implements, and what the engines share."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
 import ibis.expr.types as ir
+import pyarrow as pa
 
-from music_assets.tables import Table
+from music_assets.tables import RAW_TABLES, Table
+from music_assets.transforms.current_rows import repeated_users
 
 
 class Engine(Protocol):
     """Reads and writes the parquet files of tables, and runs Ibis expressions over them."""
 
     name: str
+
+    def __hash__(self) -> int: ...
 
     def read(self, table: Table, files: Sequence[str]) -> ir.Table:
         """Return the rows of these parquet files, with the declared columns of the table. Without files: no rows."""
@@ -31,3 +36,13 @@ def as_declared(rows: ir.Table, table: Table) -> ir.Table:
     """Return the declared columns of the table with their types, in its sort order if it has one."""
     typed = rows.select(list(table.schema)).cast(table.schema)
     return typed.order_by(list(table.sort_by)) if table.sort_by else typed
+
+
+@lru_cache(maxsize=len(RAW_TABLES))
+def repeated_users_in(reader: Engine, table: Table, files: tuple[str, ...]) -> pa.Table:
+    """Return `repeated_users` of the rows of these parquet files.
+
+    The files never change. The result is cached, as several steps of a refresh need it, and each time costs a pass over
+    all rows.
+    """
+    return repeated_users(reader.read(table, files), table)

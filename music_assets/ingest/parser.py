@@ -146,7 +146,7 @@ class Parser:
 
     def _duplicates(self, rows: ir.Table, table: Table) -> dict[datetime, int]:
         # Few users have a key twice, and finding them is far cheaper than counting all keys.
-        candidates = rows.semi_join(repeated_users(rows, table), "user_id")
+        candidates = rows.semi_join(ibis.memtable(repeated_users(rows, table)), "user_id")
         keys = candidates.group_by([INGESTED_AT.name, *table.key]).agg(rows=candidates.count())
         return _by_file(keys.group_by(INGESTED_AT.name).agg(number=(keys["rows"] - 1).sum()))
 

@@ -6,6 +6,7 @@ Their SQL is compiled from `transforms/current_rows.py`, which alone states the 
 import duckdb
 import ibis
 import ibis.expr.types as ir
+import pyarrow as pa
 from ibis.backends.duckdb import Backend
 
 from music_assets.tables import Table
@@ -15,15 +16,19 @@ HELPERS = "internal"
 """Schema of the tables that only views read. Queries of the service cannot name it."""
 
 
-def create_current_view(connection: duckdb.DuckDBPyConnection, view: Table, raw: Table) -> None:
+def create_current_view(
+    connection: duckdb.DuckDBPyConnection, view: Table, raw: Table, repeated: pa.Table | None = None
+) -> None:
     """Create the view of the current rows of a raw table that the database holds under its full name.
 
-    What has to be known about repeated keys is stored with it. Without any, the view only selects columns.
+    What has to be known about repeated keys is stored with it. Without any, the view only selects columns. `repeated`
+    is the result of `repeated_users`, by default computed here.
     """
     backend = ibis.duckdb.from_connection(connection)
     connection.execute(f"CREATE SCHEMA IF NOT EXISTS {HELPERS}")
     history = backend.table(raw.full_name)
-    again = history.semi_join(repeated_users(history, raw), "user_id")
+    users = repeated_users(history, raw) if repeated is None else repeated
+    again = history.semi_join(ibis.memtable(users), "user_id")
     drops = backend.create_table(f"drops_of_{raw.name}", drops_of_users(again, raw), temp=True)
     replaced = _store(backend, f"replaced_{raw.name}", replaced_keys(drops))
     tied = _store(backend, f"tied_{raw.name}", tied_users(drops))

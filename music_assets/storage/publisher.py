@@ -9,13 +9,14 @@ import json
 import logging
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from music_assets.data_root import DataRoot, durable_write, exclusive_lock, sync
 from music_assets.storage.current_views import create_current_view
@@ -43,11 +44,15 @@ KEPT_SNAPSHOTS = 2
 
 @dataclass(frozen=True)
 class Publisher:
-    """Publishes the tables of a data root with DuckDB; `threads` None: one per core."""
+    """Publishes the tables of a data root with DuckDB; `threads` None: one per core.
+
+    `repeated` returns `repeated_users` of the rows in parquet files of a raw table, where they are known.
+    """
 
     store: DeltaStore
     memory_limit: str
     threads: int | None = None
+    repeated: Callable[[Table, tuple[str, ...]], pa.Table] | None = None
 
     def publish(self) -> PublishedSnapshot:
         """Publish the newest tables, each computed table with the versions it was computed from.
@@ -99,7 +104,8 @@ class Publisher:
                 for table, version in versions.items()
             }
             for view, raw in CURRENT_VIEWS.items():
-                create_current_view(connection, view, raw)
+                repeated = self.repeated(raw, versions[raw].files) if self.repeated else None
+                create_current_view(connection, view, raw, repeated)
                 _describe(connection, view, "VIEW")
                 ((rows,),) = connection.execute(f"SELECT count(*) FROM {view.full_name}").fetchall()
                 tables[view.full_name] = PublishedTable(versions[raw].version, rows, (), versions[raw].table_id)

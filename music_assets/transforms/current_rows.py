@@ -6,6 +6,7 @@ of one integer, so that drops are compared by integers per user instead of by so
 
 import ibis
 import ibis.expr.types as ir
+import pyarrow as pa
 
 from music_assets.tables import Table
 
@@ -24,7 +25,7 @@ def bit_count(bits: int) -> int:
     """Return the number of bits set. Both engines have it under this name."""
 
 
-def current_rows(history: ir.Table, table: Table, repeated: ir.Table | None = None) -> ir.Table:
+def current_rows(history: ir.Table, table: Table, repeated: pa.Table | None = None) -> ir.Table:
     """Return one row for each key of the table: that of the latest `ingested_at`, ties by the table's tie-break.
 
     `repeated` has the `user_id` of all users that have a key more than once, and perhaps of others; by default
@@ -32,19 +33,21 @@ def current_rows(history: ir.Table, table: Table, repeated: ir.Table | None = No
     """
     if repeated is None:
         repeated = repeated_users(history, table)
-    once = history.anti_join(repeated, "user_id")
-    again = history.semi_join(repeated, "user_id")
+    if not repeated.num_rows:
+        return history  # joins with no rows would take twice as long as most of what reads the history
+    users = ibis.memtable(repeated)
+    once = history.anti_join(users, "user_id")
+    again = history.semi_join(users, "user_id")
     drops = drops_of_users(again, table)
     return once.union(newest_rows(again, table, replaced_keys(drops), tied_users(drops)))
 
 
-def repeated_users(history: ir.Table, table: Table) -> ir.Table:
-    """Return the `user_id` of each user that has a key of the table more than once, as a table in memory.
+def repeated_users(history: ir.Table, table: Table) -> pa.Table:
+    """Return the `user_id` of each user that has a key of the table more than once. Mostly there are none.
 
-    The result is computed at once: knowing that it is small, mostly empty, engines plan what follows accordingly.
     Raises ValueError if the key does not fit into bits.
     """
-    return ibis.memtable(tied_users(_keys(history, table, ["user_id"])).to_pyarrow())
+    return tied_users(_keys(history, table, ["user_id"])).to_pyarrow()
 
 
 def drops_of_users(history: ir.Table, table: Table) -> ir.Table:
@@ -100,6 +103,6 @@ def _bit(rows: ir.Table, table: Table) -> ir.Value:
 
 def replaced_rows(history: ir.Table, table: Table) -> ir.Table:
     """Return the rows whose key has a row with a later `ingested_at`."""
-    again = history.semi_join(repeated_users(history, table), "user_id")
+    again = history.semi_join(ibis.memtable(repeated_users(history, table)), "user_id")
     latest = again["ingested_at"].max().over(group_by=[again[name] for name in table.key])
     return again.mutate(latest=latest).filter(lambda rows: rows["ingested_at"] < rows["latest"]).drop("latest")

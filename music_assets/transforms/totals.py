@@ -10,6 +10,7 @@ from datetime import datetime
 
 import ibis
 import ibis.expr.types as ir
+import pyarrow as pa
 
 from music_assets.tables import USER_DATA, USER_TOP_ARTISTS, Table
 from music_assets.transforms.current_rows import current_rows
@@ -36,7 +37,7 @@ class PreviousTotals:
     coverage: Mapping[str, Coverage]
 
 
-def totals(users: ir.Table, top_artists: ir.Table, repeated: Callable[[Table], ir.Table] | None = None) -> ir.Table:
+def totals(users: ir.Table, top_artists: ir.Table, repeated: Callable[[Table], pa.Table] | None = None) -> ir.Table:
     """Return country, artist_name and total_playcount, one row for each country and artist with a listener.
 
     `users` and `top_artists` are the full history; only current rows count. Users without country are ignored; an
@@ -59,7 +60,7 @@ def refreshed_totals(
     top_artists: ir.Table,
     previous: PreviousTotals | None,
     cache: Callable[[ir.Table], ir.Table],
-    repeated: Callable[[Table], ir.Table] | None = None,
+    repeated: Callable[[Table], pa.Table] | None = None,
     max_updated_share: float = MAX_UPDATED_SHARE,
 ) -> ir.Table:
     """Return the same as `totals`, by an update of the previous totals where that is possible and faster.

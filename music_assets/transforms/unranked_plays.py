@@ -3,19 +3,15 @@
 import ibis
 import ibis.expr.types as ir
 
-from music_assets.tables import USER_DATA, USER_TOP_ARTISTS
-from music_assets.transforms.current_rows import current_rows
-
 
 def unranked_plays(users: ir.Table, top_artists: ir.Table) -> ir.Table:
     """Return one row that counts the users with a current list of artists, and their plays.
 
-    `users` and `top_artists` are the full history. The columns are `users` and `plays` of all lists, `no_user` and
+    `users` and `top_artists` are current rows. The columns are `users` and `plays` of all lists, `no_user` and
     `no_user_plays` of users that are not in `users`, `no_country` and `no_country_plays` of the others without country.
     """
-    current = current_rows(top_artists, USER_TOP_ARTISTS)
-    lists = current.group_by("user_id").agg(plays=current["playcount"].cast("float64").sum().fill_null(0))
-    known = current_rows(users, USER_DATA).select("user_id", "country", known=ibis.literal(True))
+    lists = top_artists.group_by("user_id").agg(plays=top_artists["playcount"].cast("float64").sum().fill_null(0))
+    known = users.select("user_id", "country", known=ibis.literal(True))
     joined = lists.left_join(known, "user_id")
     no_user = joined["known"].isnull()
     no_country = joined["known"].notnull() & joined["country"].isnull()
