@@ -47,7 +47,7 @@ bench: $(INSTALLED)  ## Benchmark against hand-written baselines: make bench USE
 
 KILLS := 200
 SEED := 0
-faults: $(INSTALLED)  ## Kill KILLS=200 refreshes, retractions and erasures at random points (SEED=0) and verify the data after each.
+faults: $(INSTALLED)  ## Kill KILLS=200 refreshes, retractions, erasures, backups and restores at random points (SEED=0) and verify the data after each.
 	$(BIN)/python -m music_assets_tests.faults --kills $(KILLS) --seed $(SEED)
 
 format: $(INSTALLED)  ## Format the code.

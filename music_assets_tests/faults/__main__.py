@@ -1,9 +1,9 @@
 """Kill many runs: `python -m music_assets_tests.faults --kills 200 --seed 0`, or `make faults`.
 
-Each scenario is a data root of its own with three drops, after which a drop is retracted and a user is erased. In each
-of these rounds, up to six processes in a row are killed at kill points and occurrences drawn from the seed, or after a
-random time; then one completes. The report that is printed
-is the one in benchmarks/RESULTS.md. Exit code 1 means that a promise was broken.
+Each scenario is a data root of its own with three drops, after which a drop is retracted, a user is erased, and the
+data root is backed up, lost and restored. In each of these rounds, up to six processes in a row are killed at kill
+points and occurrences drawn from the seed, or after a random time; then one completes. The report that is printed is
+the one in benchmarks/RESULTS.md. Exit code 1 means that a promise was broken.
 """
 
 import argparse

@@ -134,7 +134,7 @@ def _execute(deployment: Deployment, work: Work, fault: Fault | None) -> None:
     log = os.open(deployment.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    os.chdir(REPOSITORY)
+    os.chdir(REPOSITORY if isinstance(work, str) else deployment.home)
     os.environ |= {**VARIABLES, f"{PREFIX}DATA": str(deployment.root), "DAGSTER_HOME": str(deployment.home)}
     if fault:
         inject(fault)

@@ -1,4 +1,4 @@
-"""The points at which a refresh, a retraction or an erasure can be killed, and how a process is made to die at one.
+"""The points at which a refresh or a command can be killed, and how a process is made to die at one.
 
 Production code has no hooks for this. A kill point names a function that the run calls, of this project, of a library
 or of Python, and the process that has to die wraps that function before the run starts.
@@ -94,6 +94,9 @@ class KillPoint(Enum):
     AFTER_DELETION_OF_OLD_SNAPSHOT = Call("pathlib:Path.unlink", When.AFTER, "music_db-")
     PUBLISHED = Call("music_assets.storage.publisher:Publisher.publish", When.AFTER)
     STATISTICS_NOT_ERASED = Call("music_assets.storage.deletion:durable_write", When.BEFORE)
+    COPY_UNSYNCED = Call("music_assets.maintenance.backup:sync", When.BEFORE)
+    FILE_COPIED = Call("music_assets.maintenance.backup:_Copy.file", When.AFTER)
+    MANIFEST_UNWRITTEN = Call("music_assets.maintenance.backup:durable_write", When.BEFORE)
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,22 @@
 """Drops into a data root whose runs are killed, compared with the same drops where no run is killed.
 
-After the drops one of them is retracted and a user is erased, by commands that are killed as well.
+After the drops one of them is retracted, a user is erased, and the data root is backed up, lost and restored. These
+commands are killed as well.
 """
 
 import hashlib
 import json
+import shutil
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGKILL
 
+import pytest
+
+from music_assets.data_root import DataRoot, LayoutError
+from music_assets.maintenance.backup import MANIFEST, BackupError, restore
 from music_assets.tables import REFRESH_RANKINGS
 from music_assets_tests.faults.deployment import SETTINGS, Deployment
 from music_assets_tests.faults.drops import DroppedCsv, drop_files, generate_drops
@@ -27,13 +33,15 @@ from music_assets_tests.support.published import published_rows
 
 KILLED = -SIGKILL
 ANY_TIME = "at any time"
+BACKUP = "backup"
+"""Folder of the backup, relative to the working directory of a command."""
 FORGOTTEN_USER = 7
 """A user of whom `generate_drops` makes rejected rows too."""
 
 
 @dataclass
 class Baseline:
-    """The drops of a seed, then the commands that remove rows.
+    """The drops of a seed, then the commands that remove rows, copy and restore the data root.
 
     For each: the state without kills, and how often the process reached each kill point.
     """
@@ -58,8 +66,15 @@ class Baseline:
             baseline.states.append(state_of(deployment.root))
             baseline.occurrences.append(json.loads(deployment.occurrences.read_text()))
         retracted = hashlib.sha256(baseline.drops[0][0].content).hexdigest()
-        baseline.commands = [("retract", retracted, "--yes"), ("forget", str(FORGOTTEN_USER), "--yes")]
+        baseline.commands = [
+            ("retract", retracted, "--yes"),
+            ("forget", str(FORGOTTEN_USER), "--yes"),
+            ("backup", BACKUP),
+            ("restore", BACKUP),
+        ]
         for command in baseline.commands:
+            if command[0] == "restore":
+                shutil.rmtree(deployment.root.path)
             assert deployment.run(command) == 0, deployment.log_end
             baseline.occurrences.append(json.loads(deployment.occurrences.read_text()))
             assert deployment.run() == 0, deployment.log_end
@@ -92,8 +107,10 @@ class Scenario:
         return self.baseline.commands[number] if number >= 0 else None
 
     def advance(self) -> None:
-        """Start the next round: write the files of the next drop, if there is one."""
+        """Start the next round: write the files of the next drop, if there is one, or lose what is to be restored."""
         self.round += 1
+        if self.command == ("restore", BACKUP):
+            shutil.rmtree(self.deployment.root.path)
         if not self.command:
             drop_files(self.baseline.drops[self.round], self.deployment.root)
 
@@ -129,6 +146,13 @@ class Scenario:
 
     def _check_killed(self, point: str, code: int) -> bool:
         assert code in (0, KILLED), self.deployment.log_end
+        self.kills[point] += code == KILLED
+        self.completed += code == 0
+        if code == KILLED and self.command == ("restore", BACKUP):
+            self._check_unusable()
+            return True
+        if code == KILLED and self.command == ("backup", BACKUP):
+            self._remove_unfinished_backup()
         if self.command:
             check_commits_are_whole(self.deployment.root, self.baseline.states[self.round - 1], self.expected)
         else:
@@ -136,6 +160,18 @@ class Scenario:
             check_nothing_lost(self.deployment.root, dropped, self.expected)
         published = [None, *(state.published for state in self.baseline.states)]
         assert published_rows(self.deployment.root) in published[self.round : self.round + 2], "damaged snapshot"
-        self.kills[point] += code == KILLED
-        self.completed += code == 0
         return code == KILLED
+
+    def _check_unusable(self) -> None:
+        """Check that nothing can read a data root whose restore was killed, unless it was complete."""
+        try:
+            assert published_rows(self.deployment.root) == self.expected.published
+        except LayoutError as error:
+            assert "unfinished restore" in str(error)
+
+    def _remove_unfinished_backup(self) -> None:
+        folder = self.deployment.home / BACKUP
+        if folder.exists() and not (folder / MANIFEST).exists():
+            with pytest.raises(BackupError):
+                restore(folder, DataRoot(folder / "new"), print)
+        shutil.rmtree(folder, ignore_errors=True)

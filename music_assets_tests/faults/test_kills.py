@@ -28,6 +28,8 @@ COMMANDS = {
         KillPoint.AFTER_VACUUM,
         KillPoint.STATISTICS_NOT_ERASED,
     ],
+    "backup": [KillPoint.COPY_UNSYNCED, KillPoint.FILE_COPIED, KillPoint.MANIFEST_UNWRITTEN],
+    "restore": [KillPoint.COPY_UNSYNCED, KillPoint.FILE_COPIED],
 }
 OF_COMMANDS = [
     KillPoint.REMAINING_ROWS_WRITTEN,
@@ -35,6 +37,9 @@ OF_COMMANDS = [
     KillPoint.AFTER_REMOVAL_OF_ROWS,
     KillPoint.FILE_REDACTED,
     KillPoint.STATISTICS_NOT_ERASED,
+    KillPoint.COPY_UNSYNCED,
+    KillPoint.FILE_COPIED,
+    KillPoint.MANIFEST_UNWRITTEN,
 ]
 POINTS = [point for point in KillPoint if point not in (*THIRD_DROP, *OF_COMMANDS)]
 ALL = (POINTS[1::2], POINTS[::2], THIRD_DROP)
@@ -55,7 +60,7 @@ def test_run_recovers_from_kills_at_a_point(points_by_drop: tuple[list[KillPoint
         scenario.recover()
 
 
-def test_retraction_and_erasure_recover_from_kills(scenario: Scenario) -> None:
+def test_commands_recover_from_kills(scenario: Scenario) -> None:
     for _ in scenario.baseline.drops:
         scenario.advance()
         assert Project(scenario.deployment.root, **SETTINGS).refresh().success
