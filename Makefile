@@ -11,7 +11,7 @@ ROUNDS ?= 3
 CASES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow bench faults fuzz audit lint format docs up clean
+.PHONY: help install demo test test-slow bench faults fuzz audit lint format docs vendor up clean
 
 help:  ## Show the targets.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -56,6 +56,11 @@ format: $(INSTALLED)  ## Format the code.
 
 docs: $(INSTALLED)  ## Generate docs/configuration.md.
 	$(BIN)/python -m music_assets.settings > docs/configuration.md
+
+vendor: $(INSTALLED)  ## Update the browser libraries and the world map of the explorer (requires node).
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[vendor]'
+	cd frontend && npm ci --no-audit --no-fund && npm run build
+	$(BIN)/python frontend/countries.py
 
 fuzz: $(INSTALLED)  ## Fuzz the CSV reader and the query gate for SECONDS=60 each; failing inputs are written to crash-*.
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[fuzz]'

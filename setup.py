@@ -18,6 +18,7 @@ setup(
         "music_assets.runtime": ["*.yaml"],
         "music_assets.defs": ["*.txt"],
         "music_assets.sample_data": ["words.toml"],
+        "music_assets.service.explorer": ["*.json", "templates/**/*", "static/**/*"],
     },
     install_requires=[
         # Orchestration and web UI.
@@ -63,6 +64,8 @@ setup(
         "uvloop>=0.21,<1",
         "httptools>=0.6,<1",
         "fastapi-offline>=1.7,<2",
+        # Web pages.
+        "jinja2>=3.1,<4",
         # HTTP client of the service, the alerts and `query --url`.
         "httpx>=0.28,<1",
         # JSON encoding of query results.
@@ -81,6 +84,9 @@ setup(
             "hypothesis>=6.130,<7",
             # Property tests derived from the OpenAPI document of the query service.
             "schemathesis>=4,<5",
+            # Tests of the web pages in a browser, and of their accessibility.
+            "playwright>=1.55,<2",
+            "axe-playwright-python>=0.1.4,<0.2",
             # Example in docs/embeddings.md: classifying users by country.
             "scikit-learn>=1.6,<2",
             # Lint, format, import contracts, types.
@@ -93,6 +99,8 @@ setup(
             # `dg check defs`.
             "dagster-dg-cli>=1.13,<1.14",
         ],
+        # `make vendor`: ISO 3166 numbers of country names.
+        "vendor": ["pycountry>=24.6,<27"],
         # `make fuzz`; wheels exist only for some platforms.
         "fuzz": ["atheris>=3,<4"],
         # `make audit`.

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 from music_assets.data_root import DataRoot
 from music_assets.service.auth import BEARER, AccessControl, api_keys, is_loopback, is_public
+from music_assets.service.explorer import pages
 from music_assets.service.metrics import Metrics
 from music_assets.service.middleware import ACCESS_LOG, RequestMiddleware
 from music_assets.service.problems import ProblemError
@@ -73,8 +74,9 @@ def create_app(settings: Settings) -> FastAPI:
         similarity=Similarity(snapshots),
         training_runs=TrainingRuns(str(settings.dagster_url)),
         metrics=metrics,
+        access=access,
     )
-    for module in (sql, tables, rankings, embeddings, operations):
+    for module in (sql, tables, rankings, embeddings, operations, pages):
         app.include_router(module.router)
     app.openapi_schema = _with_bearer(app.openapi())
     for kind in (HTTPException, RequestValidationError, NothingPublishedError):

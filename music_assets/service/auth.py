@@ -20,8 +20,12 @@ from starlette.requests import HTTPConnection
 from music_assets.service.problems import ProblemError
 from music_assets.settings import Settings, SettingsError
 
-PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
-PUBLIC_FOLDER = "/static-offline-docs/"
+PUBLIC_PATHS = frozenset(
+    {"/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/openapi.json", "/sign-in", "/sign-out"}
+)
+PUBLIC_FOLDERS = ("/static-offline-docs/", "/explore/static/")
+KEY_COOKIE = "music_assets_key"
+"""Cookie with the API key of a person who signed in to the pages."""
 BEARER = HTTPBearer(auto_error=False, scheme_name="API key")
 _NAME = r"[\w.@-]{1,64}"
 _ENTRY = re.compile(rf"({_NAME}):([0-9a-f]{{64}})")
@@ -79,8 +83,8 @@ def is_loopback(host: str) -> bool:
 
 
 def is_public(path: str) -> bool:
-    """Return whether a path needs no key: health and API documentation."""
-    return path in PUBLIC_PATHS or path.startswith(PUBLIC_FOLDER)
+    """Return whether a path needs no key: health, API documentation, and what the form for the key needs."""
+    return path in PUBLIC_PATHS or path.startswith(PUBLIC_FOLDERS)
 
 
 class AccessControl:
@@ -97,7 +101,7 @@ class AccessControl:
 
     async def identify(self, connection: HTTPConnection) -> str:
         """Return the name of the caller's key, or `local` if the service has no keys. Raises ProblemError."""
-        name = await self._key_name(connection) if self._keys else None
+        name = await self._caller_name(connection) if self._keys else None
         client = connection.client.host if connection.client else "unknown"
         await self._count_request(name or f"address {client}")
         if self._keys and name is None:
@@ -106,9 +110,14 @@ class AccessControl:
             raise ProblemError("wrong-host", "Without API keys the service answers only to the name localhost.")
         return name or "local"
 
-    async def _key_name(self, connection: HTTPConnection) -> str | None:
+    def key_name(self, key: str) -> str | None:
+        """Return the name of an API key, if it is valid."""
+        return key_name(self._keys, key)
+
+    async def _caller_name(self, connection: HTTPConnection) -> str | None:
         credentials = await BEARER(connection)
-        return key_name(self._keys, credentials.credentials) if credentials else None
+        key = credentials.credentials if credentials else connection.cookies.get(KEY_COOKIE)
+        return self.key_name(key) if key else None
 
     async def _count_request(self, caller: str) -> None:
         if not await self._limiter.hit(self._rate, caller):

@@ -13,10 +13,12 @@ from typing import Any
 
 import orjson
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from music_assets.service.auth import AccessControl, is_public
+from music_assets.service.explorer.errors import error_page, is_page
 from music_assets.service.metrics import Metrics
 from music_assets.service.problems import ProblemError
 from music_assets.service.sandbox.pool import Pool
@@ -89,6 +91,7 @@ class _Channel:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.started = time.perf_counter()
+        self._scope = scope
         self._receive = receive
         self._send = send
         self._headers = Headers(scope=scope)
@@ -141,11 +144,17 @@ class _Channel:
         """Send the error response. If a response has begun, raise ConnectionAbortedError to close the connection."""
         if self.status:
             raise ConnectionAbortedError(problem.detail)
-        response = problem.response(self.request_id)
+        response = self._problem_response(problem)
         await self.send(
             {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers}
         )
         await self.send({"type": "http.response.body", "body": response.body})
+
+    def _problem_response(self, problem: ProblemError) -> Response:
+        request = Request(self._scope)
+        if is_page(request.url.path):
+            return error_page(request, problem, self.request_id)
+        return problem.response(self.request_id)
 
     @property
     def outcome(self) -> str:

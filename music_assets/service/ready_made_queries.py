@@ -74,3 +74,26 @@ FROM near ANTI JOIN listed USING (artist_name)
 ORDER BY similarity DESC, artist_name
 LIMIT $limit
 """
+
+COUNTRY_SUMMARY = """
+SELECT count(*) AS artists, coalesce(sum(total_playcount), 0) AS plays, coalesce(max(total_playcount), 0) AS largest
+FROM processed_parquet_artist_rank_in_country
+WHERE country = $country
+"""
+
+ARTISTS_OF_COUNTRY_BY_NAME = """
+SELECT rank, artist_name, total_playcount
+FROM processed_parquet_artist_rank_in_country
+WHERE country = $country AND contains(lower(artist_name), lower($search))
+ORDER BY rank
+LIMIT $limit OFFSET $offset
+"""
+
+COUNTRIES_BY_NAME = """
+SELECT country, sum(total_playcount) AS total_playcount
+FROM processed_parquet_artist_rank_in_country
+WHERE contains(lower(country), lower($search))
+GROUP BY country
+ORDER BY total_playcount DESC, country
+LIMIT $limit
+"""

@@ -68,11 +68,19 @@ class QueryResponder:
 
     async def sample(self, request: Request, sql: str, rows: int) -> list[list[Any]]:
         """Return the first rows of a query as JSON values. Raises ProblemError."""
-        result = await self._run(request, self._query("json", sql, limit=rows))
+        sampled: list[list[Any]] = orjson.loads(await self._read(request, self._query("json", sql, limit=rows)))["rows"]
+        return sampled
+
+    async def rows(self, request: Request, sql: str, params: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the rows of a query as objects of JSON values. Raises ProblemError."""
+        found: list[dict[str, Any]] = orjson.loads(await self._read(request, self._query("objects", sql, params)))
+        return found
+
+    async def _read(self, request: Request, query: Query) -> bytes:
+        result = await self._run(request, query)
         try:
             rest = [chunk async for chunk in result.rest] if result.rest is not None else []
-            sampled: list[list[Any]] = orjson.loads(b"".join([result.first, *rest]))["rows"]
-            return sampled
+            return b"".join([result.first, *rest])
         finally:
             result.close()
 

@@ -3,7 +3,7 @@
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,11 @@ class Dataset:
     tops: pd.DataFrame
     rankings: pd.DataFrame
 
+    def listeners(self, artist: str) -> pd.Series:
+        """Return the number of current listeners of an artist by country."""
+        found = current(self.users, self.tops).query("artist_name == @artist")
+        return found.groupby("country")["user_id"].nunique()
+
 
 def write(store: DeltaStore, table: Table, rows: pd.DataFrame) -> None:
     """Replace the content of the table."""
@@ -55,7 +60,9 @@ def write(store: DeltaStore, table: Table, rows: pd.DataFrame) -> None:
     store.replace(table, [file])
 
 
-def make_dataset(root: Path, seed: int = 1) -> Dataset:
+def make_dataset(
+    root: Path, seed: int = 1, countries: Sequence[str | None] = COUNTRIES, artists: Sequence[str] = ARTISTS
+) -> Dataset:
     """Create tables of two drops and publish them: 80 users, then ten of them with other countries and artists."""
     chance = random.Random(seed)
     users, tops = [], []
@@ -63,8 +70,8 @@ def make_dataset(root: Path, seed: int = 1) -> Dataset:
         ingested_at = pd.Timestamp(f"2026-01-0{drop + 1}")
         for user in ids:
             file = f"drop {drop}.csv"
-            users.append((user, chance.choice(COUNTRIES), chance.randrange(10**6), file, ingested_at))
-            for place, artist in enumerate(chance.sample(ARTISTS, 12), start=1):
+            users.append((user, chance.choice(countries), chance.randrange(10**6), file, ingested_at))
+            for place, artist in enumerate(chance.sample(artists, 12), start=1):
                 tops.append((user, place, artist, chance.randrange(1000), None, file, ingested_at))
     users = pd.DataFrame(users, columns=USER_DATA.schema.names)
     tops = pd.DataFrame(tops, columns=USER_TOP_ARTISTS.schema.names)

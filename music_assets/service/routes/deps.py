@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 from fastapi import Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 
+from music_assets.service.auth import AccessControl
 from music_assets.service.formats import MEDIA_TYPES
 from music_assets.service.metrics import Metrics
-from music_assets.service.problems import KINDS, MEDIA_TYPE
+from music_assets.service.problems import KINDS, MEDIA_TYPE, ProblemError
 from music_assets.service.responses import QueryResponder
 from music_assets.service.sandbox.pool import Pool
 from music_assets.service.similarity import Similarity
@@ -26,12 +27,19 @@ class Parts:
     similarity: Similarity
     training_runs: TrainingRuns
     metrics: Metrics
+    access: AccessControl
 
 
 def parts_of(request: Request) -> Parts:
     """Return the parts of the service. Not a FastAPI dependency, because each costs 2 % of a cached query."""
     parts: Parts = request.app.state.parts
     return parts
+
+
+def check_same_site(request: Request) -> None:
+    """Raise ProblemError if a page of another site makes the browser send this request. Browsers mark such requests."""
+    if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        raise ProblemError("other-site", "Pages of other sites cannot send this request.")
 
 
 Format = Annotated[

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from music_assets.service import ready_made_queries as queries
-from music_assets.service.problems import ProblemError, legacy_errors
-from music_assets.service.routes.deps import PROBLEMS, RESULTS, Format, parts_of
+from music_assets.service.problems import legacy_errors
+from music_assets.service.routes.deps import PROBLEMS, RESULTS, Format, check_same_site, parts_of
 from music_assets.service.similarity import Matches
 from music_assets.service.training_runs import TrainingRun
 from music_assets.tables import USER_TOP_ARTISTS
@@ -40,12 +40,16 @@ async def start_embedding_job(request: Request, response: Response) -> TrainingR
 
 
 async def _start(request: Request, response: Response) -> TrainingRun:
-    # Any web page can make a browser on this machine send this request. Browsers mark such requests.
-    if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-        raise ProblemError("other-site", "Web pages of other sites cannot start a training.")
+    run = await start_run(request)
+    response.headers["Location"] = run.address
+    return run
+
+
+async def start_run(request: Request) -> TrainingRun:
+    """Start a training, or return the unfinished one. Raises ProblemError if a page of another site requests it."""
+    check_same_site(request)
     run, started = await parts_of(request).training_runs.start()
     request.state.log_fields.update(run_id=run.run_id, started=started)
-    response.headers["Location"] = run.address
     return run
 
 

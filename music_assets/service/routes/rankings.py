@@ -27,11 +27,11 @@ async def artists_of_country(
     """List the artists of a country, most played first. The name must match exactly."""
     response = await respond_page(request, result_format, limit, offset, queries.ARTISTS_OF_COUNTRY, country=country)
     if response.headers.get("x-row-count") == "0":
-        await _check_country(request, country)
+        await check_country(request, country)
     return response
 
 
-async def _check_country(request: Request, country: str) -> None:
+async def check_country(request: Request, country: str) -> None:
     """Raise ProblemError, with similar names, if no ranking has the country."""
     rows = await parts_of(request).responder.sample(request, queries.COUNTRY_NAMES, MAX_COUNTRIES)
     names = [name for (name,) in rows]

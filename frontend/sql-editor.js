@@ -1,0 +1,5 @@
+export { basicSetup, EditorView } from "codemirror";
+export { EditorState, Prec } from "@codemirror/state";
+export { keymap } from "@codemirror/view";
+export { PostgreSQL, sql } from "@codemirror/lang-sql";
+export { setDiagnostics } from "@codemirror/lint";

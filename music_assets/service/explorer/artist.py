@@ -1,0 +1,95 @@
+"""The page of an artist: countries on a map and as a table, similar artists, and training when there are none."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from music_assets.service import ready_made_queries as queries
+from music_assets.service.explorer.reading import Name, Rows, read
+from music_assets.service.explorer.rendering import country_url, percent, render
+from music_assets.service.explorer.world_map import world_map
+from music_assets.service.problems import ProblemError
+from music_assets.service.routes.deps import parts_of
+from music_assets.service.routes.embeddings import start_run
+
+MAX_COUNTRIES = 1_000
+MIN_LISTENERS = (1, 3, 10, 30, 100, 300, 1000)
+ENOUGH_COUNTRIES = 15
+"""Countries that the default of the filter leaves, if the artist has that many."""
+SIMILAR_ARTISTS = 12
+
+router = APIRouter()
+
+
+@router.get("/explore/artist")
+async def artist(
+    request: Request, name: Name, min_listeners: Annotated[int | None, Query(ge=1, le=2**31)] = None
+) -> Response:
+    """Show the countries of an artist, where the artist is most popular first."""
+    countries = await countries_of_artist(request, name)
+    least = min_listeners or _default_min_listeners(countries)
+    rows = [row for row in countries if row["listeners"] >= least]
+    values = {row["country"]: row["normalized_popularity"] for row in rows}
+    return render(
+        request,
+        "artist.html",
+        "parts/artist_countries.html",
+        name=name,
+        total_countries=len(countries),
+        total_plays=sum(row["total_playcount"] for row in countries),
+        rows=rows,
+        largest=max(values.values(), default=0) or 1,
+        left_out=len(countries) - len(rows),
+        min_listeners=least,
+        choices=sorted({*MIN_LISTENERS, least}),
+        map=world_map(values, percent),
+        map_link=country_url,
+        caption=f"Popularity of {name}",
+    )
+
+
+@router.get("/explore/artist/similar")
+async def similar_artists(request: Request, name: Name) -> Response:
+    """Show the similar artists, or how to train the embeddings. It is a part of the page of the artist."""
+    try:
+        matches = await parts_of(request).similarity.similar_artists(name, SIMILAR_ARTISTS)
+    except ProblemError as problem:
+        if problem.kind != "not-trained":
+            raise
+        return render(request, "parts/not_trained.html")
+    pairs = zip(matches.keys, matches.similarities, strict=True)
+    return render(
+        request,
+        "parts/similar_artists.html",
+        rows=[{"artist_name": key, "similarity": similarity} for key, similarity in pairs],
+    )
+
+
+@router.post("/explore/training")
+async def start_training(request: Request) -> Response:
+    """Start a training of the embeddings, or show the unfinished one."""
+    return render(request, "training.html", "parts/training_run.html", run=await start_run(request))
+
+
+@router.get("/explore/training/{run_id}")
+async def training(request: Request, run_id: Annotated[str, Path(max_length=200)]) -> Response:
+    """Show the state of a training."""
+    run = await parts_of(request).training_runs.show(run_id)
+    return render(request, "training.html", "parts/training_run.html", run=run)
+
+
+async def countries_of_artist(request: Request, name: str) -> Rows:
+    """Return all countries of an artist with their listeners. Raises ProblemError if there is none."""
+    bounds = {"limit": MAX_COUNTRIES, "offset": 0, "min_listeners": 1}
+    countries = await read(request, queries.COUNTRIES_OF_ARTIST_BY_LISTENERS, artist=name, **bounds)
+    if not countries:
+        raise ProblemError("not-found", f"No ranking has the artist {name!r}. Names must match exactly.")
+    return countries
+
+
+def _default_min_listeners(countries: Rows) -> int:
+    """Return 10, or less for an artist with few listeners: a share of a country's plays means little for two users."""
+    for least in (10, 3):
+        if sum(row["listeners"] >= least for row in countries) >= ENOUGH_COUNTRIES:
+            return least
+    return 1

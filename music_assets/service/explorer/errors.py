@@ -1,0 +1,45 @@
+"""Error responses of the pages: a page, a part of one, or the way to the form for the key."""
+
+from fastapi import Request, Response
+from fastapi.responses import RedirectResponse
+
+from music_assets.service.explorer.rendering import is_from_htmx, page_url, render
+from music_assets.service.problems import KINDS, ProblemError
+
+PAGES = ("/explore/", "/sql", "/pipeline", "/sign-in")
+ADVICE = {
+    "not-found": "Search for an artist or a country above.",
+    "busy": "Reload the page in a moment.",
+    "rate-limited": "Reload the page in a moment.",
+    "timeout": "Reload the page.",
+    "invalid": "Open the page from the start page.",
+    "bad-request": "Open the page from the start page.",
+}
+"""Advice for people, where that for programs does not help them."""
+
+
+def is_page(path: str) -> bool:
+    """Return whether a path is that of a page, so that its errors are pages too."""
+    return path == "/" or path.startswith(PAGES)
+
+
+def error_page(request: Request, problem: ProblemError, request_id: str) -> Response:
+    """Return the response for a problem of a page."""
+    kind = KINDS[problem.kind]
+    if problem.kind == "unauthorized":
+        if is_from_htmx(request):
+            return Response(status_code=kind.status, headers={"HX-Redirect": "/sign-in"})
+        return RedirectResponse(page_url("/sign-in", after=f"{request.url.path}?{request.url.query}".rstrip("?")), 303)
+    response = render(
+        request,
+        "error.html",
+        "parts/error.html",
+        status=kind.status,
+        title=kind.title,
+        detail=problem.detail,
+        advice=ADVICE.get(problem.kind, kind.advice),
+        suggestions=problem.members.get("suggestions", []),
+        request_id=request_id,
+    )
+    response.headers.update(problem.headers or {})
+    return response

@@ -1,0 +1,9 @@
+"""The pages, as one router. They are not in the OpenAPI document, which describes the API for programs."""
+
+from fastapi import APIRouter
+
+from music_assets.service.explorer import artist, country, home, search, sign_in, static_files
+
+router = APIRouter(include_in_schema=False)
+for module in (home, search, country, artist, sign_in, static_files):
+    router.include_router(module.router)

@@ -1,0 +1,31 @@
+"""What the pages share: parameters of their addresses, and reading rows of ready-made queries."""
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import Query, Request
+
+from music_assets.service.routes.deps import parts_of
+
+Rows = list[dict[str, Any]]
+
+Name = Annotated[str, Query(min_length=1, max_length=1_000)]
+Search = Annotated[str, Query(max_length=200)]
+Page = Annotated[int, Query(ge=1, le=1_000_000)]
+
+
+async def read(request: Request, sql: str, **parameters: Any) -> Rows:
+    """Return the rows of a query, through the same pool, limits and gate as the API. Raises ProblemError."""
+    return await parts_of(request).responder.rows(request, sql, parameters)
+
+
+async def read_page(request: Request, sql: str, page: int, size: int, **parameters: Any) -> tuple[Rows, bool]:
+    """Return one page of a query with `$limit` and `$offset`, and whether there is another page."""
+    rows = await read(request, sql, limit=size + 1, offset=(page - 1) * size, **parameters)
+    return rows[:size], len(rows) > size
+
+
+async def read_all(request: Request, *queries: tuple[str, dict[str, Any]]) -> list[Rows]:
+    """Return the rows of several queries, each given with its parameters, that run side by side."""
+    await request.body()  # each query waits for a disconnect, which comes after the body
+    return await asyncio.gather(*(read(request, sql, **parameters) for sql, parameters in queries))

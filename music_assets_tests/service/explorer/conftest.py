@@ -1,0 +1,81 @@
+"""A Chromium, and a service whose artists have names that try to inject markup."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from music_assets_tests.service.conftest import ARTISTS, Service, make_dataset, serving
+
+HOSTILE = [
+    "<script>document.title = 'injected'</script>",
+    '"><img src=x onerror="document.title = \'injected\'">',
+    "'-alert(1)-'",
+    "{{ 7 * 7 }}",
+    "</title><h1>injected</h1>",
+    "javascript:alert(1)",
+    "..",
+    "a/b?c=d&e=f#g",
+    "\u202egnirts",
+]
+COUNTRIES = ["Germany", "United States", "Brazil", "Japan", "Réunion", "<b>Nowhere</b>", None]
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+)
+
+
+@pytest.fixture(scope="session")
+def explorer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Return a running service on hostile names."""
+    root = tmp_path_factory.mktemp("hostile")
+    make_dataset(root, countries=COUNTRIES, artists=[*ARTISTS[:20], *HOSTILE])
+    with serving(root) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Return a Chromium. The test is skipped where there is none, and fails there under CI=true."""
+    chromium = shutil.which("chromium")
+    if chromium is None and not os.environ.get("CI"):
+        pytest.skip("There is no chromium on the path.")
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium, args=FLAGS.split())
+        yield running
+        running.close()
+
+
+OpenPage = Callable[[str], Page]
+
+
+@pytest.fixture
+def open_page(browser: Browser, explorer: Service) -> Iterator[OpenPage]:
+    """Return a function that opens a page of the explorer. At the end no script may have failed, nor the policy."""
+    with opening_pages(browser, explorer.url) as function:
+        yield function
+
+
+@contextmanager
+def opening_pages(browser: Browser, url: str) -> Iterator[OpenPage]:
+    """Yield a function that opens a page of a service; raise AssertionError if the browser reported an error."""
+    errors: list[str] = []
+    contexts = []
+
+    def open_one(path: str) -> Page:
+        context = browser.new_context(base_url=url, reduced_motion="reduce")
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(path)
+        expect(page.locator("[aria-busy=true]")).to_have_count(0)
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert errors == []

@@ -1,0 +1,153 @@
+"""The pages as a client without JavaScript sees them: content, errors, security headers, keys."""
+
+import html
+import re
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from music_assets.service.auth import create_api_key
+from music_assets_tests.service.conftest import Dataset, Service, serving
+
+HTMX = {"HX-Request": "true"}
+
+
+def text(response: httpx.Response) -> str:
+    """Return what a page shows, in one line."""
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", response.text)).split())
+
+
+def cells(response: httpx.Response) -> list[list[str]]:
+    """Return the rows of the tables of a page."""
+    assert response.status_code == 200, response.text
+    rows = re.findall(r"<tr>(.*?)</tr>", response.text.replace("<thead><tr>", ""), re.DOTALL)
+    strip = re.compile(r"<title>.*?</title>|<[^>]*>", re.DOTALL)
+    return [
+        [html.unescape(strip.sub("", cell)).strip() for cell in re.findall(r"<t[dh].*?</t[dh]>", row, re.DOTALL)]
+        for row in rows
+    ]
+
+
+def test_country_shows_its_artists_by_rank(service: Service, dataset: Dataset) -> None:
+    expected = dataset.rankings.query("country == 'Germany'").sort_values("rank_in_country").head(50)
+    rows = cells(service.http.get("/explore/country", params={"name": "Germany"}))
+    assert [row[:3] for row in rows] == [
+        [str(rank), artist, f"{plays:,.0f}"]
+        for rank, artist, plays in expected[["rank_in_country", "artist_name", "total_playcount"]].itertuples(
+            index=False
+        )
+    ]
+
+
+def test_artists_of_a_country_are_filtered_by_name(service: Service, dataset: Dataset) -> None:
+    parameters = {"name": "Germany", "search": "DRAKE"}
+    rows = cells(service.http.get("/explore/country", params=parameters, headers=HTMX))
+    assert {row[1] for row in rows} == {"Drake", "drakes"}
+    ranks = dataset.rankings.query("country == 'Germany'").set_index("artist_name")["rank_in_country"]
+    assert [int(row[0]) for row in rows] == sorted(ranks[["Drake", "drakes"]])
+    nothing = service.http.get("/explore/country", params={**parameters, "search": "<b>"}, headers=HTMX)
+    assert "No artist of Germany has “<b>” in the name." in text(nothing)
+
+
+def test_artist_shows_countries_with_enough_listeners(service: Service, dataset: Dataset) -> None:
+    listeners = dataset.listeners("Drake")
+    least = int(listeners.min()) + 1
+    expected = dataset.rankings.query("artist_name == 'Drake'").sort_values("rank_for_artist")
+    expected = expected[expected["country"].map(listeners) >= least]
+    response = service.http.get("/explore/artist", params={"name": "Drake", "min_listeners": least})
+    assert [(row[1], int(row[3])) for row in cells(response)] == [
+        (country, listeners[country]) for country in expected["country"]
+    ]
+    assert "left out" in text(response)
+
+
+def test_names_that_are_no_path_segments_have_pages(service: Service) -> None:
+    response = service.http.get("/explore/artist", params={"name": "AC/DC"})
+    assert "<h1><bdi>AC/DC</bdi></h1>" in response.text
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "message"),
+    [
+        ("/explore/country?name=Germny", 404, "Did you mean 'Germany'?"),
+        ("/explore/artist?name=<script>", 404, "No ranking has the artist '<script>'."),
+        ("/explore/artist", 422, "Some values are invalid."),
+        ("/explore/country?name=Germany&page=0", 422, "Some values are invalid."),
+        ("/explore/nothing", 404, "There is nothing at this address."),
+    ],
+)
+def test_errors_are_pages(service: Service, path: str, status: int, message: str) -> None:
+    response = service.http.get(path)
+    assert response.status_code == status
+    assert message in text(response)
+    assert "<script>'" not in response.text
+    part = service.http.get(path, headers=HTMX)
+    assert message in text(part)
+    assert "<html" not in part.text
+
+
+def test_every_page_has_the_security_policy(service: Service) -> None:
+    for path in ("/", "/explore/artist?name=Drake", "/explore/nothing", "/sign-in"):
+        headers = service.http.get(path).headers
+        assert "script-src 'self'; style-src 'self';" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+
+
+def test_search_completes_artists_and_countries(service: Service) -> None:
+    response = service.http.get("/explore/search", params={"query": "dRAK"}, headers=HTMX)
+    assert "Drake" in text(response)
+    assert 'href="/explore/artist?name=Drake"' in response.text
+    assert "United Kingdom country" in text(service.http.get("/explore/search?query=kingd", headers=HTMX))
+    assert "Nothing has “zzz” in its name." in text(service.http.get("/explore/search?query=zzz"))
+
+
+@pytest.fixture(scope="module")
+def locked(dataset: Dataset) -> Iterator[tuple[Service, str]]:
+    """Return a service with API keys, and a valid key."""
+    key, entry = create_api_key("someone")
+    with serving(dataset.root, api_keys=entry) as running:
+        yield running, key
+
+
+def test_with_keys_pages_lead_to_the_form(locked: tuple[Service, str]) -> None:
+    service, key = locked
+    response = service.http.get("/explore/artist?name=AC/DC")
+    assert (response.status_code, response.headers["location"]) == (
+        303,
+        "/sign-in?after=%2Fexplore%2Fartist%3Fname%3DAC%2FDC",
+    )
+    part = service.http.get("/explore/artist?name=AC/DC", headers=HTMX)
+    assert (part.status_code, part.headers["hx-redirect"]) == (401, "/sign-in")
+    form = service.http.get(response.headers["location"])
+    assert 'name="after" value="/explore/artist?name=AC/DC"' in form.text
+    signed_in = service.http.post("/sign-in", data={"key": key, "after": "/explore/artist?name=AC/DC"})
+    assert (signed_in.status_code, signed_in.headers["location"]) == (303, "/explore/artist?name=AC/DC")
+    cookie = signed_in.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    assert service.http.get("/explore/artist?name=AC/DC").status_code == 200
+    service.http.post("/sign-out")
+    assert service.http.get("/explore/artist?name=AC/DC").status_code == 303
+
+
+def test_wrong_key_is_reported(locked: tuple[Service, str]) -> None:
+    response = locked[0].http.post("/sign-in", data={"key": "wrong"})
+    assert response.status_code == 403
+    assert "This API key is not valid." in text(response)
+    assert "set-cookie" not in response.headers
+
+
+@pytest.mark.parametrize("after", ["//evil.example", "https://evil.example", "/\\evil.example", "/\n/evil.example", ""])
+def test_sign_in_continues_on_this_service_only(locked: tuple[Service, str], after: str) -> None:
+    service, key = locked
+    response = service.http.post("/sign-in", data={"key": key, "after": after})
+    service.http.cookies.clear()
+    assert response.headers["location"] == "/"
+
+
+@pytest.mark.parametrize("path", ["/sign-in", "/sign-out", "/explore/training"])
+def test_forms_of_other_sites_are_refused(service: Service, path: str) -> None:
+    response = service.http.post(path, data={"key": "x"}, headers={"Sec-Fetch-Site": "cross-site"})
+    assert response.status_code == 403
