@@ -38,6 +38,7 @@ SLOW = (
     "end_to_end/test_interrupted_training.py::*",
     "end_to_end/test_spark.py::test_demo_prints_the_same_as_on_duckdb",
     "end_to_end/test_spark.py::test_job_on_a_cluster_survives_a_killed_worker",
+    "end_to_end/test_spark.py::test_retraction_and_erasure_leave_the_same_rows_as_on_duckdb",
     "end_to_end/test_training_over_http.py::*",
     "end_to_end/test_up.py::test_second_up_is_refused_until_the_first_has_ended",
     "end_to_end/test_wheel.py::*",

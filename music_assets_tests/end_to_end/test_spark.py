@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from collections import Counter
+from hashlib import sha256
 from pathlib import Path
 
 from music_assets.data_root import DataRoot
@@ -12,12 +14,13 @@ from music_assets.tables import ARTIST_RANK_IN_COUNTRY, REFRESH_RANKINGS, USER_D
 from music_assets_tests.conftest import need_java
 from music_assets_tests.end_to_end.conftest import Shell
 from music_assets_tests.support.processes import BIN, REPOSITORY, clean_environment, kill_tree, wait_until
-from music_assets_tests.support.project import TOP_ARTISTS, USERS
+from music_assets_tests.support.project import RANKED_ARTISTS, TOP_ARTISTS, USERS
 from music_assets_tests.support.published import published_rows
 from music_assets_tests.support.spark_cluster import FAST_START, LOOPBACK, Cluster
 
 JOB = ("dagster", "job", "execute", "-m", "music_assets.definitions", "-j", REFRESH_RANKINGS)
 TIMEOUT = 600
+MOVED = "user_id,country,total_scrobbles\n1,Malta,90\n"
 NO_JAVA = {"PATH": "/nowhere", "JAVA_HOME": "", "MUSIC_ASSETS_ENGINE": "spark"}
 
 
@@ -87,6 +90,30 @@ def test_job_on_a_cluster_survives_a_killed_worker(tmp_path: Path) -> None:
     assert (application["name"], application["state"]) == ("music-assets", "FINISHED")
     assert published_rows(root) == published_rows(expected)
     assert not [path for path in folder.rglob("*") if path.name.startswith("_temporary")]
+
+
+def test_retraction_and_erasure_leave_the_same_rows_as_on_duckdb(shell: Shell, tmp_path: Path) -> None:
+    """The retraction moves user 1 back from Malta to Germany. User 2, the only one in France, is erased."""
+    need_java()
+    for name, variables in (("duckdb", {}), ("spark", on_spark())):
+        root = DataRoot(tmp_path / name)
+        root.prepare()
+        drops = (
+            (USER_DATA, USERS, "users.csv"),
+            (USER_TOP_ARTISTS, TOP_ARTISTS, "top.csv"),
+            (USER_DATA, MOVED, "moved.csv"),
+        )
+        for table, text, file in drops:
+            root.drop_folder(table).joinpath(file).write_text(text)
+        environment = {"MUSIC_ASSETS_DATA": str(root), "MUSIC_ASSETS_SETTLE_SECONDS": "0", **variables}
+        retract = ("music-assets", "retract", sha256(MOVED.encode()).hexdigest(), "--yes")
+        for command in (JOB, retract, JOB, ("music-assets", "forget", "2", "--yes")):
+            ended = shell(*command, timeout=TIMEOUT, **environment)
+            assert ended.returncode == 0, ended.stderr[-3000:]
+    published = published_rows(DataRoot(tmp_path / "spark"))
+    assert published == published_rows(DataRoot(tmp_path / "duckdb"))
+    ranked = published[ARTIST_RANK_IN_COUNTRY.full_name]
+    assert ranked == Counter(row for row in RANKED_ARTISTS if row[0] == "Germany")
 
 
 def test_missing_java_is_reported_before_anything_changes(shell: Shell, root: DataRoot, tmp_path: Path) -> None:
