@@ -41,8 +41,9 @@ setup(
         "gensim>=4.4,<5",
         # Exact nearest neighbours among 800,000 vectors in 20 ms.
         "faiss-cpu>=1.12,<2",
-        # Sparse interaction matrices.
+        # Sparse interaction matrices; one BLAS thread per thread of the ridge regression.
         "scipy>=1.13,<2",
+        "threadpoolctl>=3.5,<4",
         # Required by Ibis; also test oracles.
         "pandas>=2.2,<4",
         "numpy>=2.0,<3",

@@ -247,7 +247,7 @@ COUNTRY_RANK_PER_ARTIST = Table(
 EMBEDDING_DIMENSIONS = 50
 
 
-def _embedding(name: str, description: str, key: Column) -> Table:
+def _embedding(name: str, description: str, key: Column, *others: Column) -> Table:
     origins = ("user_top_artists.user_id", "user_top_artists.artist_name", "user_top_artists.playcount")
     return Table(
         name=name,
@@ -265,6 +265,7 @@ def _embedding(name: str, description: str, key: Column) -> Table:
                 )
                 for number in range(EMBEDDING_DIMENSIONS)
             ),
+            *(replace(other, nullable=False, derived_from=origins[:2]) for other in others),
         ),
         key=(key.name,),
         sort_by=(key.name,),
@@ -275,11 +276,15 @@ ARTIST_EMBEDDING = _embedding(
     "artist_embedding",
     "A vector for each artist with a listener. Artists with similar listeners are close by cosine.",
     USER_TOP_ARTISTS.column("artist_name"),
+    Column("listeners", "int64", "Number of users with the artist in their list when the training read it."),
+    Column(
+        "trained", "boolean", "Whether word2vec has seen the artist; the vectors of others depend on few listeners."
+    ),
 )
 USER_EMBEDDING = _embedding(
     "user_embedding",
-    "A vector for each user with an artist, in the same space as artist_embedding. Users with similar taste are close "
-    "by cosine.",
+    "A vector for each user with an artist. Users with similar taste are close by cosine; the inner product with the "
+    "vector of an artist says how well the artist suits the user.",
     USER_ID,
 )
 

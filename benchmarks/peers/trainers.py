@@ -32,7 +32,8 @@ def music_assets(pairs: Path) -> Vectors:
     from music_assets.embedding.word2vec_gensim import train
 
     interactions = read_interactions(pq.ParquetFile(pairs).iter_batches())
-    found = embed(interactions, train(interactions, Hyperparameters.model_validate({})))
+    defaults = Hyperparameters.model_validate({})
+    found = embed(interactions, train(interactions, defaults), defaults, threads=2)
     return found.artist_names, found.artists, found.user_ids, found.users
 
 
@@ -93,7 +94,7 @@ if __name__ == "__main__":
     name, folder = sys.argv[1], Path(sys.argv[2])
     artists, artist_vectors, users, user_vectors = globals()[name](folder / "pairs.parquet")
     for kind, keys, vectors in (("artists", artists, artist_vectors), ("users", users, user_vectors)):
-        # The score of implicit is the inner product, that of all others the cosine.
-        lengths = 1 if name == "implicit_als" else np.linalg.norm(vectors, axis=1, keepdims=True)
+        # Our score and that of implicit is the inner product, that of the others the cosine.
+        lengths = 1 if name in ("implicit_als", "music_assets") else np.linalg.norm(vectors, axis=1, keepdims=True)
         scaled = np.asarray(vectors / np.where(lengths == 0, 1, lengths), np.float32)
         pd.DataFrame(scaled, np.asarray(keys)).to_pickle(folder / f"{kind}.pkl")

@@ -1,5 +1,6 @@
 """Builds the Dagster definitions from the settings."""
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -55,7 +56,8 @@ def build_definitions(
         resources={
             "io_manager": DeltaIOManager(store, engine, reader, TABLES, DESCRIPTIONS, settings.retention_hours),
             "store": store,
-            "trainer": word2vec_gensim.train,
+            "trainer": partial(word2vec_gensim.train, threads=settings.threads),
+            "threads": settings.threads or os.cpu_count() or 1,
             **computing,
             "ingest": Ingest(landing, store, parser, settings.retention_hours),
             "data_root": root,

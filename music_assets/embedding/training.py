@@ -1,11 +1,11 @@
 """One training from start to end: interactions, holdout, word2vec, evaluation, embeddings.
 
 Held-out interactions are used neither by word2vec nor in the vectors that are evaluated, but they are part of the
-published means. One training therefore gives both the metrics and the published vectors.
+published vectors. One training therefore gives both the metrics and the published vectors.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ import ibis.expr.types as ir
 import pyarrow.parquet as pq
 
 from music_assets.data_root import DataRoot, LockHeldError, acquire_lock
-from music_assets.embedding.evaluation import Metrics, cosine_scorer, evaluate, popularity_scorer, split
+from music_assets.embedding.evaluation import Comparison, evaluate_all, split
 from music_assets.embedding.interactions import Interactions, read_interactions
 from music_assets.embedding.vectors import Embeddings, embed
 from music_assets.embedding.word2vec import Hyperparameters, OnProgress, Trainer, TrainingError, WordVectors
@@ -28,15 +28,14 @@ MAX_EVALUATED = 1_000
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """Embeddings, word vectors, and the metrics of the embeddings and of popularity on the same held-out artists.
+    """Embeddings, word vectors, and the metrics of the embeddings and of baselines on the same held-out artists.
 
-    The metrics are None if no user has the five artists that it takes to hold one out.
+    There are no comparisons if no user has the five artists that it takes to hold one out.
     """
 
     embeddings: Embeddings
     word_vectors: WordVectors
-    metrics: Metrics | None
-    popularity: Metrics | None
+    comparisons: Mapping[str, Comparison]
 
 
 @contextmanager
@@ -85,12 +84,16 @@ def train_and_evaluate(
     trainer: Trainer,
     on_progress: OnProgress | None = None,
     folder: Path | None = None,
+    threads: int = 1,
 ) -> TrainingResult:
-    """Train on all interactions but the held-out ones; see `word2vec.Trainer` for arguments and errors."""
+    """Train on all interactions but the held-out ones; see `word2vec.Trainer` for arguments and errors.
+
+    `threads` bounds the threads of the ridge regression.
+    """
     data = split(interactions, hyperparameters.seed, evaluated_users(len(interactions.user_ids)))
     word_vectors = trainer(data.train, hyperparameters, on_progress, folder)
-    metrics = popularity = None
+    comparisons = {}
     if len(data.users):
-        metrics = evaluate(data, cosine_scorer(embed(data.train, word_vectors)))
-        popularity = evaluate(data, popularity_scorer(data.train))
-    return TrainingResult(embed(interactions, word_vectors), word_vectors, metrics, popularity)
+        evaluated = embed(data.train, word_vectors, hyperparameters, threads)
+        comparisons = evaluate_all(data, evaluated, hyperparameters.seed)
+    return TrainingResult(embed(interactions, word_vectors, hyperparameters, threads), word_vectors, comparisons)

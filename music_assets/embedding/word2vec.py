@@ -12,10 +12,6 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from music_assets.embedding.interactions import Bools, Interactions, Ints
-from music_assets.tables import EMBEDDING_DIMENSIONS
-
-DIMENSIONS = EMBEDDING_DIMENSIONS - 1
-"""Dimensions of a word vector. The last dimension of an embedding marks trained artists, see `vectors.py`."""
 
 WORDS_TO_TRAIN = 12_000_000
 MIN_PASSES = 5
@@ -36,7 +32,8 @@ class Hyperparameters(BaseModel):
         None,
         ge=1,
         description=(
-            "Training threads; default: one per core. On Spark: partitions; default: one per core, at most 4. "
+            "Threads of word2vec; default: MUSIC_ASSETS_THREADS, or one per core. "
+            "On Spark: partitions; default: one per core, at most 4. "
             "With 1, the same seed gives identical vectors."
         ),
     )
@@ -59,6 +56,12 @@ class Hyperparameters(BaseModel):
     min_alpha: float = Field(1e-4, gt=0, description="Final learning rate. Not on Spark.")
     context_share: float = Field(
         0.5, ge=0, description="Weight of word2vec's context vectors, added to the word vectors. Not on Spark."
+    )
+    ridge: float = Field(
+        4.0, gt=0, description="Ridge of the artists' vectors: the larger, the later rare artists are recommended."
+    )
+    unobserved: float = Field(
+        3.0, gt=0, description="Weight of all pairs of user and artist that are in no list, relative to those that are."
     )
 
     def min_listeners_for(self, users: int) -> int:

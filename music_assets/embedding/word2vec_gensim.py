@@ -19,7 +19,6 @@ import numpy as np
 from music_assets.embedding.corpus import Part, write_corpus
 from music_assets.embedding.interactions import Interactions
 from music_assets.embedding.word2vec import (
-    DIMENSIONS,
     Hyperparameters,
     OnProgress,
     Progress,
@@ -27,6 +26,7 @@ from music_assets.embedding.word2vec import (
     WordVectors,
     select_artists,
 )
+from music_assets.tables import EMBEDDING_DIMENSIONS
 
 
 def train(
@@ -34,8 +34,11 @@ def train(
     hyperparameters: Hyperparameters,
     on_progress: OnProgress | None = None,
     folder: Path | None = None,
+    threads: int | None = None,
 ) -> WordVectors:
     """Train word2vec on the artists with enough distinct listeners, see `word2vec.Trainer`.
+
+    `threads` is the default of `workers`; None: one per core.
 
     `on_progress` is called after each part of a pass. The corpus takes about 6 bytes a word on disk.
     """
@@ -47,7 +50,7 @@ def train(
         passes = hyperparameters.passes_for(words)
         counts = np.bincount(interactions.artists, weights=interactions.weights, minlength=len(trained))
         vocabulary = {str(artist): int(counts[artist]) for artist in np.flatnonzero(trained)}
-        _write_task(folder, hyperparameters, passes, parts, vocabulary)
+        _write_task(folder, hyperparameters, threads or os.cpu_count() or 1, passes, parts, vocabulary)
         with _process(folder) as process:
             for line in process.stdout or ():
                 if on_progress:
@@ -59,14 +62,19 @@ def train(
 
 
 def _write_task(
-    folder: Path, hyperparameters: Hyperparameters, passes: int, parts: list[Part], vocabulary: dict[str, int]
+    folder: Path,
+    hyperparameters: Hyperparameters,
+    threads: int,
+    passes: int,
+    parts: list[Part],
+    vocabulary: dict[str, int],
 ) -> None:
     task = {
         "word2vec": {
-            "vector_size": DIMENSIONS,
+            "vector_size": EMBEDDING_DIMENSIONS,
             "sg": 1,
             "min_count": 1,
-            "workers": hyperparameters.workers or os.cpu_count() or 1,
+            "workers": hyperparameters.workers or threads,
             **hyperparameters.model_dump(include={"seed", "window", "negative", "ns_exponent", "sample"}),
         },
         **hyperparameters.model_dump(include={"alpha", "min_alpha", "context_share"}),

@@ -22,7 +22,6 @@ import numpy.typing as npt
 from music_assets.embedding.corpus import subsample, write_corpus
 from music_assets.embedding.interactions import Bools, Interactions
 from music_assets.embedding.word2vec import (
-    DIMENSIONS,
     Hyperparameters,
     OnProgress,
     Progress,
@@ -30,6 +29,7 @@ from music_assets.embedding.word2vec import (
     WordVectors,
     select_artists,
 )
+from music_assets.tables import EMBEDDING_DIMENSIONS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,7 +74,7 @@ def train(
         fit = partial(_fit, corpus=Path(name), hyperparameters=hyperparameters, iterations=iterations)
         found = _run(session, fit, report).sort_by("word")
     report(iterations)
-    vectors = found["vector"].combine_chunks().flatten().to_numpy().reshape(-1, DIMENSIONS)
+    vectors = found["vector"].combine_chunks().flatten().to_numpy().reshape(-1, EMBEDDING_DIMENSIONS)
     refuse_diverged(vectors)
     return WordVectors(found["word"].to_numpy(), vectors, min_listeners, copies * iterations, words)
 
@@ -126,7 +126,7 @@ def _fit(
 
     context = session.sparkContext
     word2vec = Word2Vec(
-        vectorSize=DIMENSIONS,
+        vectorSize=EMBEDDING_DIMENSIONS,
         minCount=1,
         numPartitions=hyperparameters.workers or min(context.defaultParallelism, MAX_DEFAULT_PARTITIONS),
         maxIter=iterations,

@@ -114,7 +114,7 @@ def _load_table(path: Path, table: Table) -> VectorTable:
 
 
 def _batches(path: Path, table: Table) -> Iterator[tuple[list[Any], np.ndarray]]:
-    names = ", ".join(column.name for column in table.columns)
+    names = ", ".join((*table.key, *(f"dim_{number}" for number in range(EMBEDDING_DIMENSIONS))))
     with duckdb.connect(str(path), read_only=True, config={"memory_limit": MEMORY_LIMIT, "threads": 1}) as connection:
         reader: Any = connection.sql(f"SELECT {names} FROM {table.full_name}").to_arrow_reader(ROWS_PER_BATCH)
         for batch in reader:

@@ -9,7 +9,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from music_assets.embedding.evaluation import Metrics, Split, cosine_scorer, evaluate, popularity_scorer, split
+from music_assets.embedding.evaluation import (
+    COMPARISONS,
+    Metrics,
+    Split,
+    co_listening_scorer,
+    draw_queries,
+    evaluate,
+    evaluate_all,
+    inner_product_scorer,
+    popularity_scorer,
+    similar_artists_scorer,
+    similar_users_scorer,
+    split,
+)
 from music_assets.embedding.interactions import read_interactions
 from music_assets.embedding.vectors import Embeddings, embed
 from music_assets.embedding.word2vec import Hyperparameters
@@ -75,10 +88,44 @@ def test_artists_without_plays_are_never_held_out():
     assert data.held_out.weights.tolist() == [1, 1]
 
 
-def test_cosine_ignores_length():
-    vectors = np.eye(3, 50, dtype=np.float32)
-    embeddings = Embeddings(None, vectors * [[9], [1], [1]], np.arange(2), vectors[:2] * [[1], [5]])
-    assert cosine_scorer(embeddings)(np.array([0, 1])).tolist() == [[1, 0, 0], [0, 1, 0]]
+def embeddings_of(artists: list[list[float]], users: list[list[float]], trained: list[bool]) -> Embeddings:
+    counts = np.ones(len(artists), np.int64)
+    vectors = [np.array(rows, np.float32) for rows in (artists, users)]
+    return Embeddings(None, vectors[0], counts, np.array(trained), np.arange(len(users)), vectors[1])
+
+
+def test_scores_of_vectors_by_hand() -> None:
+    """Length counts in the score of an artist for a user, but not in similarity; untrained artists are not ranked."""
+    embeddings = embeddings_of([[2, 0], [0, 3], [5, 5]], [[1, 0], [1, 2]], [True, True, False])
+    assert inner_product_scorer(embeddings)(np.array([1, 0])).tolist() == [[2, 6, 15], [2, 0, 5]]
+    scores = similar_artists_scorer(embeddings, np.array([1, 0]))(np.array([0, 1]))
+    assert scores.tolist() == [[0, 1, -np.inf], [1, 0, -np.inf]]
+
+
+def test_co_listening_counts_the_users_who_list_both() -> None:
+    """Artists are ordered by listeners: a, b, c."""
+    lists = interactions_of((1, "a", 1), (1, "b", 1), (2, "a", 1), (2, "b", 2), (2, "c", 1), (3, "a", 1), (3, "c", 0))
+    scores = co_listening_scorer(lists, np.array([1, 0, 0]), np.array([True, True, False]))(np.array([0, 2]))
+    assert scores.tolist() == [[2, 2, -np.inf], [3, 2, -np.inf]]
+
+
+def test_neighbours_lists_are_weighted_by_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """User 0 has the cosines 0.6 and 0.8 with users 1 and 2, and -1 with user 3, which is not among the nearest two."""
+    monkeypatch.setattr("music_assets.embedding.evaluation.NEIGHBOURS", 2)
+    lists = interactions_of((0, "a", 1), (1, "a", 5), (1, "b", 1), (2, "b", 1), (2, "c", 0), (3, "c", 1))
+    embeddings = embeddings_of([[1, 0]] * 3, [[1, 0], [0.6, 0.8], [8, 6], [-1, 0]], [True] * 3)
+    scores = similar_users_scorer(embeddings, lists)(np.array([0]))
+    assert scores[0] == pytest.approx([0.6, 1.4, 0])
+
+
+def test_queries_are_trained_artists_of_the_training_list() -> None:
+    data = split(planted_interactions(users=40), seed=1)
+    trained = data.train.listeners >= 5
+    queries = draw_queries(data, trained, seed=2)
+    known = data.train.matrix().toarray() > 0
+    served = [user for user in range(40) if trained[known[user]].any()]
+    assert all(trained[queries[user]] and known[user, queries[user]] for user in served)
+    assert len(set(queries.tolist())) > 10
 
 
 def test_vectors_of_real_rows_beat_popularity():
@@ -88,7 +135,9 @@ def test_vectors_of_real_rows_beat_popularity():
     rows = pd.read_csv(file, keep_default_na=False, usecols=["user_id", "artist_name", "playcount"])
     interactions = read_interactions(weighted_interactions(ibis.memtable(rows)).to_pyarrow().to_batches())
     data = split(interactions, seed=0)
-    embeddings = embed(data.train, train(data.train, Hyperparameters(passes=50)))
-    ours, popular = evaluate(data, cosine_scorer(embeddings)), evaluate(data, popularity_scorer(data.train))
+    settings = Hyperparameters(passes=30)
+    embeddings = embed(data.train, train(data.train, settings), settings)
+    found = evaluate_all(data, embeddings, seed=0)
     assert len(embeddings.artists) == rows["artist_name"].nunique()
-    assert ours.recall_at_20 > 1.4 * popular.recall_at_20
+    ratios = [found[name].ours.recall_at_20 / found[name].baseline.recall_at_20 for name in COMPARISONS]
+    assert np.all(np.array(ratios) > [1.5, 0.75, 1.5])

@@ -11,7 +11,8 @@ QUICK = Hyperparameters(passes=2)
 
 def test_neighbours_are_of_the_same_cluster(trainer: Trainer):
     interactions = planted_interactions()
-    assert_clusters_found(embed(interactions, trainer(interactions, Hyperparameters(passes=20), None, None)))
+    settings = Hyperparameters(passes=20)
+    assert_clusters_found(embed(interactions, trainer(interactions, settings, None, None), settings))
 
 
 def test_same_seed_and_one_worker_give_same_bytes(trainer: Trainer):

@@ -69,7 +69,7 @@ def test_diverged_training_is_refused(spark_trainer: Trainer):
 
 @pytest.mark.parametrize("component", [np.inf, -np.inf, np.nan, 1e4, -1e30])
 def test_single_diverged_component_is_detected(component: float):
-    vectors = np.full((3, 49), 2.5, np.float32)
+    vectors = np.full((3, 50), 2.5, np.float32)
     word2vec_spark.refuse_diverged(vectors)
     vectors[1, 17] = component
     with pytest.raises(TrainingError, match="of 1 of 3 artists"):

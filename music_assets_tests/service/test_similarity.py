@@ -27,7 +27,7 @@ def embed(dataset: Dataset, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     artists = random_vectors(sorted(dataset.tops.artist_name.unique()), "artist_name")
     users = random_vectors(sorted(dataset.tops.user_id.unique()), "user_id")
     store = DeltaStore(DataRoot(dataset.root))
-    write(store, ARTIST_EMBEDDING, artists)
+    write(store, ARTIST_EMBEDDING, artists.assign(listeners=1, trained=True))
     write(store, USER_EMBEDDING, users.astype({"user_id": "int32"}))
     publish_tables(dataset.root)
     return artists.set_index("artist_name"), users.set_index("user_id")

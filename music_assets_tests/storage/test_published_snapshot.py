@@ -116,7 +116,7 @@ def test_published_types(store: DeltaStore, publisher: Publisher, empty: bool) -
         USER_TOP_ARTISTS: (1, 1, "Moby", 1, "m", "f", moment),
         ARTIST_RANK_IN_COUNTRY: RANKED[0],
         COUNTRY_RANK_PER_ARTIST: ("Chad", "Moby", 1.0, 1.0, 1),
-        ARTIST_EMBEDDING: ("Moby", *(50 * [0.5])),
+        ARTIST_EMBEDDING: ("Moby", *(50 * [0.5]), 3, True),
         USER_EMBEDDING: (1, *(50 * [0.5])),
         REJECTED_ROWS: ("user_data", "f", 2, None, "why", "raw", moment),
     }
@@ -133,7 +133,7 @@ def test_published_types(store: DeltaStore, publisher: Publisher, empty: bool) -
         "user_top_artists": "INTEGER INTEGER VARCHAR BIGINT VARCHAR VARCHAR TIMESTAMP",
         "artist_rank_in_country": "VARCHAR VARCHAR DOUBLE INTEGER",
         "country_rank_per_artist": "VARCHAR VARCHAR DOUBLE DOUBLE INTEGER",
-        "artist_embedding": "VARCHAR" + 50 * " DOUBLE",
+        "artist_embedding": "VARCHAR" + 50 * " DOUBLE" + " BIGINT BOOLEAN",
         "user_embedding": "INTEGER" + 50 * " DOUBLE",
         "rejected_rows": "VARCHAR VARCHAR BIGINT VARCHAR VARCHAR VARCHAR TIMESTAMP",
         "current_user_data": "INTEGER VARCHAR BIGINT",

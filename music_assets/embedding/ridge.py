@@ -1,0 +1,122 @@
+"""Ridge regression between users and artists: each side's vectors from those of the other.
+
+A user's vector u minimizes, over the artists a of the user's list with weights w that sum to 1,
+
+    sum of w (1 - u·a)²  +  UNOBSERVED times the mean over all artists of (u·a)²  +  USER_RIDGE |u|²
+
+so that the inner product is near 1 for artists of the list and near 0 for others. It depends on the list and the table
+of artists alone: the training, refreshes and the service compute the same vector. Artists are fitted to users alike,
+but with one ridge for all: the fewer listeners an artist has, the shorter its vector, and the later it is recommended.
+
+The method is one round of implicit alternating least squares (Hu, Koren and Volinsky, 2008).
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy
+from threadpoolctl import threadpool_limits
+
+from music_assets.embedding.interactions import Ints
+
+Floats = npt.NDArray[np.float32]
+
+UNOBSERVED = 3.0
+"""Weight of all artists that are not in a user's list, relative to that of the list."""
+USER_RIDGE = 0.08
+FREQUENCY_POWER = 0.5
+"""An artist with n listeners weighs n ** -FREQUENCY_POWER: lists are told apart by their rare artists."""
+SATURATION = 1.0
+"""Half-way point of the saturation of plays: weights 1, 3 and 5 of `transforms.interactions` become 1, 1.5 and 1.67."""
+UNKNOWN_PLAYS = 0.01
+"""Weight of an artist without plays, which only matters to lists that have no other."""
+ROWS_PER_BLOCK = 1_024
+PAIRS_PER_BLOCK = 50_000
+"""Limits of a block, so that a thread needs 40 MB."""
+
+
+def pair_weights(weights: npt.NDArray[Any], listeners: npt.NDArray[Any]) -> Floats:
+    """Return how much pairs of user and artist count, from the weights of the interactions and the artists' listeners.
+
+    Only the ratios within a list matter.
+    """
+    plays = np.where(weights > 0, weights, UNKNOWN_PLAYS).astype(np.float32)
+    return np.asarray((1 + SATURATION) * plays / (plays + SATURATION) * listeners**-FREQUENCY_POWER, np.float32)
+
+
+def user_vectors(pairs: "scipy.sparse.csr_matrix", artists: Floats, threads: int = 1) -> Floats:
+    """Return a vector for each row of pair weights, from the vectors of the columns; zeros where nothing is known."""
+    solver = _Solver.build(artists, UNOBSERVED / max(len(artists), 1), USER_RIDGE, normalized=True)
+    return solver.solve(pairs, threads)
+
+
+def artist_vectors(
+    pairs: "scipy.sparse.csr_matrix", users: Floats, unobserved: float, ridge: float, threads: int = 1
+) -> Floats:
+    """Return a vector for each column of pair weights, from the vectors of the rows; zeros where nothing is known.
+
+    All unobserved pairs together weigh `unobserved` times the observed ones, which weigh 1 on average.
+    """
+    scaled = pairs.T.tocsr()
+    scaled.data /= scaled.data.mean()
+    base = unobserved * scaled.nnz / (pairs.shape[0] * pairs.shape[1])
+    return _Solver.build(users, base, ridge, normalized=False).solve(scaled, threads)
+
+
+@dataclass(frozen=True)
+class _Solver:
+    """Solves (V'WV + base) x = V'w for rows of weights w, where V are the vectors of a row's columns."""
+
+    vectors: Floats
+    base: Floats
+    root: Floats
+    """A matrix whose product with its transpose is the inverse of `base`."""
+    normalized: bool
+
+    @classmethod
+    def build(cls, vectors: Floats, unobserved: float, ridge: float, normalized: bool) -> "_Solver":
+        dimensions = vectors.shape[1]
+        base = unobserved * (vectors.T @ vectors).astype(np.float64) + ridge * np.eye(dimensions)
+        root = np.linalg.inv(np.linalg.cholesky(base)).T
+        return cls(vectors, base.astype(np.float32), root.astype(np.float32), normalized)
+
+    def solve(self, pairs: "scipy.sparse.csr_matrix", threads: int) -> Floats:
+        solutions = np.zeros((pairs.shape[0], self.vectors.shape[1]), np.float32)
+
+        def fill(rows: Ints) -> None:
+            solutions[rows] = self._solve_block(pairs, rows)
+
+        # BLAS would start threads of its own in each of these.
+        with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
+            for _ in pool.map(fill, _blocks(np.diff(pairs.indptr))):
+                pass
+        return solutions
+
+    def _solve_block(self, pairs: "scipy.sparse.csr_matrix", rows: Ints) -> Floats:
+        first, length = pairs.indptr[rows], int(pairs.indptr[rows[0] + 1] - pairs.indptr[rows[0]])
+        places = first[:, None] + np.arange(length)
+        vectors, weights = self.vectors[pairs.indices[places]], pairs.data[places]
+        if self.normalized:
+            weights = weights / weights.sum(axis=1, keepdims=True)
+        if length < vectors.shape[2]:  # the dual problem is smaller
+            turned = vectors @ self.root
+            gram = turned @ turned.transpose(0, 2, 1)
+            gram[:, np.arange(length), np.arange(length)] += 1 / weights
+            coefficients = np.linalg.solve(gram, np.ones((*weights.shape, 1), np.float32))
+            return np.asarray((turned.transpose(0, 2, 1) @ coefficients)[:, :, 0] @ self.root.T)
+        weighted = vectors.transpose(0, 2, 1) * weights[:, None, :]
+        return np.asarray(np.linalg.solve(weighted @ vectors + self.base, weighted.sum(axis=2)[:, :, None])[:, :, 0])
+
+
+def _blocks(lengths: npt.NDArray[np.integer]) -> Iterator[Ints]:
+    """Yield the indices of rows of the same length, which can be solved together; empty rows are left out."""
+    order = np.argsort(lengths, kind="stable")
+    order = order[lengths[order] > 0]
+    for rows in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1):
+        if len(rows):
+            step = min(ROWS_PER_BLOCK, max(1, PAIRS_PER_BLOCK // int(lengths[rows[0]])))
+            yield from (rows[start : start + step] for start in range(0, len(rows), step))
