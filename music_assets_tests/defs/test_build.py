@@ -43,7 +43,7 @@ GROUPS = {
     "music_db": "published",
 }
 EMBEDDINGS = {table.name for table in EMBEDDING_TABLES}
-MEASURED = ("user_embedding", "beats_popularity")
+MEASURED = ("user_embedding", "beats_baselines")
 """The check that the training itself evaluates."""
 
 
