@@ -156,6 +156,9 @@ class Settings(BaseSettings):
     query_queue: int = Field(
         64, ge=0, description="Maximum number of queued queries; beyond it the service answers 503."
     )
+    named_queries: AbsolutePath | None = Field(
+        None, description="TOML file of named queries for the SQL console: `[name]`, `title`, `sql`."
+    )
     dagster_url: HttpUrl = Field(
         HttpUrl("http://127.0.0.1:3000"),
         description="URL of the Dagster web UI, through which the query service starts the training of embeddings.",

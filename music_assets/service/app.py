@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from music_assets.data_root import DataRoot
 from music_assets.service.auth import BEARER, AccessControl, api_keys, is_loopback, is_public
 from music_assets.service.explorer import pages
+from music_assets.service.explorer.named_queries import read_named_queries
 from music_assets.service.metrics import Metrics
 from music_assets.service.middleware import ACCESS_LOG, RequestMiddleware
 from music_assets.service.problems import ProblemError
@@ -35,7 +36,10 @@ MIN_WORKERS = 2
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Return the application for the data root in the settings. Raises SettingsError if the API keys are invalid."""
+    """Return the application for the data root in the settings.
+
+    Raises SettingsError if the API keys or the named queries are invalid.
+    """
     snapshots = Snapshots(DataRoot(settings.data))
     pool = Pool(
         settings.data,
@@ -75,6 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
         training_runs=TrainingRuns(str(settings.dagster_url)),
         metrics=metrics,
         access=access,
+        named_queries=read_named_queries(settings.named_queries) if settings.named_queries else [],
     )
     for module in (sql, tables, rankings, embeddings, operations, pages):
         app.include_router(module.router)

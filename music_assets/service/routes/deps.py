@@ -7,6 +7,7 @@ from fastapi import Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 
 from music_assets.service.auth import AccessControl
+from music_assets.service.explorer.named_queries import NamedQuery
 from music_assets.service.formats import MEDIA_TYPES
 from music_assets.service.metrics import Metrics
 from music_assets.service.problems import KINDS, MEDIA_TYPE, ProblemError
@@ -28,6 +29,7 @@ class Parts:
     training_runs: TrainingRuns
     metrics: Metrics
     access: AccessControl
+    named_queries: list[NamedQuery]
 
 
 def parts_of(request: Request) -> Parts:

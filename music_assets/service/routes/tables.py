@@ -20,7 +20,7 @@ router = APIRouter(responses=PROBLEMS, tags=["Tables"])
 async def list_tables(request: Request) -> dict[str, Any]:
     """List the tables with row counts, and columns with types and descriptions."""
     snapshot = parts_of(request).snapshots.newest()
-    tables = [_describe(table, snapshot) for table in published_tables(snapshot)]
+    tables = [describe(table, snapshot) for table in published_tables(snapshot)]
     return {"data_version": snapshot.data_version, "tables": tables}
 
 
@@ -32,10 +32,11 @@ async def show_table(request: Request, name: Annotated[str, Path(max_length=200)
     if table is None:
         raise ProblemError("not-found", "There is no such table.")
     sample = await parts_of(request).responder.sample(request, f"SELECT * FROM {name}", SAMPLE_ROWS)
-    return {"data_version": snapshot.data_version, **_describe(table, snapshot), "sample": sample}
+    return {"data_version": snapshot.data_version, **describe(table, snapshot), "sample": sample}
 
 
-def _describe(table: Table, snapshot: PublishedSnapshot) -> dict[str, Any]:
+def describe(table: Table, snapshot: PublishedSnapshot) -> dict[str, Any]:
+    """Return what the API says about a table of the snapshot."""
     return {
         "name": table.full_name,
         "description": table.description,

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -63,19 +63,23 @@ def open_page(browser: Browser, explorer: Service) -> Iterator[OpenPage]:
 def opening_pages(browser: Browser, url: str) -> Iterator[OpenPage]:
     """Yield a function that opens a page of a service; raise AssertionError if the browser reported an error."""
     errors: list[str] = []
-    contexts = []
+    with ExitStack() as stack:
 
-    def open_one(path: str) -> Page:
-        context = browser.new_context(base_url=url, reduced_motion="reduce")
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(path)
-        expect(page.locator("[aria-busy=true]")).to_have_count(0)
-        return page
+        def open_one(path: str) -> Page:
+            page = stack.enter_context(context_of(browser, url))
+            page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+            page.on("pageerror", lambda error: errors.append(str(error)))
+            page.goto(path)
+            expect(page.locator("[aria-busy=true]")).to_have_count(0)
+            return page
 
-    yield open_one
-    for context in contexts:
-        context.close()
+        yield open_one
     assert errors == []
+
+
+@contextmanager
+def context_of(browser: Browser, url: str) -> Iterator[Page]:
+    """Yield a page with storage of its own. Transitions are off, since axe would see colours in between."""
+    context = browser.new_context(base_url=url, reduced_motion="reduce")
+    yield context.new_page()
+    context.close()

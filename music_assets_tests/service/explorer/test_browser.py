@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from music_assets.service.explorer.rendering import artist_url, country_url, page_url
 from music_assets_tests.service.conftest import Service
-from music_assets_tests.service.explorer.conftest import HOSTILE, OpenPage, opening_pages
+from music_assets_tests.service.explorer.conftest import HOSTILE, OpenPage, context_of, opening_pages
 
 PHONE = {"width": 390, "height": 844}
 WIDE = {"width": 1280, "height": 900}
@@ -21,6 +21,7 @@ ADDRESSES = {
     "search": page_url("/explore/search", query="a"),
     "search without result": page_url("/explore/search", query="nothing like it"),
     "sign in": "/sign-in",
+    "sql": "/sql",
 }
 FAULTS = {
     "unknown artist": artist_url("nobody"),
@@ -46,12 +47,10 @@ def test_page_is_accessible_and_fits(open_page: OpenPage, name: str) -> None:
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_error_is_accessible_and_fits(browser: Browser, explorer: Service, name: str) -> None:
-    context = browser.new_context(base_url=explorer.url, reduced_motion="reduce")
-    page = context.new_page()
-    page.goto(FAULTS[name])
-    expect(page.get_by_role("alert")).to_be_visible()
-    check(page)
-    context.close()
+    with context_of(browser, explorer.url) as page:
+        page.goto(FAULTS[name])
+        expect(page.get_by_role("alert")).to_be_visible()
+        check(page)
 
 
 def check(page: Page) -> None:
