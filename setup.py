@@ -39,8 +39,6 @@ setup(
         "pyarrow>=21,<27",
         # Word2vec.
         "gensim>=4.4,<5",
-        # Exact nearest neighbours among 800,000 vectors in 20 ms.
-        "faiss-cpu>=1.12,<2",
         # Sparse interaction matrices; one BLAS thread per thread of the ridge regression.
         "scipy>=1.13,<2",
         "threadpoolctl>=3.5,<4",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from music_assets.embedding.neighbours import CosineIndex
+from music_assets.embedding.neighbours import VectorIndex
 from music_assets.embedding.vectors import Embeddings, Floats
 
 LISTED_ARTISTS = 10
@@ -19,7 +19,7 @@ OTHERS = "other or unknown"
 
 def largest_artists_neighbours(embeddings: Embeddings) -> list[dict[str, str]]:
     """Return the 10 artists with the most listeners, each with its 5 nearest artists and their cosines."""
-    index = CosineIndex.build(embeddings.artists)
+    index = VectorIndex.build(embeddings.artists)
     names = embeddings.artist_names
     rows = []
     for row in range(min(LISTED_ARTISTS, len(names))):

@@ -50,8 +50,10 @@ def pair_weights(weights: npt.NDArray[Any], listeners: npt.NDArray[Any]) -> Floa
 
 def user_vectors(pairs: "scipy.sparse.csr_matrix", artists: Floats, threads: int = 1) -> Floats:
     """Return a vector for each row of pair weights, from the vectors of the columns; zeros where nothing is known."""
-    solver = _Solver.build(artists, UNOBSERVED / max(len(artists), 1), USER_RIDGE, normalized=True)
-    return solver.solve(pairs, threads)
+    lengths = np.diff(pairs.indptr)
+    totals = np.repeat(np.asarray(pairs.sum(axis=1), np.float32).ravel(), lengths)
+    shares = scipy.sparse.csr_matrix((pairs.data / totals, pairs.indices, pairs.indptr), pairs.shape)
+    return Ridge.of_users(artists).fit_rows(shares, artists, threads)
 
 
 def artist_vectors(
@@ -63,53 +65,59 @@ def artist_vectors(
     """
     scaled = pairs.T.tocsr()
     scaled.data /= scaled.data.mean()
-    base = unobserved * scaled.nnz / (pairs.shape[0] * pairs.shape[1])
-    return _Solver.build(users, base, ridge, normalized=False).solve(scaled, threads)
+    share = scaled.nnz / (pairs.shape[0] * pairs.shape[1])
+    return Ridge.build(users, unobserved * share, ridge).fit_rows(scaled, users, threads)
 
 
 @dataclass(frozen=True)
-class _Solver:
-    """Solves (V'WV + base) x = V'w for rows of weights w, where V are the vectors of a row's columns."""
+class Ridge:
+    """Solves (V'WV + base) x = V'w for weights w, the diagonal of W, and the vectors V that they belong to."""
 
-    vectors: Floats
     base: Floats
     root: Floats
     """A matrix whose product with its transpose is the inverse of `base`."""
-    normalized: bool
 
     @classmethod
-    def build(cls, vectors: Floats, unobserved: float, ridge: float, normalized: bool) -> "_Solver":
-        dimensions = vectors.shape[1]
-        base = unobserved * (vectors.T @ vectors).astype(np.float64) + ridge * np.eye(dimensions)
-        root = np.linalg.inv(np.linalg.cholesky(base)).T
-        return cls(vectors, base.astype(np.float32), root.astype(np.float32), normalized)
+    def of_users(cls, artists: Floats) -> "Ridge":
+        """Return the regression of users on the vectors of all artists. The weights of a list must sum to 1."""
+        return cls.build(artists, UNOBSERVED / max(len(artists), 1), USER_RIDGE)
 
-    def solve(self, pairs: "scipy.sparse.csr_matrix", threads: int) -> Floats:
-        solutions = np.zeros((pairs.shape[0], self.vectors.shape[1]), np.float32)
+    @classmethod
+    def build(cls, vectors: Floats, unobserved: float, ridge: float) -> "Ridge":
+        """Return the regression on all `vectors`, each with the target 0 and the weight `unobserved`."""
+        base = unobserved * (vectors.T @ vectors).astype(np.float64) + ridge * np.eye(vectors.shape[1])
+        root = np.linalg.inv(np.linalg.cholesky(base)).T
+        return cls(base.astype(np.float32), root.astype(np.float32))
+
+    def fit(self, vectors: Floats, weights: Floats) -> Floats:
+        """Return a solution for each list of a batch, given vectors (batch, pairs, dimensions) and their weights."""
+        columns = vectors.transpose(0, 2, 1)
+        if vectors.shape[1] >= vectors.shape[2]:
+            weighted = columns * weights[:, None, :]
+            sides = weighted.sum(axis=2)[:, :, None]
+            return np.asarray(np.linalg.solve(weighted @ vectors + self.base, sides)[:, :, 0])
+        # The dual problem, with an equation for each pair, is smaller.
+        turned = vectors @ self.root
+        gram = turned @ turned.transpose(0, 2, 1)
+        diagonal = np.arange(vectors.shape[1])
+        gram[:, diagonal, diagonal] += 1 / weights
+        solved = np.linalg.solve(gram, np.ones((*weights.shape, 1), np.float32))
+        return np.asarray((turned.transpose(0, 2, 1) @ solved)[:, :, 0] @ self.root.T)
+
+    def fit_rows(self, pairs: "scipy.sparse.csr_matrix", vectors: Floats, threads: int) -> Floats:
+        """Return a solution for each row of pair weights, given the vectors of the columns; zeros for empty rows."""
+        solutions = np.zeros((pairs.shape[0], vectors.shape[1]), np.float32)
 
         def fill(rows: Ints) -> None:
-            solutions[rows] = self._solve_block(pairs, rows)
+            length = pairs.indptr[rows[0] + 1] - pairs.indptr[rows[0]]
+            places = pairs.indptr[rows][:, None] + np.arange(length)
+            solutions[rows] = self.fit(vectors[pairs.indices[places]], pairs.data[places])
 
         # BLAS would start threads of its own in each of these.
         with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
             for _ in pool.map(fill, _blocks(np.diff(pairs.indptr))):
                 pass
         return solutions
-
-    def _solve_block(self, pairs: "scipy.sparse.csr_matrix", rows: Ints) -> Floats:
-        first, length = pairs.indptr[rows], int(pairs.indptr[rows[0] + 1] - pairs.indptr[rows[0]])
-        places = first[:, None] + np.arange(length)
-        vectors, weights = self.vectors[pairs.indices[places]], pairs.data[places]
-        if self.normalized:
-            weights = weights / weights.sum(axis=1, keepdims=True)
-        if length < vectors.shape[2]:  # the dual problem is smaller
-            turned = vectors @ self.root
-            gram = turned @ turned.transpose(0, 2, 1)
-            gram[:, np.arange(length), np.arange(length)] += 1 / weights
-            coefficients = np.linalg.solve(gram, np.ones((*weights.shape, 1), np.float32))
-            return np.asarray((turned.transpose(0, 2, 1) @ coefficients)[:, :, 0] @ self.root.T)
-        weighted = vectors.transpose(0, 2, 1) * weights[:, None, :]
-        return np.asarray(np.linalg.solve(weighted @ vectors + self.base, weighted.sum(axis=2)[:, :, None])[:, :, 0])
 
 
 def _blocks(lengths: npt.NDArray[np.integer]) -> Iterator[Ints]:

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from music_assets.embedding.interactions import Bools, Interactions, Ints
 
-WORDS_TO_TRAIN = 12_000_000
-MIN_PASSES = 5
-MAX_PASSES = 60
+WORDS_TO_TRAIN = 6_000_000
+MIN_PASSES = 3
+MAX_PASSES = 30
 
 
 class TrainingError(Exception):
@@ -38,7 +38,7 @@ class Hyperparameters(BaseModel):
         ),
     )
     passes: int | None = Field(
-        None, ge=1, description="Passes over the corpus; default: by its size, from 60 on small data to 5 on large."
+        None, ge=1, description="Passes over the corpus; default: by its size, from 30 on small data to 3 on large."
     )
     min_listeners: int | None = Field(
         None,
@@ -69,7 +69,7 @@ class Hyperparameters(BaseModel):
         return self.min_listeners or max(2, round(0.8 * users**0.25))
 
     def passes_for(self, words: int) -> int:
-        """Return `passes`; by default enough to train 12 million words, between 5 and 60."""
+        """Return `passes`; by default enough to train 6 million words, between 3 and 30."""
         return self.passes or min(max(-(-WORDS_TO_TRAIN // words), MIN_PASSES), MAX_PASSES)
 
 

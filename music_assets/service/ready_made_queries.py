@@ -54,24 +54,24 @@ LIMIT $limit OFFSET $offset
 """
 
 SIMILAR_ARTISTS = """
-SELECT unnest($keys::VARCHAR[]) AS artist_name, unnest($similarities::DOUBLE[]) AS similarity
+SELECT unnest($keys::VARCHAR[]) AS artist_name, unnest($scores::DOUBLE[]) AS similarity
 LIMIT $limit
 """
 
 SIMILAR_USERS = """
-SELECT unnest($keys::INTEGER[]) AS user_id, unnest($similarities::DOUBLE[]) AS similarity
+SELECT unnest($keys::INTEGER[]) AS user_id, unnest($scores::DOUBLE[]) AS similarity
 LIMIT $limit
 """
 
 RECOMMENDATIONS = """
-WITH near AS (
-    SELECT unnest($keys::VARCHAR[]) AS artist_name, unnest($similarities::DOUBLE[]) AS similarity
+WITH best AS (
+    SELECT unnest($keys::VARCHAR[]) AS artist_name, unnest($scores::DOUBLE[]) AS score
 ), listed AS (
     FROM current_user_top_artists WHERE user_id = $user_id
 )
-SELECT artist_name, similarity
-FROM near ANTI JOIN listed USING (artist_name)
-ORDER BY similarity DESC, artist_name
+SELECT artist_name, score
+FROM best ANTI JOIN listed USING (artist_name)
+ORDER BY score DESC, artist_name
 LIMIT $limit
 """
 
@@ -95,5 +95,10 @@ FROM processed_parquet_artist_rank_in_country
 WHERE contains(lower(country), lower($search))
 GROUP BY country
 ORDER BY total_playcount DESC, country
+LIMIT $limit
+"""
+
+RECOMMENDATIONS_FOR_LIST = """
+SELECT unnest($keys::VARCHAR[]) AS artist_name, unnest($scores::DOUBLE[]) AS score
 LIMIT $limit
 """

@@ -1,10 +1,10 @@
-"""Nearest neighbours among the published vectors, which are held in memory and reloaded after a training.
+"""Recommendations and nearest neighbours from the published vectors, held in memory and reloaded when they change.
 
-Artists and users share one vector space, so the index of artists also serves users. 800,000 artists need 160 MB.
+800,000 artists need 160 MB.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,14 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from music_assets.embedding.neighbours import CosineIndex
+from music_assets.embedding.interactions import Bools, Ints
+from music_assets.embedding.neighbours import VectorIndex
+from music_assets.embedding.ridge import Floats, Ridge, pair_weights
 from music_assets.service.problems import ProblemError
 from music_assets.service.snapshots import Snapshots
 from music_assets.storage.published_snapshot import PublishedSnapshot
 from music_assets.tables import ARTIST_EMBEDDING, EMBEDDING_DIMENSIONS, EMBEDDING_TABLES, USER_EMBEDDING, Table
+from music_assets.transforms.interactions import weight_of
 
 ROWS_PER_BATCH = 50_000
 MEMORY_LIMIT = "256MB"
@@ -28,7 +31,7 @@ class VectorTable:
 
     keys: list[Any]
     rows: dict[Any, int]
-    index: CosineIndex
+    index: VectorIndex
 
     def row(self, key: Any) -> int:
         """Return the row of a key. Raises ProblemError if the key has no vector."""
@@ -37,17 +40,51 @@ class VectorTable:
         except KeyError:
             raise ProblemError("not-found", f"{key!r} has no vector. Names must match exactly.") from None
 
+    def matches(self, found: tuple[Ints, Floats]) -> "Matches":
+        """Return the keys of rows, and their scores."""
+        rows, scores = found
+        return Matches([self.keys[row] for row in rows.tolist()], scores.tolist())
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The published vectors, the number of listeners of each artist, and what it takes to place a new user."""
+
+    artists: VectorTable
+    users: VectorTable
+    listeners: Ints
+    ridge: Ridge
+
+    def artists_with(self, min_listeners: int) -> Bools | None:
+        """Return a mask of the artists with as many listeners; None if all have."""
+        return None if min_listeners <= 1 else self.listeners >= min_listeners
+
+    def place(self, plays: Mapping[str, int]) -> tuple[Ints, Floats]:
+        """Return the rows of the known artists of a list, given the plays by name, and the vector of its user.
+
+        Raises ProblemError if no artist is known.
+        """
+        known = {
+            self.artists.rows[name]: weight_of(count) for name, count in plays.items() if name in self.artists.rows
+        }
+        if not known:
+            raise ProblemError("not-found", "None of the artists has a vector. Names must match exactly.")
+        rows = np.fromiter(known, np.int64)
+        weights = pair_weights(np.fromiter(known.values(), np.float32), self.listeners[rows])
+        vectors = self.artists.index.vectors(rows)
+        return rows, self.ridge.fit(vectors[None], weights[None] / weights.sum())[0]
+
 
 @dataclass(frozen=True)
 class Matches:
-    """Keys and their cosine similarities, most similar first."""
+    """Keys and their scores, best first."""
 
     keys: list[Any]
-    similarities: list[float]
+    scores: list[float]
 
 
 class Similarity:
-    """Finds nearest neighbours in the newest published vectors.
+    """Finds artists and users in the newest published vectors.
 
     Every method raises ProblemError if no training has been published or the key is unknown, and NothingPublishedError.
     """
@@ -56,30 +93,53 @@ class Similarity:
         self._snapshots = snapshots
         self._loading = asyncio.Lock()
         self._versions: tuple[int, ...] | None = None
-        self._vectors: dict[Table, VectorTable] = {}
+        self._vectors: Vectors | None = None
 
-    async def similar_artists(self, artist: str, count: int) -> Matches:
-        """Return the artists nearest to an artist."""
-        return await self._others(ARTIST_EMBEDDING, artist, count)
+    async def similar_artists(self, artist: str, count: int, min_listeners: int = 1) -> Matches:
+        """Return the artists with the largest cosine to an artist."""
+
+        def search(vectors: Vectors) -> Matches:
+            artists = vectors.artists
+            return artists.matches(
+                artists.index.neighbours(artists.row(artist), count, vectors.artists_with(min_listeners))
+            )
+
+        return await self._search(search)
 
     async def similar_users(self, user_id: int, count: int) -> Matches:
-        """Return the users nearest to a user."""
-        return await self._others(USER_EMBEDDING, user_id, count)
+        """Return the users with the largest cosine to a user."""
 
-    async def artists_near_user(self, user_id: int, count: int) -> Matches:
-        """Return the artists nearest to a user."""
-        vectors = await self._current()
-        users, artists = vectors[USER_EMBEDDING], vectors[ARTIST_EMBEDDING]
-        vector = users.index.vector(users.row(user_id))
-        rows, similarities = await asyncio.to_thread(artists.index.search, vector, count)
-        return Matches([artists.keys[row] for row in rows.tolist()], similarities.tolist())
+        def search(vectors: Vectors) -> Matches:
+            return vectors.users.matches(vectors.users.index.neighbours(vectors.users.row(user_id), count))
 
-    async def _others(self, table: Table, key: Any, count: int) -> Matches:
-        vectors = (await self._current())[table]
-        rows, similarities = await asyncio.to_thread(vectors.index.neighbours, vectors.row(key), count)
-        return Matches([vectors.keys[row] for row in rows.tolist()], similarities.tolist())
+        return await self._search(search)
 
-    async def _current(self) -> dict[Table, VectorTable]:
+    async def artists_for_user(self, user_id: int, count: int, min_listeners: int = 1) -> Matches:
+        """Return the artists with the largest inner product with a user, those in the user's list among them."""
+
+        def search(vectors: Vectors) -> Matches:
+            vector = vectors.users.index.vectors(np.array([vectors.users.row(user_id)]))[0]
+            allowed = vectors.artists_with(min_listeners)
+            return vectors.artists.matches(vectors.artists.index.largest_products(vector, count, allowed))
+
+        return await self._search(search)
+
+    async def artists_for_list(self, plays: Mapping[str, int], count: int, min_listeners: int = 1) -> Matches:
+        """Return the artists outside a list with the largest inner product with its user, given the plays by name."""
+
+        def search(vectors: Vectors) -> Matches:
+            listed, vector = vectors.place(plays)
+            allowed = vectors.artists_with(min_listeners)
+            rows, scores = vectors.artists.index.largest_products(vector, count + len(listed), allowed)
+            others = ~np.isin(rows, listed)
+            return vectors.artists.matches((rows[others][:count], scores[others][:count]))
+
+        return await self._search(search)
+
+    async def _search(self, search: Callable[[Vectors], Matches]) -> Matches:
+        return await asyncio.to_thread(search, await self._current())
+
+    async def _current(self) -> Vectors:
         """Return the newest vectors. One request loads them; concurrent ones wait for it."""
         if _versions(self._snapshots.newest()) != self._versions:
             async with self._loading:
@@ -87,8 +147,8 @@ class Similarity:
                 if _versions(newest) != self._versions:
                     self._vectors = await asyncio.to_thread(_load, newest)
                     self._versions = _versions(newest)
-        if not self._vectors[ARTIST_EMBEDDING].keys:
-            raise ProblemError("not-trained", "No embeddings have been published yet.")
+        if self._vectors is None:
+            raise ProblemError("not-trained", "No embeddings of this release have been published yet.")
         return self._vectors
 
 
@@ -97,26 +157,37 @@ def _versions(snapshot: PublishedSnapshot) -> tuple[int, ...]:
     return tuple(-1 if table is None else table.version for table in tables)
 
 
-def _load(snapshot: PublishedSnapshot) -> dict[Table, VectorTable]:
-    return {
-        table: _load_table(snapshot.path, table) for table in EMBEDDING_TABLES if table.full_name in snapshot.tables
-    }
+def _load(snapshot: PublishedSnapshot) -> Vectors | None:
+    """Load the vectors; None if there are none, or those of release 0.1, whose inner products mean nothing."""
+    if any(table.full_name not in snapshot.tables for table in EMBEDDING_TABLES):
+        return None
+    try:
+        artists, vectors, listeners = _load_table(snapshot.path, ARTIST_EMBEDDING, ", coalesce(listeners, 0)")
+    except duckdb.BinderException:  # that release has also published them, without the column
+        return None
+    if not listeners.all() or not artists.keys:
+        return None
+    users, _, _ = _load_table(snapshot.path, USER_EMBEDDING, "")
+    return Vectors(artists, users, listeners, Ridge.of_users(vectors))
 
 
-def _load_table(path: Path, table: Table) -> VectorTable:
+def _load_table(path: Path, table: Table, others: str) -> tuple[VectorTable, Floats, Ints]:
     keys: list[Any] = []
-    vectors: list[np.ndarray] = [np.empty((0, EMBEDDING_DIMENSIONS), np.float32)]
-    for batch_keys, batch_vectors in _batches(path, table):
-        keys += batch_keys
-        vectors.append(batch_vectors)
+    vectors: list[Floats] = [np.empty((0, EMBEDDING_DIMENSIONS), np.float32)]
+    listeners: list[Ints] = [np.empty(0, np.int64)]
+    for key, *columns in _batches(path, table, others):
+        keys += key.to_pylist()
+        vectors.append(np.column_stack(columns[:EMBEDDING_DIMENSIONS]).astype(np.float32))
+        listeners += [column.to_numpy() for column in columns[EMBEDDING_DIMENSIONS:]]
     rows = {key: row for row, key in enumerate(keys)}
-    return VectorTable(keys, rows, CosineIndex.build(np.concatenate(vectors)))
+    found = np.concatenate(vectors)
+    return VectorTable(keys, rows, VectorIndex.build(found)), found, np.concatenate(listeners)
 
 
-def _batches(path: Path, table: Table) -> Iterator[tuple[list[Any], np.ndarray]]:
+def _batches(path: Path, table: Table, others: str) -> Iterator[list[Any]]:
     names = ", ".join((*table.key, *(f"dim_{number}" for number in range(EMBEDDING_DIMENSIONS))))
     with duckdb.connect(str(path), read_only=True, config={"memory_limit": MEMORY_LIMIT, "threads": 1}) as connection:
-        reader: Any = connection.sql(f"SELECT {names} FROM {table.full_name}").to_arrow_reader(ROWS_PER_BATCH)
+        query = f"SELECT {names}{others} FROM {table.full_name}"
+        reader: Any = connection.sql(query).to_arrow_reader(ROWS_PER_BATCH)
         for batch in reader:
-            key, *dimensions = batch.columns
-            yield key.to_pylist(), np.column_stack(dimensions).astype(np.float32)
+            yield batch.columns

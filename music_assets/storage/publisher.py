@@ -134,21 +134,26 @@ def _create(
 ) -> PublishedTable:
     is_view = not table.sort_by and bool(version.files)
     kind = "VIEW" if is_view else "TABLE"
-    connection.execute(f"CREATE {kind} {table.full_name} {_definition(root, table, version)}")
+    connection.execute(f"CREATE {kind} {table.full_name} {_definition(connection, root, table, version)}")
     _describe(connection, table, kind)
     return PublishedTable(version.version, version.rows, version.files if is_view else (), version.table_id)
 
 
-def _definition(root: DataRoot, table: Table, version: TableVersion) -> str:
+def _definition(connection: duckdb.DuckDBPyConnection, root: DataRoot, table: Table, version: TableVersion) -> str:
     if not version.files:
         return f"({', '.join(f'{identifier(name)} {column_type(kind)}' for name, kind in table.schema.items())})"
-    columns = ", ".join(map(identifier, table.schema))
     # Without the variable, paths are relative to the working directory.
     prefix = f"coalesce(getvariable('{ROOT_VARIABLE}') || '/', '')"
     files = ", ".join(f"{prefix} || {literal(root.relative(file))}" for file in version.files)
+    rows = f"read_parquet([{files}])"
+    written = {name for name, *_ in connection.execute(f"DESCRIBE FROM {rows}").fetchall()}
+    columns = ", ".join(  # an older release wrote fewer columns
+        identifier(name) if name in written else f"NULL::{column_type(kind)} AS {identifier(name)}"
+        for name, kind in table.schema.items()
+    )
     unsorted = table.sort_by and len(version.files) > 1  # engines write each file sorted
     order = f" ORDER BY {', '.join(table.sort_by)}" if unsorted else ""
-    return f"AS SELECT {columns} FROM read_parquet([{files}]){order}"
+    return f"AS SELECT {columns} FROM {rows}{order}"
 
 
 def _describe(connection: duckdb.DuckDBPyConnection, table: Table, kind: str) -> None:

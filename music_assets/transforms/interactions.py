@@ -1,5 +1,7 @@
 """Weighted interactions: how much each artist counts for a user. The matrix in memory is in `embedding/`."""
 
+import math
+
 import ibis
 import ibis.expr.types as ir
 
@@ -31,3 +33,8 @@ def weighted_interactions(top_artists: ir.Table) -> ir.Table:
     )
     weight = ibis.ifelse(pairs["plays"] > 0, (1 + ibis.greatest(pairs["plays"], 1).cast("float64").log10()).round(), 0)
     return pairs.select("user_id", "artist_name", weight=weight.cast("int32")).order_by("user_id", "artist_name")
+
+
+def weight_of(plays: int) -> int:
+    """Return the weight of an artist with this number of plays, as `weighted_interactions` does."""
+    return math.floor(1.5 + math.log10(plays)) if plays > 0 else 0

@@ -74,7 +74,7 @@ def test_loaded_definitions_use_the_environment(monkeypatch: pytest.MonkeyPatch,
 
 
 HEAVY = {
-    *("pandas", "scipy.sparse", "matplotlib", "gensim", "faiss", "sklearn", "pyarrow.dataset"),
+    *("pandas", "scipy.sparse", "matplotlib", "gensim", "sklearn", "pyarrow.dataset"),
     *("requests", "httpx", "fastapi", "uvicorn", "typer", "pyspark"),
 }
 

@@ -1,4 +1,4 @@
-"""Nearest neighbours, compared with cosines that numpy computes from the published vectors."""
+"""Similarity and recommendations, compared with what numpy computes from the published vectors."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +27,8 @@ def embed(dataset: Dataset, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     artists = random_vectors(sorted(dataset.tops.artist_name.unique()), "artist_name")
     users = random_vectors(sorted(dataset.tops.user_id.unique()), "user_id")
     store = DeltaStore(DataRoot(dataset.root))
-    write(store, ARTIST_EMBEDDING, artists.assign(listeners=1, trained=True))
+    artists = artists.assign(listeners=np.arange(1, len(artists) + 1), trained=True)
+    write(store, ARTIST_EMBEDDING, artists)
     write(store, USER_EMBEDDING, users.astype({"user_id": "int32"}))
     publish_tables(dataset.root)
     return artists.set_index("artist_name"), users.set_index("user_id")
@@ -35,8 +36,28 @@ def embed(dataset: Dataset, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def nearest(vectors: pd.DataFrame, vector: np.ndarray) -> pd.Series:
     """Return the cosine of every row with the vector, nearest first."""
-    lengths = np.linalg.norm(vectors.to_numpy(), axis=1) * np.linalg.norm(vector)
-    return pd.Series(vectors.to_numpy() @ vector / lengths, vectors.index).sort_values(ascending=False)
+    matrix = vectors[DIMENSIONS].to_numpy()
+    lengths = np.linalg.norm(matrix, axis=1) * np.linalg.norm(vector)
+    return pd.Series(matrix @ vector / lengths, vectors.index).sort_values(ascending=False)
+
+
+def best(artists: pd.DataFrame, user: np.ndarray) -> pd.Series:
+    """Return the inner product of every artist with the user, largest first."""
+    return pd.Series(artists[DIMENSIONS].to_numpy() @ user, artists.index).sort_values(ascending=False)
+
+
+def user_of(artists: pd.DataFrame, plays: dict[str, int]) -> np.ndarray:
+    """Return the vector of the user of a list, by least squares with a row for each artist and each dimension.
+
+    A list with plays p weighs round(1 + log10 p), saturated, divided by the root of the artist's listeners.
+    """
+    counted = np.array([round(1 + np.log10(count)) for count in plays.values()])
+    weights = 2 * counted / (counted + 1) / np.sqrt(artists.loc[list(plays), "listeners"].to_numpy())
+    listed = artists.loc[list(plays), DIMENSIONS].to_numpy()
+    everyone = artists[DIMENSIONS].to_numpy()
+    scale = np.sqrt(np.r_[weights / weights.sum(), np.full(len(everyone), 3 / len(everyone)), np.full(50, 0.08)])
+    target = np.r_[np.ones(len(listed)), np.zeros(len(everyone) + 50)]
+    return np.linalg.lstsq(np.vstack([listed, everyone, np.eye(50)]) * scale[:, None], target * scale)[0]
 
 
 def assert_rows(answer: list[list[object]], expected: pd.Series) -> None:
@@ -66,7 +87,7 @@ def test_similar_artists(
         {"name": "artist_name", "type": "VARCHAR"},
         {"name": "similarity", "type": "DOUBLE"},
     ]
-    assert_rows(answer["rows"], nearest(artists, artists.loc[artist].to_numpy()).drop(artist)[:5])
+    assert_rows(answer["rows"], nearest(artists, artists.loc[artist, DIMENSIONS].to_numpy(float)).drop(artist)[:5])
 
 
 def test_similar_users(trained: Service, trained_dataset: tuple[Dataset, pd.DataFrame, pd.DataFrame]) -> None:
@@ -84,7 +105,62 @@ def test_recommendations_omit_the_current_artists_of_the_user(
     tops = dataset.tops[dataset.tops.user_id == user].sort_values("ingested_at")
     listed = tops.drop_duplicates("rank", keep="last").artist_name
     answer = trained.http.get(f"/users/{user}/recommendations?k=8").json()
-    assert_rows(answer["rows"], nearest(artists, users.loc[user].to_numpy()).drop(listed)[:8])
+    assert answer["columns"][1]["name"] == "score"
+    assert_rows(answer["rows"], best(artists, users.loc[user].to_numpy()).drop(listed)[:8])
+
+
+def test_recommendations_for_a_list(
+    trained: Service, trained_dataset: tuple[Dataset, pd.DataFrame, pd.DataFrame]
+) -> None:
+    _, artists, _ = trained_dataset
+    plays = {"Drake": 1_000, "AC/DC": 20, "相対性理論": 3}
+    body = {"artists": [{"artist_name": name, "playcount": count} for name, count in plays.items()]}
+    body["artists"].append({"artist_name": "nobody knows them", "playcount": 5})
+    answer = trained.http.post("/recommendations?k=6", json=body).json()
+    assert_rows(answer["rows"], best(artists, user_of(artists, plays)).drop(list(plays))[:6])
+
+
+def test_plays_of_an_artist_given_twice_are_summed(trained: Service) -> None:
+    lists = ([("Drake", 60), ("AC/DC", 2), ("Drake", 40)], [("AC/DC", 2), ("Drake", 100)])
+    bodies = [{"artists": [{"artist_name": name, "playcount": plays} for name, plays in each]} for each in lists]
+    first, second = (trained.http.post("/recommendations", json=body).json()["rows"] for body in bodies)
+    assert first == second
+
+
+@pytest.mark.parametrize("plays", [{}, {"playcount": None}, {"playcount": 0}])
+def test_list_without_plays(trained: Service, plays: dict[str, object]) -> None:
+    rows = trained.http.post("/recommendations", json={"artists": [{"artist_name": "Drake", **plays}]}).json()["rows"]
+    assert len(rows) == 10
+
+
+def test_min_listeners(trained: Service, trained_dataset: tuple[Dataset, pd.DataFrame, pd.DataFrame]) -> None:
+    _, artists, _ = trained_dataset
+    least = len(artists) - 10
+    frequent = artists[artists["listeners"] >= least]
+    similar = trained.http.get("/artists/Drake/similar", params={"k": 5, "min_listeners": least}).json()["rows"]
+    assert_rows(
+        similar, nearest(frequent, artists.loc["Drake", DIMENSIONS].to_numpy(float)).drop("Drake", errors="ignore")[:5]
+    )
+    body = {"artists": [{"artist_name": "Drake", "playcount": 9}]}
+    listed = trained.http.post("/recommendations", params={"k": 5, "min_listeners": least}, json=body).json()["rows"]
+    assert_rows(listed, best(frequent, user_of(artists, {"Drake": 9})).drop("Drake", errors="ignore")[:5])
+    answer = trained.http.get("/users/7/recommendations", params={"min_listeners": least}).json()["rows"]
+    assert {row[0] for row in answer} <= set(frequent.index)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"artists": [{"artist_name": "nobody knows them"}]}, 404),
+        ({"artists": []}, 422),
+        ({"artists": [{"artist_name": "Drake", "playcount": -1}]}, 422),
+        ({"artists": "Drake"}, 422),
+        ({}, 422),
+    ],
+)
+def test_lists_that_are_refused(trained: Service, body: dict[str, object], status: int) -> None:
+    response = trained.http.post("/recommendations", json=body)
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
 
 
 def test_other_formats(trained: Service) -> None:
@@ -108,8 +184,24 @@ def test_invalid_values(trained: Service, address: str) -> None:
 @pytest.mark.parametrize("address", ["/artists/Drake/similar", "/users/1/similar", "/users/1/recommendations"])
 def test_before_the_first_training(service: Service, address: str) -> None:
     response = service.http.get(address)
+    assert service.http.post("/recommendations", json={"artists": [{"artist_name": "Drake"}]}).status_code == 409
     assert response.status_code == 409
     assert "POST /embedding-runs" in response.json()["advice"]
+
+
+def test_vectors_of_release_0_1_are_not_used(tmp_path: Path) -> None:
+    """They have no listeners, and their inner products mean nothing."""
+    dataset = make_dataset(tmp_path)
+    artists, _ = embed(dataset, 1)
+    old = artists.drop(columns=["listeners", "trained"]).reset_index()
+    store = DeltaStore(DataRoot(dataset.root))
+    path = store.new_folder(ARTIST_EMBEDDING) / "rows.parquet"
+    old.to_parquet(path, index=False)
+    store.replace(ARTIST_EMBEDDING, [path])
+    publish_tables(dataset.root)
+    with serving(dataset.root, query_workers=1) as service:
+        assert service.http.get("/artists/Drake/similar").status_code == 409
+        assert service.http.get("/users/1/recommendations").status_code == 409
 
 
 def test_new_vectors_are_used_immediately(tmp_path: Path) -> None:
@@ -119,4 +211,6 @@ def test_new_vectors_are_used_immediately(tmp_path: Path) -> None:
         for seed in (1, 2):
             artists, _ = embed(dataset, seed)
             answer = service.http.get("/artists/Drake/similar?k=3").json()
-            assert_rows(answer["rows"], nearest(artists, artists.loc["Drake"].to_numpy()).drop("Drake")[:3])
+            assert_rows(
+                answer["rows"], nearest(artists, artists.loc["Drake", DIMENSIONS].to_numpy(float)).drop("Drake")[:3]
+            )

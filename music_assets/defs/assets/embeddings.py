@@ -126,7 +126,7 @@ def _leading_countries(country_rank_per_artist: ir.Table) -> pa.Table:
 
 
 def _pictures(result: TrainingResult, leading: pa.Table) -> dict[str, Any]:
-    from music_assets.embedding import plots  # imports matplotlib and faiss, which only this asset needs
+    from music_assets.embedding import plots  # imports matplotlib, which only this asset needs
 
     mapped = pc.is_in(leading["artist_name"], result.embeddings.artist_names[: plots.MAPPED_ARTISTS])
     countries = {row["artist_name"]: row["country"] for row in leading.filter(mapped).to_pylist()}

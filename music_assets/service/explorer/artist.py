@@ -57,7 +57,7 @@ async def similar_artists(request: Request, name: Name) -> Response:
         if problem.kind != "not-trained":
             raise
         return render(request, "parts/not_trained.html")
-    pairs = zip(matches.keys, matches.similarities, strict=True)
+    pairs = zip(matches.keys, matches.scores, strict=True)
     return render(
         request,
         "parts/similar_artists.html",

@@ -1,8 +1,10 @@
 """The embeddings: training runs, similar artists and users, recommendations. Also `/start_embedding_job`."""
 
+from collections import Counter
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import BaseModel, Field
 
 from music_assets.service import ready_made_queries as queries
 from music_assets.service.problems import legacy_errors
@@ -15,7 +17,24 @@ MAX_LIST_LENGTH = USER_TOP_ARTISTS.column("rank").maximum or 0
 """Maximum number of artists in a user's list."""
 
 K = Annotated[int, Query(ge=1, le=1000, description="Number of rows.")]
+MinListeners = Annotated[
+    int, Query(ge=1, le=2**31, description="Only artists with at least this many listeners at the last training.")
+]
 UserId = Annotated[int, Path(ge=-(2**31), le=2**31 - 1)]
+
+
+class ListedArtist(BaseModel):
+    """An artist of a list."""
+
+    artist_name: str = Field(max_length=1000, description="Spelled as in artist_embedding.")
+    playcount: int | None = Field(None, ge=0, le=2**63 - 1, description="Number of plays; may be unknown.")
+
+
+class ArtistList(BaseModel):
+    """The artists that someone listens to."""
+
+    artists: list[ListedArtist] = Field(min_length=1, max_length=1000)
+
 
 router = APIRouter(responses=PROBLEMS, tags=["Embeddings"])
 
@@ -54,9 +73,11 @@ async def start_run(request: Request) -> TrainingRun:
 
 
 @router.get("/artists/{artist:path}/similar", responses=RESULTS, response_class=Response)
-async def similar_artists(request: Request, artist: str, k: K = 10, result_format: Format = None) -> Response:
+async def similar_artists(
+    request: Request, artist: str, k: K = 10, min_listeners: MinListeners = 1, result_format: Format = None
+) -> Response:
     """List the artists whose listeners have the most similar taste, by cosine."""
-    matches = await parts_of(request).similarity.similar_artists(artist, k)
+    matches = await parts_of(request).similarity.similar_artists(artist, k, min_listeners)
     return await _respond(request, result_format, queries.SIMILAR_ARTISTS, matches, limit=k)
 
 
@@ -68,12 +89,30 @@ async def similar_users(request: Request, user_id: UserId, k: K = 10, result_for
 
 
 @router.get("/users/{user_id}/recommendations", responses=RESULTS, response_class=Response)
-async def recommendations(request: Request, user_id: UserId, k: K = 10, result_format: Format = None) -> Response:
-    """List the artists nearest to a user's taste that are not in the user's current list."""
-    matches = await parts_of(request).similarity.artists_near_user(user_id, k + MAX_LIST_LENGTH)
+async def recommendations(
+    request: Request, user_id: UserId, k: K = 10, min_listeners: MinListeners = 1, result_format: Format = None
+) -> Response:
+    """List the artists that suit a user best, by inner product, without those in the user's current list."""
+    similarity = parts_of(request).similarity
+    matches = await similarity.artists_for_user(user_id, k + MAX_LIST_LENGTH, min_listeners)
     return await _respond(request, result_format, queries.RECOMMENDATIONS, matches, limit=k, user_id=user_id)
 
 
+@router.post("/recommendations", responses=RESULTS, response_class=Response)
+async def recommendations_for_list(
+    request: Request, body: ArtistList, k: K = 10, min_listeners: MinListeners = 1, result_format: Format = None
+) -> Response:
+    """List the artists that suit the user of a list best, by inner product, without those of the list.
+
+    The user need not exist. Artists without a vector are ignored.
+    """
+    plays = Counter[str]()
+    for listed in body.artists:
+        plays[listed.artist_name] += listed.playcount or 0
+    matches = await parts_of(request).similarity.artists_for_list(plays, k, min_listeners)
+    return await _respond(request, result_format, queries.RECOMMENDATIONS_FOR_LIST, matches, limit=k)
+
+
 async def _respond(request: Request, result_format: str | None, sql: str, matches: Matches, **params: Any) -> Response:
-    params |= {"keys": matches.keys, "similarities": matches.similarities}
+    params |= {"keys": matches.keys, "scores": matches.scores}
     return await parts_of(request).responder.respond(request, result_format, sql, params)
