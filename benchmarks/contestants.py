@@ -24,9 +24,9 @@ RAW_COLUMNS = {
     "user_top_artists": "user_id::INTEGER, rank::INTEGER, artist_name, playcount::BIGINT, mbid",
 }
 RANKING_COLUMNS = {
-    "artist_rank_in_country": "country, artist_name, total_playcount::DOUBLE, rank::INTEGER",
+    "artist_rank_in_country": "country, artist_name, total_playcount::DOUBLE, rank::INTEGER, listeners::BIGINT",
     "country_rank_per_artist": "artist_name, country, total_playcount::DOUBLE, normalized_popularity::DOUBLE, "
-    "rank::INTEGER",
+    "rank::INTEGER, listeners::BIGINT",
 }
 """Columns to compare. The first one of a ranking, and rank, are what it is sorted by."""
 UNSORTED = """FROM (SELECT {key}, rank, lag({key}) OVER () AS above, lag(rank) OVER () AS rank_above FROM {source})

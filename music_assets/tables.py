@@ -210,20 +210,31 @@ ARTIST_RANK_IN_COUNTRY = Table(
             nullable=False,
             derived_from=("user_top_artists.playcount", "user_top_artists.artist_name", "user_data.country"),
         ),
+        Column(
+            "listeners",
+            "int64",
+            "Number of current users of the country with the artist in their current list.",
+            nullable=False,
+            derived_from=("user_top_artists.artist_name", "user_top_artists.user_id", "user_data.country"),
+        ),
     ),
     key=("country", "artist_name"),
     sort_by=("country", "rank"),
     ranking=Ranking(within="country", by="total_playcount", tie_break="artist_name"),
 )
 
-_RANKED = ARTIST_RANK_IN_COUNTRY.columns[:3]
+
+def _copied(*names: str) -> tuple[Column, ...]:
+    columns = (ARTIST_RANK_IN_COUNTRY.column(name) for name in names)
+    return tuple(replace(column, derived_from=(f"artist_rank_in_country.{column.name}",)) for column in columns)
+
 
 COUNTRY_RANK_PER_ARTIST = Table(
     name="country_rank_per_artist",
     folder="processed_parquet/country_rank_per_artist",
     description="Countries of each artist, ranked by the artist's share of the country's plays.",
     columns=(
-        *(replace(column, derived_from=(f"artist_rank_in_country.{column.name}",)) for column in _RANKED),
+        *_copied("country", "artist_name", "total_playcount"),
         Column(
             "normalized_popularity",
             "float64",
@@ -238,6 +249,7 @@ COUNTRY_RANK_PER_ARTIST = Table(
             nullable=False,
             derived_from=("artist_rank_in_country.total_playcount", "artist_rank_in_country.country"),
         ),
+        *_copied("listeners"),
     ),
     key=("artist_name", "country"),
     sort_by=("artist_name", "rank"),

@@ -2,7 +2,8 @@
 COPY (
     SELECT *, row_number() OVER (PARTITION BY country ORDER BY total_playcount DESC, artist_name)::INTEGER AS rank
     FROM (
-        SELECT country, artist_name, coalesce(sum(playcount), 0)::DOUBLE AS total_playcount
+        SELECT country, artist_name, coalesce(sum(playcount), 0)::DOUBLE AS total_playcount,
+            count(DISTINCT user_id) AS listeners
         FROM user_top_artists JOIN user_data USING (user_id)
         WHERE country IS NOT NULL
         GROUP BY ALL)
@@ -12,7 +13,7 @@ TO '{folder}/artist_rank_in_country.parquet';
 COPY (
     SELECT *, row_number() OVER (PARTITION BY artist_name ORDER BY normalized_popularity DESC, country)::INTEGER AS rank
     FROM (
-        SELECT country, artist_name, total_playcount,
+        SELECT country, artist_name, total_playcount, listeners,
             CASE WHEN plays > 0 THEN total_playcount / plays ELSE 0 END AS normalized_popularity
         FROM '{folder}/artist_rank_in_country.parquet'
         JOIN (

@@ -40,17 +40,20 @@ if __name__ == "__main__":
         top_artists.select("user_id", "artist_name", "playcount")
         .join(located, on="user_id")
         .group_by("country", "artist_name")
-        .agg(pl.col("playcount").sum().cast(pl.Float64).alias("total_playcount"))
+        .agg(
+            pl.col("playcount").sum().cast(pl.Float64).alias("total_playcount"),
+            pl.col("user_id").n_unique().cast(pl.Int64).alias("listeners"),
+        )
         .sort("country", "total_playcount", "artist_name", descending=[False, True, False])
         .with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("country").alias("rank"))
         .sink_parquet(artists)
     )
-    totals = pl.scan_parquet(artists).select("country", "artist_name", "total_playcount")
+    totals = pl.scan_parquet(artists).select("country", "artist_name", "total_playcount", "listeners")
     plays = totals.group_by("country").agg(pl.col("total_playcount").sum().alias("plays"))
     share = pl.when(pl.col("plays") > 0).then(pl.col("total_playcount") / pl.col("plays")).otherwise(0.0)
     (
         totals.join(plays, on="country")
-        .select("country", "artist_name", "total_playcount", share.alias("normalized_popularity"))
+        .select("country", "artist_name", "total_playcount", "listeners", share.alias("normalized_popularity"))
         .sort("artist_name", "normalized_popularity", "country", descending=[False, True, False])
         .with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("artist_name").alias("rank"))
         .sink_parquet(countries)

@@ -20,7 +20,10 @@ class Engine(Protocol):
     def __hash__(self) -> int: ...
 
     def read(self, table: Table, files: Sequence[str]) -> ir.Table:
-        """Return the rows of these parquet files, with the declared columns of the table. Without files: no rows."""
+        """Return the rows of these parquet files, with the declared columns of the table. Without files: no rows.
+
+        A column that the files lack, as an older release wrote them, is NULL.
+        """
         ...
 
     def cache(self, rows: ir.Table) -> ir.Table:

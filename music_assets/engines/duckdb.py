@@ -53,7 +53,9 @@ class DuckDBEngine:
         if not files:
             return ibis.memtable(table.schema.to_pyarrow().empty_table(), schema=table.schema)
         # DuckDB reads an unescaped path with brackets, stars or question marks as a pattern.
-        return self.backend.read_parquet([escape(file) for file in files]).cast(table.schema).select(list(table.schema))
+        rows = self.backend.read_parquet([escape(file) for file in files])
+        missing = {name: ibis.null(kind) for name, kind in table.schema.items() if name not in rows.columns}
+        return rows.mutate(**missing).cast(table.schema).select(list(table.schema))
 
     def cache(self, rows: ir.Table) -> ir.Table:
         """Compute the rows into a temporary table, which may spill to disk."""

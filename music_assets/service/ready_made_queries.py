@@ -15,7 +15,7 @@ ORDER BY country
 """
 
 ARTISTS_OF_COUNTRY = """
-SELECT rank, artist_name, total_playcount
+SELECT rank, artist_name, total_playcount, listeners
 FROM processed_parquet_artist_rank_in_country
 WHERE country = $country AND rank > $offset
 ORDER BY rank
@@ -23,22 +23,8 @@ LIMIT $limit
 """
 
 COUNTRIES_OF_ARTIST = """
-SELECT rank, country, total_playcount, normalized_popularity
-FROM processed_parquet_country_rank_per_artist
-WHERE artist_name = $artist AND rank > $offset
-ORDER BY rank
-LIMIT $limit
-"""
-
-COUNTRIES_OF_ARTIST_BY_LISTENERS = """
-WITH audiences AS (
-    SELECT country, count(DISTINCT user_id) AS listeners
-    FROM current_user_top_artists JOIN current_user_data USING (user_id)
-    WHERE artist_name = $artist AND country IS NOT NULL
-    GROUP BY country
-)
 SELECT rank, country, total_playcount, normalized_popularity, listeners
-FROM processed_parquet_country_rank_per_artist JOIN audiences USING (country)
+FROM processed_parquet_country_rank_per_artist
 WHERE artist_name = $artist AND listeners >= $min_listeners
 ORDER BY rank
 LIMIT $limit OFFSET $offset

@@ -14,7 +14,7 @@ REMOVED = "removed"
 """What a commit removed on request, as an object: the number of `rows`, `by` whom, when (`at`), and which `drops`."""
 INPUTS = "inputs"
 """The versions of the tables that the rows were computed from, by table name."""
-COVERED = "covered"
+COVERED = "covered_with_listeners"
 """The part of each input's history that the rows cover. Rename the key when the meaning of totals changes, so that
 no refresh continues from totals of the old meaning."""
 

@@ -42,7 +42,7 @@ def top(user_id: int | None, rank: int | None, artist: str | None = "Can", **val
 
 
 def ranked(country: str | None, artist: str | None, plays: float | None, rank: int | None) -> dict[str, Any]:
-    return {"country": country, "artist_name": artist, "total_playcount": plays, "rank": rank}
+    return {"country": country, "artist_name": artist, "total_playcount": plays, "rank": rank, "listeners": 1}
 
 
 def share(country: str | None, artist: str | None, popularity: float | None, rank: int | None) -> dict[str, Any]:
@@ -69,8 +69,15 @@ GOOD = {
 NOT_NULL = {
     USER_DATA: ("user_id", "source_file", "ingested_at"),
     USER_TOP_ARTISTS: ("user_id", "rank", "artist_name", "source_file", "ingested_at"),
-    ARTIST_RANK_IN_COUNTRY: ("country", "artist_name", "total_playcount", "rank"),
-    COUNTRY_RANK_PER_ARTIST: ("country", "artist_name", "total_playcount", "normalized_popularity", "rank"),
+    ARTIST_RANK_IN_COUNTRY: ("country", "artist_name", "total_playcount", "rank", "listeners"),
+    COUNTRY_RANK_PER_ARTIST: (
+        "country",
+        "artist_name",
+        "total_playcount",
+        "normalized_popularity",
+        "rank",
+        "listeners",
+    ),
 }
 BROKEN = [
     *(
@@ -383,10 +390,10 @@ def test_a_corrected_file_lifts_the_block_of_the_check(project: Project) -> None
     with connect(project.root) as connection:
         found = connection.execute("FROM processed_parquet_artist_rank_in_country ORDER BY rank").fetchall()
     assert found == [
-        ("Malta", "Can", 77.0, 1),
-        ("Malta", "Air", 49.0, 2),
-        ("Malta", "Earth, Wind & Fire", 30.0, 3),
-        ("Malta", "Neu!", 10.0, 4),
+        ("Malta", "Can", 77.0, 1, 3),
+        ("Malta", "Air", 49.0, 2, 2),
+        ("Malta", "Earth, Wind & Fire", 30.0, 3, 1),
+        ("Malta", "Neu!", 10.0, 4, 1),
     ]
 
 

@@ -45,7 +45,7 @@ def test_engines_can_take_turns_on_one_data_root(tmp_path: Path, spark_engine: "
 def test_failed_job_leaves_no_file(tmp_path: Path, spark_engine: "SparkEngine") -> None:  # noqa: F821
     names = ["1"] * 2000 + ["not a number"]
     rows = ibis.memtable([("Chad", name, 1.0) for name in names], columns=["country", "artist_name", "total_playcount"])
-    broken = rows.mutate(rank=rows["artist_name"].cast("int32"))
+    broken = rows.mutate(rank=rows["artist_name"].cast("int32"), listeners=1)
     with pytest.raises(Exception, match="CAST_INVALID_INPUT"):
         spark_engine.write(broken, ARTIST_RANK_IN_COUNTRY, tmp_path)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
@@ -53,7 +53,7 @@ def test_failed_job_leaves_no_file(tmp_path: Path, spark_engine: "SparkEngine") 
 
 def test_vacuum_removes_what_a_killed_driver_left(tmp_path: Path, spark_engine: "SparkEngine") -> None:  # noqa: F821
     store = IngestHarness(tmp_path, spark_engine).store
-    rows = ibis.memtable([("Chad", "Air", 1.0, 1)], columns=["country", "artist_name", "total_playcount", "rank"])
+    rows = ibis.memtable([("Chad", "Air", 1.0, 1, 1)], schema=ARTIST_RANK_IN_COUNTRY.schema)
     folder = store.new_folder(ARTIST_RANK_IN_COUNTRY)
     store.replace(ARTIST_RANK_IN_COUNTRY, spark_engine.write(rows, ARTIST_RANK_IN_COUNTRY, folder))
     attempt = store.new_folder(ARTIST_RANK_IN_COUNTRY) / "_temporary" / "0" / "_temporary" / "attempt_0"

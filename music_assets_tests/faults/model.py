@@ -1,6 +1,6 @@
 """A model of the project in plain dicts: the tables after any series of drops and refreshes."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,22 +52,25 @@ class Model:
         """Return both rankings in their sort order."""
         countries = {key[0]: row[1] for key, row in self._current(USER_DATA, 1, (2, 1)).items()}
         plays: Counter[tuple[str, str]] = Counter()
+        listeners: dict[tuple[str, str], set[int]] = defaultdict(set)
         for (user, _), row in self._current(USER_TOP_ARTISTS, 2, (3, 2, 4)).items():
             if countries.get(user) is not None:
                 plays[countries[user], row[2]] += row[3] or 0
+                listeners[countries[user], row[2]].add(user)
         totals: Counter[str] = Counter()
         for (country, _), count in plays.items():
             totals[country] += count
         shares = {key: count / totals[key[0]] if totals[key[0]] else 0.0 for key, count in plays.items()}
         artists = [
-            (country, artist, float(-count), rank)
+            (country, artist, float(-count), rank, len(listeners[country, artist]))
             for country in sorted(totals)
             for rank, (count, artist) in enumerate(sorted((-n, a) for (c, a), n in plays.items() if c == country), 1)
         ]
         by_artist = [
-            (country, artist, float(plays[country, artist]), shares[country, artist], rank)
+            (country, artist, float(plays[key]), shares[key], rank, len(listeners[key]))
             for artist in sorted({artist for _, artist in plays})
             for rank, (_, country) in enumerate(sorted((-s, c) for (c, a), s in shares.items() if a == artist), 1)
+            for key in [(country, artist)]
         ]
         return {
             "processed_parquet_artist_rank_in_country": artists,

@@ -39,7 +39,7 @@ def test_the_good_rows_are_published_as_they_are(project: Project) -> None:
     with connect(project.root) as connection:
         malta = connection.execute("FROM processed_parquet_artist_rank_in_country WHERE country = 'Malta'").fetchall()
         rejected = connection.execute("SELECT line, reason FROM rejected_rows ORDER BY line").fetchall()
-    assert malta == [("Malta", "Can", 8.0, 1)]
+    assert malta == [("Malta", "Can", 8.0, 1, 1)]
     assert rejected == [(3, "not an integer"), (4, "not an integer")]
     assert project.tick().skip_message == "No CSV file is waiting."
 

@@ -100,8 +100,9 @@ def current(users: pd.DataFrame, tops: pd.DataFrame) -> pd.DataFrame:
 
 def rank(users: pd.DataFrame, tops: pd.DataFrame) -> pd.DataFrame:
     """Return both ranks of every pair of country and artist."""
-    sums = current(users, tops).groupby(["country", "artist_name"])["playcount"].sum().astype(float)
-    pairs = sums.rename("total_playcount").reset_index()
+    groups = current(users, tops).groupby(["country", "artist_name"])
+    pairs = groups.agg(total_playcount=("playcount", "sum"), listeners=("user_id", "nunique")).reset_index()
+    pairs["total_playcount"] = pairs["total_playcount"].astype(float)
     totals = pairs.groupby("country")["total_playcount"].transform("sum")
     pairs["normalized_popularity"] = pairs["total_playcount"] / totals
     pairs = pairs.sort_values(["total_playcount", "artist_name"], ascending=[False, True])

@@ -36,7 +36,7 @@ def test_curl_examples(service: Service, dataset: Dataset, tmp_path: Path) -> No
     drake = dataset.rankings[dataset.rankings.artist_name == "Drake"].sort_values("rank_for_artist")
     assert [row[0] for row in json.loads(in_json)["rows"]] == list(drake.country)
     assert [json.loads(line)["artist_name"] for line in ndjson.splitlines()] == list(germany.artist_name[:3])
-    assert csv.splitlines()[0] == '"rank","artist_name","total_playcount"'
+    assert csv.splitlines()[0] == '"rank","artist_name","total_playcount","listeners"'
     assert len(csv.splitlines()) == 4
     assert arrow == parquet == ""
     assert pa.ipc.open_stream(tmp_path / "artists.arrows").read_all().num_rows == len(germany)

@@ -29,7 +29,7 @@ def written(store: DeltaStore, country: str, rows: int = 1) -> Path:
         store,
         ARTIST_RANK_IN_COUNTRY,
         [
-            {"country": country, "artist_name": f"artist {rank}", "total_playcount": 1.0, "rank": rank}
+            {"country": country, "artist_name": f"artist {rank}", "total_playcount": 1.0, "rank": rank, "listeners": 1}
             for rank in range(1, rows + 1)
         ],
     )

@@ -35,7 +35,7 @@ from music_assets.tables import (
     Table,
 )
 
-RANKED = [("Germany", "Zaz", 5.0, 2), ("Chad", "Moby", 7.0, 1), ("Germany", "Moby", 9.0, 1)]
+RANKED = [("Germany", "Zaz", 5.0, 2, 1), ("Chad", "Moby", 7.0, 1, 3), ("Germany", "Moby", 9.0, 1, 2)]
 READ_UNTIL_CLOSED = """
 import duckdb, sys
 connection = duckdb.connect(sys.argv[1], read_only=True)
@@ -82,6 +82,15 @@ def snapshots(root: DataRoot) -> list[str]:
     return sorted(path.name for path in root.snapshots.glob("*.duckdb"))
 
 
+def test_columns_that_an_older_release_did_not_write_are_null(store: DeltaStore, publisher: Publisher) -> None:
+    rank(store, {})
+    for file in store.table_version(ARTIST_RANK_IN_COUNTRY).files:
+        pq.write_table(pq.read_table(file).drop_columns("listeners"), file)
+    publisher.publish()
+    expected = [(*row[:4], None) for row in (RANKED[1], RANKED[2], RANKED[0])]
+    assert ask(store.root, "FROM processed_parquet_artist_rank_in_country") == expected
+
+
 def test_error_if_nothing_is_published(tmp_path: Path) -> None:
     with pytest.raises(NothingPublishedError, match=r"Nothing is published below .*run the job refresh_rankings"):
         newest_snapshot(DataRoot(tmp_path))
@@ -115,7 +124,7 @@ def test_published_types(store: DeltaStore, publisher: Publisher, empty: bool) -
         USER_DATA: (1, "Chad", 1, "f", moment),
         USER_TOP_ARTISTS: (1, 1, "Moby", 1, "m", "f", moment),
         ARTIST_RANK_IN_COUNTRY: RANKED[0],
-        COUNTRY_RANK_PER_ARTIST: ("Chad", "Moby", 1.0, 1.0, 1),
+        COUNTRY_RANK_PER_ARTIST: ("Chad", "Moby", 1.0, 1.0, 1, 1),
         ARTIST_EMBEDDING: ("Moby", *(50 * [0.5]), 3, True),
         USER_EMBEDDING: (1, *(50 * [0.5])),
         REJECTED_ROWS: ("user_data", "f", 2, None, "why", "raw", moment),
@@ -131,8 +140,8 @@ def test_published_types(store: DeltaStore, publisher: Publisher, empty: bool) -
     assert types == {
         "user_data": "INTEGER VARCHAR BIGINT VARCHAR TIMESTAMP",
         "user_top_artists": "INTEGER INTEGER VARCHAR BIGINT VARCHAR VARCHAR TIMESTAMP",
-        "artist_rank_in_country": "VARCHAR VARCHAR DOUBLE INTEGER",
-        "country_rank_per_artist": "VARCHAR VARCHAR DOUBLE DOUBLE INTEGER",
+        "artist_rank_in_country": "VARCHAR VARCHAR DOUBLE INTEGER BIGINT",
+        "country_rank_per_artist": "VARCHAR VARCHAR DOUBLE DOUBLE INTEGER BIGINT",
         "artist_embedding": "VARCHAR" + 50 * " DOUBLE" + " BIGINT BOOLEAN",
         "user_embedding": "INTEGER" + 50 * " DOUBLE",
         "rejected_rows": "VARCHAR VARCHAR BIGINT VARCHAR VARCHAR VARCHAR TIMESTAMP",

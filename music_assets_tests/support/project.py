@@ -22,11 +22,11 @@ TOP_ARTISTS = (
     '1,1,Can,60,\n1,2,"Earth, Wind & Fire",30,\n2,1,Air,40,\n2,2,Can,10,\n3,1,Neu!,10,\n4,1,Can,7,\n'
 )
 RANKED_ARTISTS = [
-    ("France", "Air", 40.0, 1),
-    ("France", "Can", 10.0, 2),
-    ("Germany", "Can", 60.0, 1),
-    ("Germany", "Earth, Wind & Fire", 30.0, 2),
-    ("Germany", "Neu!", 10.0, 3),
+    ("France", "Air", 40.0, 1, 1),
+    ("France", "Can", 10.0, 2, 1),
+    ("Germany", "Can", 60.0, 1, 1),
+    ("Germany", "Earth, Wind & Fire", 30.0, 2, 1),
+    ("Germany", "Neu!", 10.0, 3, 1),
 ]
 """artist_rank_in_country of `USERS` and `TOP_ARTISTS`, computed by hand."""
 

@@ -79,8 +79,9 @@ def oracle(user_files: list[list[User]], artist_files: list[list[TopArtist]]) ->
         {"playcount": False, "artist_name": True, "mbid": True},
     )
     joined = users[users["country"].notna()].merge(artists, on="user_id")
-    totals = joined.assign(total=joined["playcount"].fillna(0)).groupby(["country", "artist_name"])["total"].sum()
-    by_country = totals.astype("float64").reset_index()
+    groups = joined.assign(total=joined["playcount"].fillna(0)).groupby(["country", "artist_name"])
+    totals = groups.agg(total=("total", "sum"), listeners=("user_id", "nunique"))
+    by_country = totals.astype({"total": "float64"}).reset_index()
     by_country = by_country.sort_values(["country", "total", "artist_name"], ascending=[True, False, True])
     by_country["rank"] = by_country.groupby("country").cumcount() + 1
 
@@ -89,7 +90,9 @@ def oracle(user_files: list[list[User]], artist_files: list[list[TopArtist]]) ->
     by_artist["share"] = (by_artist["total"] / sums).where(sums > 0, 0.0)
     by_artist = by_artist.sort_values(["artist_name", "share", "country"], ascending=[True, False, True])
     by_artist["rank"] = by_artist.groupby("artist_name").cumcount() + 1
-    return list(by_country.itertuples(index=False, name=None)), list(by_artist.itertuples(index=False, name=None))
+    columns = ["country", "artist_name", "total", "rank", "listeners"]
+    artists, countries = by_country[columns], by_artist[[*columns[:3], "share", *columns[3:]]]
+    return list(artists.itertuples(index=False, name=None)), list(countries.itertuples(index=False, name=None))
 
 
 @examples(10)
@@ -129,33 +132,36 @@ def test_rankings_of_dropped_files(
 
 
 def test_ranks_by_hand(tmp_path: Path, engine: Engine) -> None:
-    """NULL counts as 0, ties are ordered by name, and a country without plays has popularity 0."""
+    """NULL counts as 0, ties are ordered by name, a country without plays has popularity 0.
+
+    A user who lists an artist twice is one listener, with all the plays.
+    """
     harness = IngestHarness(tmp_path, engine)
     harness.drop(USER_DATA, "u.csv", "user_id,country,total_scrobbles\n1,Germany,\n2,Germany,\n3,Chad,\n4,,\n")
     harness.drop(
         USER_TOP_ARTISTS,
         "a.csv",
-        "user_id,rank,artist_name,playcount,mbid\n1,1,Moby,30,\n1,2,Abba,5,\n2,1,Abba,5,\n2,2,Zaz,,\n"
-        "3,1,Moby,0,\n3,2,Abba,,\n3,3,Zaz,0,\n4,1,Moby,1000,\n5,1,Moby,1000,\n",
+        "user_id,rank,artist_name,playcount,mbid\n1,1,Moby,29,\n1,2,Abba,5,\n2,1,Abba,5,\n2,2,Zaz,,\n"
+        "2,3,Zaz,,\n3,1,Moby,0,\n3,2,Abba,,\n3,3,Zaz,0,\n3,4,Abba,0,\n4,1,Moby,1000,\n5,1,Moby,1000,\n1,3,Moby,1,\n",
     )
     for table in (USER_DATA, USER_TOP_ARTISTS):
         harness.load(table)
     harness.rank()
     assert harness.rows(ARTIST_RANK_IN_COUNTRY) == [
-        ("Chad", "Abba", 0.0, 1),
-        ("Chad", "Moby", 0.0, 2),
-        ("Chad", "Zaz", 0.0, 3),
-        ("Germany", "Moby", 30.0, 1),
-        ("Germany", "Abba", 10.0, 2),
-        ("Germany", "Zaz", 0.0, 3),
+        ("Chad", "Abba", 0.0, 1, 1),
+        ("Chad", "Moby", 0.0, 2, 1),
+        ("Chad", "Zaz", 0.0, 3, 1),
+        ("Germany", "Moby", 30.0, 1, 1),
+        ("Germany", "Abba", 10.0, 2, 2),
+        ("Germany", "Zaz", 0.0, 3, 1),
     ]
     assert harness.rows(COUNTRY_RANK_PER_ARTIST) == [
-        ("Germany", "Abba", 10.0, 0.25, 1),
-        ("Chad", "Abba", 0.0, 0.0, 2),
-        ("Germany", "Moby", 30.0, 0.75, 1),
-        ("Chad", "Moby", 0.0, 0.0, 2),
-        ("Chad", "Zaz", 0.0, 0.0, 1),
-        ("Germany", "Zaz", 0.0, 0.0, 2),
+        ("Germany", "Abba", 10.0, 0.25, 1, 2),
+        ("Chad", "Abba", 0.0, 0.0, 2, 1),
+        ("Germany", "Moby", 30.0, 0.75, 1, 1),
+        ("Chad", "Moby", 0.0, 0.0, 2, 1),
+        ("Chad", "Zaz", 0.0, 0.0, 1, 1),
+        ("Germany", "Zaz", 0.0, 0.0, 2, 1),
     ]
 
 
@@ -171,4 +177,7 @@ def test_sum_beyond_the_largest_integer(tmp_path: Path, engine: Engine) -> None:
     for table in (USER_DATA, USER_TOP_ARTISTS):
         harness.load(table)
     harness.rank()
-    assert harness.rows(ARTIST_RANK_IN_COUNTRY) == [("Germany", "Moby", 2.0**64, 1), ("Germany", "Zaz", 1.0, 2)]
+    assert harness.rows(ARTIST_RANK_IN_COUNTRY) == [
+        ("Germany", "Moby", 2.0**64, 1, 2),
+        ("Germany", "Zaz", 1.0, 2, 1),
+    ]

@@ -15,7 +15,7 @@ from music_assets_tests.support.ingest_harness import IngestHarness
 from music_assets_tests.support.properties import examples
 from music_assets_tests.transforms.test_rankings import TOP_ARTISTS, USERS, TopArtist, User, as_csv, drops, oracle
 
-MARK = ("Germany", "Zaz", 1000.0)
+MARK = ("Germany", "Zaz", 1000.0, 7)
 """A total that no file explains: if it remains, the previous totals were updated."""
 
 
@@ -106,7 +106,7 @@ def started(tmp_path: Path, engine: Engine, plays: int = 5) -> Totals:
     totals = Totals(str(tmp_path), engine)
     users = range(1, 11)
     totals.take([(user, "Germany", 1) for user in users], [(user, 1, "Drake", plays, None) for user in users])
-    assert totals.rank() == [("Germany", "Drake", 10.0 * plays, 1)]
+    assert totals.rank() == [("Germany", "Drake", 10.0 * plays, 1, 10)]
     totals.mark()
     return totals
 
@@ -115,21 +115,21 @@ def test_small_drop_updates_previous_totals(tmp_path: Path, engine: Engine) -> N
     totals = started(tmp_path, engine)
     totals.take(None, [(1, 1, "Abba", 7, None)])
     assert totals.rank(max_updated_share=0.1) == [
-        ("Germany", "Zaz", 1000.0, 1),
-        ("Germany", "Drake", 45.0, 2),
-        ("Germany", "Abba", 7.0, 3),
+        ("Germany", "Zaz", 1000.0, 1, 7),
+        ("Germany", "Drake", 45.0, 2, 9),
+        ("Germany", "Abba", 7.0, 3, 1),
     ]
 
 
 def test_large_drop_computes_all_totals(tmp_path: Path, engine: Engine) -> None:
     totals = started(tmp_path, engine)
     totals.take(None, [(1, 1, "Abba", 7, None), (2, 1, "Abba", 7, None)])
-    assert totals.rank(max_updated_share=0.1) == [("Germany", "Drake", 40.0, 1), ("Germany", "Abba", 14.0, 2)]
+    assert totals.rank(max_updated_share=0.1) == [("Germany", "Drake", 40.0, 1, 8), ("Germany", "Abba", 14.0, 2, 2)]
 
 
 def test_no_drop_computes_all_totals(tmp_path: Path, engine: Engine) -> None:
     totals = started(tmp_path, engine, plays=0)
-    assert totals.rank() == [("Germany", "Drake", 0.0, 1)]
+    assert totals.rank() == [("Germany", "Drake", 0.0, 1, 10)]
 
 
 def test_different_history_computes_all_totals(tmp_path: Path, engine: Engine) -> None:
@@ -140,7 +140,7 @@ def test_different_history_computes_all_totals(tmp_path: Path, engine: Engine) -
     fewer = {**totals.previous.coverage, USER_TOP_ARTISTS.name: Coverage(covered.until, covered.rows - 1)}
     totals.previous = PreviousTotals(totals.previous.totals, fewer)
     totals.take(None, [(1, 1, "Abba", 7, None)])
-    assert totals.rank() == [("Germany", "Drake", 45.0, 1), ("Germany", "Abba", 7.0, 2)]
+    assert totals.rank() == [("Germany", "Drake", 45.0, 1, 9), ("Germany", "Abba", 7.0, 2, 1)]
 
 
 def test_inexact_totals_are_computed_again(tmp_path: Path, engine: Engine) -> None:
@@ -149,4 +149,4 @@ def test_inexact_totals_are_computed_again(tmp_path: Path, engine: Engine) -> No
     totals.take([(1, "Germany", 1), (2, "Germany", 1)], [(1, 1, "Drake", 2**53, None), (2, 1, "Drake", 1, None)])
     totals.rank()
     totals.take(None, [(1, 1, "Drake", 0, None)])
-    assert totals.rank() == [("Germany", "Drake", 1.0, 1)]
+    assert totals.rank() == [("Germany", "Drake", 1.0, 1, 2)]

@@ -81,7 +81,7 @@ async def training(request: Request, run_id: Annotated[str, Path(max_length=200)
 async def countries_of_artist(request: Request, name: str) -> Rows:
     """Return all countries of an artist with their listeners. Raises ProblemError if there is none."""
     bounds = {"limit": MAX_COUNTRIES, "offset": 0, "min_listeners": 1}
-    countries = await read(request, queries.COUNTRIES_OF_ARTIST_BY_LISTENERS, artist=name, **bounds)
+    countries = await read(request, queries.COUNTRIES_OF_ARTIST, artist=name, **bounds)
     if not countries:
         raise ProblemError("not-found", f"No ranking has the artist {name!r}. Names must match exactly.")
     return countries

@@ -52,21 +52,13 @@ async def countries_of_artist(
     limit: Limit = 100,
     offset: Offset = 0,
     min_listeners: Annotated[
-        int | None,
-        Query(
-            ge=1,
-            le=2**31,
-            description="Only countries with at least this many listeners: current users of the country who have the "
-            "artist among their current top artists. Counting reads the raw tables.",
-        ),
-    ] = None,
+        int, Query(ge=1, le=2**31, description="Only countries where at least this many users listen to the artist.")
+    ] = 1,
     result_format: Format = None,
 ) -> Response:
     """List the countries of an artist, where the artist is most popular first."""
-    if min_listeners is None:
-        return await respond_page(request, result_format, limit, offset, queries.COUNTRIES_OF_ARTIST, artist=artist)
-    sql = queries.COUNTRIES_OF_ARTIST_BY_LISTENERS
-    return await respond_page(request, result_format, limit, offset, sql, artist=artist, min_listeners=min_listeners)
+    params = {"artist": artist, "min_listeners": min_listeners}
+    return await respond_page(request, result_format, limit, offset, queries.COUNTRIES_OF_ARTIST, **params)
 
 
 @router.get("/artists")

@@ -146,12 +146,12 @@ def test_rankings_show_a_preview_and_bars(shown, name: str, preview: str, pictur
 
 def test_preview_of_countries(shown) -> None:
     preview = shown["artist_rank_in_country"]["preview: top artist of the largest countries"].splitlines()
-    assert preview[2:] == ["| Germany | Can | 60.0 | 1 |", "| France | Air | 40.0 | 1 |"]
+    assert preview[2:] == ["| Germany | Can | 60.0 | 1 | 1 |", "| France | Air | 40.0 | 1 | 1 |"]
 
 
 def test_preview_of_artists(shown) -> None:
     preview = shown["country_rank_per_artist"]["preview: top country of the most played artists"].splitlines()
-    assert preview[2] == "| Germany | Can | 60.0 | 0.6 | 1 |"
+    assert preview[2] == "| Germany | Can | 60.0 | 0.6 | 1 | 1 |"
     assert len(preview) == 2 + 4
 
 
