@@ -23,7 +23,9 @@ def address(sql: str) -> str:
 
 
 def type_sql(page: Page, sql: str) -> None:
-    page.locator(".cm-content").fill(sql)
+    page.locator(".cm-content").focus()
+    page.keyboard.press("Control+A")
+    page.keyboard.insert_text(sql)
 
 
 def rows(page: Page) -> list[list[str]]:
