@@ -54,6 +54,7 @@ SLOW = (
     "runtime/test_launcher.py::test_a_run_of_the_command_line_is_terminated",
     "service/sandbox/test_pool.py::test_500_concurrent_queries",
     "service/explorer/test_browser.py::*",
+    "service/explorer/test_pipeline.py::*",
     "service/explorer/test_sql_console.py::*",
     "service/test_attacks.py::test_expensive_statement_is_stopped*",
     "service/test_attacks.py::test_large_statement_stays_within_the_memory_limit*",
@@ -64,6 +65,7 @@ SLOW = (
 FAST = (
     "engines/test_engine.py::*",
     "service/explorer/test_browser.py::test_three_clicks_lead_to_an_artist_and_its_map",
+    "service/explorer/test_pipeline.py::test_files_and_rejects_are_shown_without_dagster",
     "transforms/test_current_rows.py::test_keys_are_found_among_all_ranks*",
     "transforms/test_rankings.py::test_ranks_by_hand*",
 )

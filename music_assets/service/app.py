@@ -15,11 +15,13 @@ from starlette.exceptions import HTTPException
 
 from music_assets.data_root import DataRoot
 from music_assets.service.auth import BEARER, AccessControl, api_keys, is_loopback, is_public
+from music_assets.service.dagster_api import DagsterApi
 from music_assets.service.explorer import pages
 from music_assets.service.explorer.named_queries import read_named_queries
 from music_assets.service.metrics import Metrics
 from music_assets.service.middleware import ACCESS_LOG, RequestMiddleware
 from music_assets.service.problems import ProblemError
+from music_assets.service.refreshes import Refreshes
 from music_assets.service.responses import QueryResponder
 from music_assets.service.routes import embeddings, operations, rankings, sql, tables
 from music_assets.service.routes.deps import Parts
@@ -50,6 +52,7 @@ def create_app(settings: Settings) -> FastAPI:
         queue=settings.query_queue,
     )
     metrics = Metrics(pool)
+    dagster = DagsterApi(str(settings.dagster_url))
     access = AccessControl(api_keys(settings), settings.rate_limit)
 
     @asynccontextmanager
@@ -76,7 +79,8 @@ def create_app(settings: Settings) -> FastAPI:
         snapshots=snapshots,
         responder=QueryResponder(pool, snapshots, settings),
         similarity=Similarity(snapshots),
-        training_runs=TrainingRuns(str(settings.dagster_url)),
+        training_runs=TrainingRuns(dagster),
+        refreshes=Refreshes(DataRoot(settings.data), dagster),
         metrics=metrics,
         access=access,
         named_queries=read_named_queries(settings.named_queries) if settings.named_queries else [],

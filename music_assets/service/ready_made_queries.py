@@ -88,3 +88,14 @@ RECOMMENDATIONS_FOR_LIST = """
 SELECT unnest($keys::VARCHAR[]) AS artist_name, unnest($scores::DOUBLE[]) AS score
 LIMIT $limit
 """
+
+REJECT_REASONS = """
+SELECT
+    table_name, source_file, reason, count(*) AS rejects, min(line) AS first_line,
+    min_by(raw_line, line)[:200] AS example
+FROM rejected_rows
+WHERE ingested_at >= $since::TIMESTAMP
+GROUP BY table_name, source_file, reason
+ORDER BY table_name, source_file, rejects DESC, reason
+LIMIT $limit
+"""

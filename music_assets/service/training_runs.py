@@ -1,13 +1,13 @@
 """Training runs in Dagster: started and inspected through the GraphQL API of its web server."""
 
 import asyncio
-import logging
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 import httpx
 from pydantic import BaseModel, Field
 
+from music_assets.service.dagster_api import DagsterApi, checked, time_of
 from music_assets.service.problems import ProblemError
 from music_assets.tables import TRAIN_EMBEDDINGS
 
@@ -51,8 +51,6 @@ query($id: ID!) {
   runOrError(runId: $id) { __typename ... on Run { runId status startTime endTime jobName } }
 }"""
 
-log = logging.getLogger(__name__)
-
 
 class TrainingRun(BaseModel):
     """A run of the job train_embeddings."""
@@ -66,46 +64,49 @@ class TrainingRun(BaseModel):
 
 
 class TrainingRuns:
-    """The runs of the job train_embeddings in the Dagster instance at this URL.
+    """The runs of the job train_embeddings in Dagster.
 
     Every method raises ProblemError if Dagster cannot be reached or has not loaded the job.
     """
 
-    def __init__(self, dagster_url: str) -> None:
-        self._dagster_url = dagster_url.rstrip("/")
+    def __init__(self, dagster: DagsterApi) -> None:
+        self._dagster = dagster
         self._starting = asyncio.Lock()
 
     async def start(self) -> tuple[TrainingRun, bool]:
         """Return the unfinished run, or else start one. The second value is whether one was started."""
-        async with self._starting, self._client() as client:
+        async with self._starting, self._dagster.client(TIMEOUT_SECONDS) as client:
             unfinished = {"pipelineName": TRAIN_EMBEDDINGS, "statuses": UNFINISHED}
-            found = await self._query(client, FIND_UNFINISHED, "runsOrError", "Runs", filter=unfinished)
+            answer = await self._dagster.query(client, FIND_UNFINISHED, filter=unfinished)
+            found = checked(answer["runsOrError"], "Runs")
             if found["results"]:
                 return self._training_run(found["results"][0]), False
             params = {"selector": await self._job_selector(client), "runConfigData": {}, "mode": "default"}
-            launched = await self._query(client, LAUNCH, "launchRun", "LaunchRunSuccess", params=params)
+            answer = await self._dagster.query(client, LAUNCH, params=params)
+            launched = checked(answer["launchRun"], "LaunchRunSuccess")
             return self._training_run(launched["run"]), True
 
     async def show(self, run_id: str) -> TrainingRun:
         """Return a run. Also raises ProblemError if there is no such run of the job."""
-        async with self._client() as client:
-            run = (await self._post(client, SHOW, id=run_id))["runOrError"]
+        async with self._dagster.client(TIMEOUT_SECONDS) as client:
+            run = (await self._dagster.query(client, SHOW, id=run_id))["runOrError"]
         if run["__typename"] == "RunNotFoundError" or run.get("jobName", TRAIN_EMBEDDINGS) != TRAIN_EMBEDDINGS:
             raise ProblemError("not-found", "There is no training run with this id.")
-        return self._training_run(_checked(run, "Run"))
+        return self._training_run(checked(run, "Run"))
 
     def _training_run(self, run: dict[str, Any]) -> TrainingRun:
         return TrainingRun(
             run_id=run["runId"],
             state=STATES.get(run["status"], "queued"),
-            started_at=_time(run["startTime"]),
-            ended_at=_time(run["endTime"]),
+            started_at=time_of(run["startTime"]),
+            ended_at=time_of(run["endTime"]),
             address=f"/embedding-runs/{run['runId']}",
-            web_ui=f"{self._dagster_url}/runs/{run['runId']}",
+            web_ui=self._dagster.run_url(run["runId"]),
         )
 
     async def _job_selector(self, client: httpx.AsyncClient) -> dict[str, str]:
-        found = await self._query(client, FIND_JOB, "repositoriesOrError", "RepositoryConnection")
+        answer = await self._dagster.query(client, FIND_JOB)
+        found = checked(answer["repositoriesOrError"], "RepositoryConnection")
         for repository in found["nodes"]:
             if any(job["name"] == TRAIN_EMBEDDINGS for job in repository["jobs"]):
                 return {
@@ -114,36 +115,3 @@ class TrainingRuns:
                     "jobName": TRAIN_EMBEDDINGS,
                 }
         raise ProblemError("no-dagster", f"Dagster has not loaded the job {TRAIN_EMBEDDINGS}.")
-
-    def _client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self._dagster_url, timeout=TIMEOUT_SECONDS, trust_env=False)
-
-    async def _query(
-        self, client: httpx.AsyncClient, query: str, field: str, expected_type: str, **variables: Any
-    ) -> dict[str, Any]:
-        return _checked((await self._post(client, query, **variables))[field], expected_type)
-
-    async def _post(self, client: httpx.AsyncClient, query: str, **variables: Any) -> dict[str, Any]:
-        try:
-            response = await client.post("/graphql", json={"query": query, "variables": variables})
-            body = response.raise_for_status().json()
-            data: dict[str, Any] = body["data"]
-            if body.get("errors") or data is None:
-                raise ValueError(body.get("errors"))
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
-            log.warning("No valid response from Dagster at %s: %s: %s", self._dagster_url, type(error).__name__, error)
-            raise ProblemError(
-                "no-dagster", "Dagster cannot be reached, or its response is invalid.", {"Retry-After": "10"}
-            ) from None
-        return data
-
-
-def _checked(content: dict[str, Any], expected_type: str) -> dict[str, Any]:
-    if content["__typename"] != expected_type:
-        log.warning("Dagster returned %s: %s", content["__typename"], content.get("message", ""))
-        raise ProblemError("no-dagster", f"Dagster returned {content['__typename']}.", {"Retry-After": "10"})
-    return content
-
-
-def _time(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

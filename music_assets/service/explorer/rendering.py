@@ -1,6 +1,7 @@
 """HTML responses: templates that escape every value, and security headers."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from math import floor, log10
 from typing import Any
 from urllib.parse import urlencode
@@ -72,6 +73,11 @@ def percent(share: float) -> str:
     return f"{value:.{digits}f} %"
 
 
+def time(moment: datetime) -> str:
+    """Format a time in UTC."""
+    return f"{moment:%Y-%m-%d %H:%M:%S}"
+
+
 def _environment(globals_: Mapping[str, Any], filters: Mapping[str, Any]) -> Environment:
     environment = Environment(
         loader=PackageLoader("music_assets.service.explorer"),
@@ -87,5 +93,5 @@ def _environment(globals_: Mapping[str, Any], filters: Mapping[str, Any]) -> Env
 
 ENVIRONMENT = _environment(
     {"static": static_url, "page_url": page_url, "country_url": country_url, "artist_url": artist_url},
-    {"number": number, "percent": percent},
+    {"number": number, "percent": percent, "time": time},
 )

@@ -11,6 +11,7 @@ from music_assets.service.explorer.named_queries import NamedQuery
 from music_assets.service.formats import MEDIA_TYPES
 from music_assets.service.metrics import Metrics
 from music_assets.service.problems import KINDS, MEDIA_TYPE, ProblemError
+from music_assets.service.refreshes import Refreshes
 from music_assets.service.responses import QueryResponder
 from music_assets.service.sandbox.pool import Pool
 from music_assets.service.similarity import Similarity
@@ -27,6 +28,7 @@ class Parts:
     responder: QueryResponder
     similarity: Similarity
     training_runs: TrainingRuns
+    refreshes: Refreshes
     metrics: Metrics
     access: AccessControl
     named_queries: list[NamedQuery]

@@ -22,6 +22,7 @@ ADDRESSES = {
     "search without result": page_url("/explore/search", query="nothing like it"),
     "sign in": "/sign-in",
     "sql": "/sql",
+    "pipeline": "/pipeline",
 }
 FAULTS = {
     "unknown artist": artist_url("nobody"),

@@ -1,0 +1,70 @@
+"""The page of the pipeline: without Dagster, and with a running `music-assets up`."""
+
+import re
+from pathlib import Path
+
+import dagster as dg
+from playwright.sync_api import Browser, expect
+
+from music_assets.data_root import DataRoot
+from music_assets.service.explorer.rendering import artist_url
+from music_assets.tables import USER_DATA
+from music_assets_tests.service.conftest import Dataset, serving
+from music_assets_tests.service.explorer.conftest import context_of, opening_pages
+from music_assets_tests.service.explorer.test_browser import check
+from music_assets_tests.service.explorer.test_pages import text
+from music_assets_tests.support.processes import wait_until
+from music_assets_tests.support.running_up import answers, running_up
+from music_assets_tests.support.training import drop, refresh
+
+TRAINING_SECONDS = 120
+
+
+def test_files_and_rejects_are_shown_without_dagster(dataset: Dataset) -> None:
+    folder = DataRoot(dataset.root).drop_folder(USER_DATA)
+    folder.mkdir(parents=True)
+    (folder / "<i>users.csv").write_text("user_id,country,total_scrobbles\n", encoding="utf-8")
+    (folder / "notes.txt").touch()
+    with serving(dataset.root, query_workers=1, dagster_url="http://someone:secret@127.0.0.1:9") as service:
+        page, status = service.http.get("/pipeline"), service.http.get("/pipeline/status")
+    for response in (page, status):
+        assert "<i>users.csv user_data 32 " in text(response)
+        assert "notes.txt user_data Will not be loaded: its name ends neither" in text(response)
+        assert "secret" not in response.text
+    assert "Dagster cannot be reached at http://127.0.0.1:9" in text(status)
+    assert "No file has been loaded yet." in text(status)  # the rows of this dataset come from no file
+
+
+def test_refresh_and_training_are_followed_in_the_browser(browser: Browser, tmp_path: Path) -> None:
+    root = DataRoot(tmp_path / "data")
+    with dg.DagsterInstance.ephemeral() as instance:
+        drop(root.path, 100)
+        refresh(root.path, instance)
+    with running_up(root, tmp_path) as up:
+        wait_until(lambda: answers(f"{up.service}/readyz"), "an answer of the service", process=up.process, log=up.log)
+        drop(root.path, 120, seed=1)
+        run_id = up.wait_for_run(1)
+        with opening_pages(browser, up.service) as open_page:
+            page = open_page("/pipeline")
+            expect(page.locator(f"a[href='{up.web_ui}/runs/{run_id}']")).to_be_visible()
+            expect(page.get_by_role("row").filter(has_text="success")).to_contain_text(re.compile(r"\.csv, "))
+            expect(page.get_by_role("heading", name="Checks that warn or fail")).to_be_visible()
+            check(page)
+            page.goto(artist_url("Drake"))
+            page.get_by_role("button", name="Train the embeddings").click()
+            expect(page.get_by_text("The training is")).to_be_visible()
+            expect(page.get_by_text("The training has succeeded.")).to_be_visible(timeout=TRAINING_SECONDS * 1000)
+            page.get_by_role("link", name="Reload the page").click()
+            expect(page.locator("#similar li")).to_have_count(12)
+            check(page)
+
+
+def test_training_without_dagster_is_an_error_in_place(browser: Browser, dataset: Dataset) -> None:
+    with (
+        serving(dataset.root, query_workers=1, dagster_url="http://127.0.0.1:9") as service,
+        context_of(browser, service.url) as page,
+    ):
+        page.goto(artist_url("Drake"))
+        page.get_by_role("button", name="Train the embeddings").click()
+        expect(page.get_by_role("alert")).to_contain_text("Dagster cannot be reached")
+        check(page)
