@@ -68,7 +68,7 @@ WHERE country = $country
 """
 
 ARTISTS_OF_COUNTRY_BY_NAME = """
-SELECT rank, artist_name, total_playcount
+SELECT rank, artist_name, total_playcount, listeners
 FROM processed_parquet_artist_rank_in_country
 WHERE country = $country AND contains(lower(artist_name), lower($search))
 ORDER BY rank

@@ -33,11 +33,10 @@ def cells(response: httpx.Response) -> list[list[str]]:
 def test_country_shows_its_artists_by_rank(service: Service, dataset: Dataset) -> None:
     expected = dataset.rankings.query("country == 'Germany'").sort_values("rank_in_country").head(50)
     rows = cells(service.http.get("/explore/country", params={"name": "Germany"}))
-    assert [row[:3] for row in rows] == [
-        [str(rank), artist, f"{plays:,.0f}"]
-        for rank, artist, plays in expected[["rank_in_country", "artist_name", "total_playcount"]].itertuples(
-            index=False
-        )
+    columns = ["rank_in_country", "artist_name", "listeners", "total_playcount"]
+    assert [row[:4] for row in rows] == [
+        [str(rank), artist, str(listeners), f"{plays:,.0f}"]
+        for rank, artist, listeners, plays in expected[columns].itertuples(index=False)
     ]
 
 
