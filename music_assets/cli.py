@@ -252,12 +252,15 @@ def query(
 
 
 @app.command()
-def api_key(name: Annotated[str, typer.Argument(help="Name of the client, for the access log.")]) -> None:
+def api_key(
+    name: Annotated[str, typer.Argument(help="Name of the client, for the access log.")],
+    train: Annotated[bool, typer.Option("--train", help="Allow the key to start trainings.")] = False,
+) -> None:
     """Create an API key for the query service. Only its digest goes into the settings."""
     from music_assets.service.auth import create_api_key
 
     try:
-        key, entry = create_api_key(name)
+        key, entry = create_api_key(name, ["read", "train"] if train else ["read"])
     except ValueError as error:
         raise _fail(str(error)) from None
     out.print(f"key for the client:     {key}", highlight=False, soft_wrap=True)

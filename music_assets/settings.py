@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 PREFIX = "MUSIC_ASSETS_"
 MEMORY_SIZE = r"(?i)^\d+(\.\d+)?\s*(KB|MB|GB|TB|KiB|MiB|GiB|TiB)$"
 SPARK_MEMORY_SIZE = r"(?i)^\d+[kmgt]b?$"
-SECRETS = ("alert_webhook", "api_keys", "spark_conf")
+SECRETS = ("alert_webhook", "api_keys", "dagster_url", "spark_conf")
 """Settings whose values are never printed."""
 
 
@@ -134,10 +134,11 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port the query service listens on; 0 for any free port.")
     api_keys: SecretStr = Field(
         SecretStr(""),
-        description="API keys of the query service as `NAME:DIGEST`, separated by commas. Default: no key is required.",
+        description="API keys of the query service as `NAME:DIGEST:SCOPES`, separated by commas. Default: no key is "
+        "required.",
     )
     api_keys_file: AbsolutePath | None = Field(
-        None, description="File of further API keys, one `NAME:DIGEST` per line; `#` starts a comment."
+        None, description="File of further API keys, one `NAME:DIGEST:SCOPES` per line; `#` starts a comment."
     )
     rate_limit: str = Field(
         "1000/second",
@@ -154,7 +155,18 @@ class Settings(BaseSettings):
         512, ge=64, description="DuckDB memory of each query worker in megabytes. Workers never spill to disk."
     )
     query_queue: int = Field(
-        64, ge=0, description="Maximum number of queued queries; beyond it the service answers 503."
+        64,
+        ge=0,
+        description="Maximum number of unfinished requests of one caller, in addition to one per worker; beyond it the "
+        "service answers 503.",
+    )
+    spool_mb: int = Field(
+        1024,
+        ge=1,
+        description="Disk space, in megabytes, for results that callers have not read yet; a quarter of it per caller.",
+    )
+    request_timeout: float = Field(
+        15.0, gt=0, description="Seconds in which a request must arrive: its head, and then its body."
     )
     named_queries: AbsolutePath | None = Field(
         None, description="TOML file of named queries for the SQL console: `[name]`, `title`, `sql`."

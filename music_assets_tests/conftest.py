@@ -58,6 +58,10 @@ SLOW = (
     "service/explorer/test_sql_console.py::*",
     "service/test_attacks.py::test_expensive_statement_is_stopped*",
     "service/test_attacks.py::test_large_statement_stays_within_the_memory_limit*",
+    "service/test_strangers.py::test_a_result_beyond_the_spool_is_refused",
+    "service/test_strangers.py::test_every_value_has_an_encoding*",
+    "service/test_strangers.py::test_failing_query_is_reported_and_costs_no_worker*",
+    "service/test_strangers.py::test_readiness_means_that_a_worker_answers",
     "storage/test_compaction.py::test_vacuum_keeps_published_files",
 )
 """Patterns of test ids, without the folder of the tests, that belong to the slow tier; `*` and `?` are wildcards."""

@@ -7,11 +7,13 @@ from contextlib import asynccontextmanager, suppress
 from os import cpu_count
 from typing import Any, NoReturn
 
+import orjson
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from music_assets.data_root import DataRoot
 from music_assets.service.auth import BEARER, AccessControl, api_keys, is_loopback, is_public
@@ -21,16 +23,20 @@ from music_assets.service.explorer.named_queries import read_named_queries
 from music_assets.service.metrics import Metrics
 from music_assets.service.middleware import ACCESS_LOG, RequestMiddleware
 from music_assets.service.problems import ProblemError
+from music_assets.service.readiness import Readiness
 from music_assets.service.refreshes import Refreshes
 from music_assets.service.responses import QueryResponder
 from music_assets.service.routes import embeddings, operations, rankings, sql, tables
 from music_assets.service.routes.deps import Parts
 from music_assets.service.sandbox.pool import Pool
+from music_assets.service.sandbox.spool import Spool
 from music_assets.service.similarity import Similarity
 from music_assets.service.snapshots import Snapshots
 from music_assets.service.training_runs import TrainingRuns
 from music_assets.settings import Settings, SettingsError
 from music_assets.storage.published_snapshot import NothingPublishedError
+
+log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 0.5
 """Interval in which idle workers are moved to the newest snapshot. A query always uses the newest one."""
@@ -50,6 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
         threads=settings.query_threads,
         memory_mb=settings.query_memory_mb,
         queue=settings.query_queue,
+        spool=Spool(settings.spool_mb * 2**20),
     )
     metrics = Metrics(pool)
     dagster = DagsterApi(str(settings.dagster_url))
@@ -84,13 +91,17 @@ def create_app(settings: Settings) -> FastAPI:
         metrics=metrics,
         access=access,
         named_queries=read_named_queries(settings.named_queries) if settings.named_queries else [],
+        readiness=Readiness(pool),
     )
     for module in (sql, tables, rankings, embeddings, operations, pages):
         app.include_router(module.router)
     app.openapi_schema = _with_bearer(app.openapi())
+    _serve_prepared(app, "/openapi.json", orjson.dumps(app.openapi_schema))
     for kind in (HTTPException, RequestValidationError, NothingPublishedError):
         app.add_exception_handler(kind, _raise_problem)
-    app.add_middleware(RequestMiddleware, access=access, pool=pool, metrics=metrics)
+    app.add_middleware(
+        RequestMiddleware, access=access, pool=pool, metrics=metrics, request_timeout=settings.request_timeout
+    )
     return app
 
 
@@ -151,9 +162,17 @@ def _with_bearer(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
+def _serve_prepared(app: FastAPI, path: str, content: bytes) -> None:
+    """Answer a path with prepared JSON, in front of the route that would encode it for each request."""
+
+    async def answer(_: Request) -> Response:
+        return Response(content, media_type="application/json")
+
+    app.router.routes.insert(0, Route(path, answer))
+
+
 async def _refresh_workers(pool: Pool, snapshots: Snapshots, metrics: Metrics) -> None:
     """Move idle workers to each new snapshot, so that old ones can be deleted even if there are no queries."""
-    log = logging.getLogger(__name__)
     reported = None
     while True:
         try:
@@ -162,8 +181,8 @@ async def _refresh_workers(pool: Pool, snapshots: Snapshots, metrics: Metrics) -
             if newest != reported:
                 reported = newest
                 metrics.set_data_version(newest)
-        except NothingPublishedError:
-            pass
+        except (NothingPublishedError, ProblemError):
+            pass  # every request says so
         except (OSError, ValueError, KeyError):
             log.exception("The newest snapshot cannot be read")
         await asyncio.sleep(REFRESH_SECONDS)
@@ -187,10 +206,8 @@ async def _raise_problem(request: Request, error: Exception) -> NoReturn:
 
 def _invalid(error: RequestValidationError) -> ProblemError:
     """Return the problem for an invalid body or parameters. It never repeats the values that were sent."""
-    if isinstance(error.body, bytes):
-        return ProblemError("not-json", "The Content-Type of the body is not application/json.")
     parts = error.errors()
     errors = [{"where": ".".join(map(str, part["loc"])), "what": part["msg"]} for part in parts[:20]]
-    if any(part["type"] == "json_invalid" or (part["type"], part["loc"]) == ("missing", ("body",)) for part in parts):
+    if any(part["type"] == "json_invalid" for part in parts):
         return ProblemError("bad-request", "The body is not valid JSON.", errors=errors)
     return ProblemError("invalid", "Some values are invalid.", errors=errors)

@@ -9,10 +9,12 @@ is an empty field, an empty string is "", and nested values are JSON.
 
 import base64
 import io
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, count, islice
+from decimal import Decimal
+from itertools import count, islice
 from math import isfinite
 from typing import Any
 
@@ -34,6 +36,8 @@ MEDIA_TYPES = {
 }
 """The formats of `?format=` and their media types."""
 
+PIECE_BYTES = 4 * 2**20
+"""Arrow bytes that are encoded at a time, which bounds the memory that encoding takes."""
 _INFINITE_DATES = {2**31 - 1: "infinity", -(2**31 - 1): "-infinity"}
 _INFINITE_TIMES = {2**63 - 1: "infinity", -(2**63 - 1): "-infinity"}
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
@@ -100,8 +104,16 @@ def _quality(parameters: Iterable[str]) -> float:
 
 
 def encode(result: Result, form: str) -> Iterator[bytes]:
-    """Yield the encoded result, one batch at a time."""
-    return _ENCODERS[form](result)
+    """Yield the encoded result piece by piece."""
+    return _ENCODERS[form](replace(result, batches=_pieces(result.batches)))
+
+
+def _pieces(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield the batches, those of many bytes in slices."""
+    for batch in batches:
+        rows = max(1, batch.num_rows * PIECE_BYTES // max(batch.nbytes, PIECE_BYTES))
+        yield batch.slice(0, rows)
+        yield from (batch.slice(start, rows) for start in range(rows, batch.num_rows, rows))
 
 
 def _json(result: Result) -> Iterator[bytes]:
@@ -110,21 +122,26 @@ def _json(result: Result) -> Iterator[bytes]:
     for batch in result.batches:
         if batch.num_rows:
             rows = list(zip(*(values(column) for column in batch.columns), strict=True))
-            yield separator + orjson.dumps(rows)[1:-1]
+            yield separator + _dumps(rows, batch.nbytes)[1:-1]
             separator = b","
     yield b"]," + orjson.dumps(result.metadata)[1:]
 
 
-def _records(result: Result) -> Iterator[list[dict[str, Any]]]:
-    names = unique_names(result.schema.names)
-    for batch in result.batches:
-        rows = zip(*(values(column) for column in batch.columns), strict=True)
-        yield [dict(zip(names, row, strict=True)) for row in rows]
+def _dumps(content: Any, nbytes: int) -> bytes:
+    """Return the JSON of a value of this size.
+
+    orjson reserves eight times the length of a text, and crashes if it cannot.
+    """
+    if nbytes <= 2 * PIECE_BYTES:
+        return orjson.dumps(content)
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _ndjson(result: Result) -> Iterator[bytes]:
-    for records in _records(result):
-        yield b"".join(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in records)
+    names = unique_names(result.schema.names)
+    for batch in result.batches:
+        rows = zip(*(values(column) for column in batch.columns), strict=True)
+        yield b"".join(_dumps(dict(zip(names, row, strict=True)), batch.nbytes) + b"\n" for row in rows)
 
 
 def _objects(result: Result) -> Iterator[bytes]:
@@ -171,21 +188,37 @@ def _arrow(result: Result) -> Iterator[bytes]:
 def _parquet(result: Result) -> Iterator[bytes]:
     sink = io.BytesIO()
     names = unique_names(result.schema.names)
-    kinds = [pa.string() if _unknown_to_parquet(field.type) else field.type for field in result.schema]
+    kinds = [_parquet_type(field.type) for field in result.schema]
     schema = pa.schema(list(zip(names, kinds, strict=True)), metadata=_metadata(result))
     with pyarrow.parquet.ParquetWriter(sink, schema, compression="zstd") as writer:
         for batch in result.batches:
-            columns = [
-                pa.array(values(column), kind) if _unknown_to_parquet(column.type) else column
-                for column, kind in zip(batch.columns, kinds, strict=True)
-            ]
+            columns = [_parquet_column(column, kind) for column, kind in zip(batch.columns, kinds, strict=True)]
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
             yield _drain(sink)
     yield _drain(sink)
 
 
+def _parquet_type(kind: pa.DataType) -> pa.DataType:
+    if kind == pa.timestamp("s"):
+        return pa.timestamp("ms")
+    return pa.string() if _unknown_to_parquet(kind) else kind
+
+
 def _unknown_to_parquet(kind: pa.DataType) -> bool:
-    return pa.types.is_null(kind) or pa.types.is_interval(kind)
+    """Return whether Parquet cannot store the type, or, inside of others, some of its values."""
+    if not pa.types.is_nested(kind):
+        return pa.types.is_null(kind) or pa.types.is_interval(kind) or kind == pa.timestamp("s")
+    return any(_unknown_to_parquet(kind.field(index).type) for index in range(kind.num_fields))
+
+
+def _parquet_column(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    if column.type == kind:
+        return column
+    if kind == pa.string():
+        return pa.array(texts(column), kind)
+    seconds = column.view(pa.int64()).to_pylist()
+    milliseconds = [n if n is None or n in _INFINITE_TIMES else n * 1000 for n in seconds]
+    return pa.array(milliseconds, pa.int64()).view(kind)
 
 
 def _metadata(result: Result) -> dict[str, str]:
@@ -215,16 +248,20 @@ _ENCODERS = {
 def unique_names(names: Sequence[str]) -> list[str]:
     """Return the column names with a number appended to repeated ones: `a, a` becomes `a, a_1`."""
     result: dict[str, None] = {}
+    numbers: dict[str, Iterator[int]] = {}
     for name in names:
-        candidates = chain([name], (f"{name}_{number}" for number in count(1)))
-        result[next(candidate for candidate in candidates if candidate not in result)] = None
+        unique = name
+        while unique in result:
+            unique = f"{name}_{next(numbers.setdefault(name, count(1)))}"
+        result[unique] = None
     return list(result)
 
 
 def texts(column: pa.Array) -> list[str | None]:
     """Return the column's values as CSV contains them, None for NULL."""
     return [
-        value if value is None or isinstance(value, str) else orjson.dumps(value).decode() for value in values(column)
+        value if value is None or isinstance(value, str) else _dumps(value, column.nbytes).decode()
+        for value in values(column)
     ]
 
 
@@ -278,7 +315,7 @@ def _nested(column: pa.Array) -> list[Any]:
     if pa.types.is_map(kind):
         entries = pa.StructArray.from_arrays([column.keys, column.items], names=["key", "value"])
         first, lengths = column.offsets[0].as_py(), pc.subtract(column.offsets[1:], column.offsets[:-1]).to_pylist()
-        items = iter(values(entries)[first:])
+        items = iter(values(entries.slice(first, column.offsets[-1].as_py() - first)))
     else:
         lengths = pc.list_value_length(column).to_pylist()
         items = iter(values(column.flatten()))
@@ -301,7 +338,13 @@ def _scalars(column: pa.Array) -> list[Any]:
         return [None if value is None else _duration(*value) for value in column.to_pylist()]
     if pa.types.is_decimal(kind) and kind.scale == 0:
         return [None if value is None else _integer(int(value)) for value in column.to_pylist()]
-    return column.cast(pa.string()).to_pylist()
+    texts = column.cast(pa.string()).to_pylist()
+    if pa.types.is_decimal(kind):
+        return [text if text is None or "E" not in text else f"{Decimal(text):f}" for text in texts]
+    if pa.types.is_time(kind):
+        end_of_day = "24:00:00." + "0" * (9 if kind == pa.time64("ns") else 6)
+        return [end_of_day if text and text.startswith("<") else text for text in texts]
+    return texts
 
 
 def _iso_times(column: pa.Array, bits: pa.DataType, infinite: dict[int, str]) -> list[str | None]:

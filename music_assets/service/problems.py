@@ -30,9 +30,11 @@ KINDS = {
     "not-allowed": Kind(403, "SQL not allowed", "Send one SELECT on the tables that GET /tables lists."),
     "wrong-host": Kind(403, "Host not allowed", "Use http://localhost on the machine itself, or configure API keys."),
     "other-site": Kind(403, "Cross-site request", "Send the request from a program or the command line."),
+    "scope": Kind(403, "Scope missing", "Use another API key, or ask the operator for this scope."),
     "not-found": Kind(404, "Not found", "/docs lists the endpoints."),
     "method-not-allowed": Kind(405, "Method not allowed", "Use a method of the Allow header."),
     "not-acceptable": Kind(406, "Format not supported", "Request json, ndjson, csv, arrow or parquet."),
+    "slow-request": Kind(408, "Request incomplete", "Send the whole request at once."),
     "timeout": Kind(408, "Query timed out", "Simplify the query, or raise timeout_ms up to the service's limit."),
     "not-trained": Kind(
         409, "No embeddings", "Start a training with POST /embedding-runs. It takes minutes; then repeat the request."
@@ -45,10 +47,12 @@ KINDS = {
         422, "Result too large", "Request it in pages: ORDER BY a key and filter by the last one."
     ),
     "query-failed": Kind(422, "Query failed", "Simplify the query."),
+    "head-too-large": Kind(431, "Request head too large", "Send fewer and shorter headers, and a shorter URL."),
     "rate-limited": Kind(429, "Too many requests", "Wait for the seconds in Retry-After."),
     "internal": Kind(500, "Internal error", "Report the request id to the operator."),
     "busy": Kind(503, "Service busy", "Retry after the seconds in Retry-After."),
     "nothing-published": Kind(503, "No data yet", f"Drop both CSV files, run the job {REFRESH_RANKINGS}, and retry."),
+    "unreadable": Kind(503, "Data cannot be read", "Report the request id to the operator."),
     "no-dagster": Kind(
         503, "Dagster not available", "Start it with music-assets up, or correct MUSIC_ASSETS_DAGSTER_URL, then retry."
     ),

@@ -1,4 +1,4 @@
-"""HTTP responses with query results: limits, ETag, headers, streaming, and cancellation when the client disconnects."""
+"""HTTP responses with query results: limits, ETag, headers, transfer, and cancellation when the client disconnects."""
 
 import asyncio
 import hashlib
@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import orjson
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -17,8 +17,9 @@ from music_assets.service.sandbox.pool import Pool, Query, QueryResult
 from music_assets.service.snapshots import Snapshots
 from music_assets.settings import Settings
 
-TRANSFER_TIMEOUT_SECONDS = 60.0
-"""Time in which a client has to read a result."""
+TRANSFER_SECONDS = 60.0
+MIN_TRANSFER_RATE = 64 * 1024
+"""A client has this time to read a result, and one second more for each of so many bytes."""
 MAX_LOGGED_SQL = 1000
 CACHING = {"Cache-Control": "no-cache", "Vary": "Accept, Authorization"}
 
@@ -55,6 +56,7 @@ class QueryResponder:
         result = await self._run(request, query)
         headers = {
             "Content-Type": MEDIA_TYPES.get(result_format, "application/json"),
+            "Content-Length": str(result.data.size),
             "X-Query-ID": result.summary["query_id"],
             "X-Data-Version": result.summary["data_version"],
             "X-Row-Count": str(result.summary["row_count"]),
@@ -78,11 +80,7 @@ class QueryResponder:
 
     async def _read(self, request: Request, query: Query) -> bytes:
         result = await self._run(request, query)
-        try:
-            rest = [chunk async for chunk in result.rest] if result.rest is not None else []
-            return b"".join([result.first, *rest])
-        finally:
-            result.close()
+        return b"".join([chunk async for chunk in result.data.chunks()])
 
     def _query(
         self, result_format: str, sql: str, params: Any = None, limit: int | None = None, timeout_ms: int | None = None
@@ -100,7 +98,8 @@ class QueryResponder:
         log_fields = request.state.log_fields
         log_fields.update(query_id=query.query_id, sql=query.sql[:MAX_LOGGED_SQL])
         await request.body()
-        result = await _cancel_on_disconnect(request, self._pool.run(query))
+        result = await _cancel_on_disconnect(request, self._pool.run(query, request.state.caller.account))
+        request.state.cleanup.callback(result.data.close)
         log_fields.update(rows=result.summary["row_count"], data_version=result.summary["data_version"])
         return result
 
@@ -124,7 +123,7 @@ async def _cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, Quer
     try:
         await asyncio.wait({task, disconnect}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise ProblemError("timeout", "The client disconnected.")
+            raise ClientDisconnect
         return task.result()
     finally:
         disconnect.cancel()
@@ -132,28 +131,24 @@ async def _cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, Quer
 
 
 class ResultResponse(Response):
-    """Streams a query result from its worker, and always releases the worker."""
+    """Sends a query result from the spool."""
 
     def __init__(self, result: QueryResult, headers: Mapping[str, str]) -> None:
-        self._result = result
+        self._data = result.data
         self.background = None
         self.status_code = 200
-        if result.rest is None:
-            headers = {**headers, "Content-Length": str(len(result.first))}
         self.raw_headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""
-        result = self._result
         try:
-            async with asyncio.timeout(TRANSFER_TIMEOUT_SECONDS):
+            async with asyncio.timeout(TRANSFER_SECONDS + self._data.size / MIN_TRANSFER_RATE):
                 await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-                await send({"type": "http.response.body", "body": result.first, "more_body": result.rest is not None})
-                if result.rest is not None:
-                    async for chunk in result.rest:
-                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                unsent = self._data.size
+                async for chunk in self._data.chunks():
+                    unsent -= len(chunk)
+                    await send({"type": "http.response.body", "body": chunk, "more_body": unsent > 0})
+                if not self._data.size:
                     await send({"type": "http.response.body", "body": b""})
         except TimeoutError:
             raise ProblemError("timeout", "The client did not read the result in time.") from None
-        finally:
-            result.close()

@@ -6,6 +6,7 @@ The statements also run on the connection without the gate, to test the second l
 
 import hashlib
 import json
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -503,14 +504,17 @@ def test_disconnected_clients_leave_no_running_query(attacked: tuple[Service, Da
     "statement",
     [one for one in READS + WRITES + ENGINE if "{scratch}" in one or "{secret}" in one or "{database}" in one],
 )
-def test_connection_is_locked_without_the_gate(tmp_path: Path, dataset: Dataset, statement: str) -> None:
+def test_connection_is_locked_without_the_gate(
+    tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
     """Without the gate, the connection reads no other file and writes none, except a `.wal`, which layer 3 prevents."""
     secret = dataset.root / "other.csv"
     secret.write_text("hunter2\n", encoding="utf-8")
     snapshot = newest_snapshot(DataRoot(dataset.root))
-    database = Database(DataRoot(dataset.root), 256, 1)
-    files = [file for table in snapshot.tables.values() for file in table.files]
-    database.use(str(snapshot.path), files, list(snapshot.tables))
+    monkeypatch.chdir(dataset.root)
+    database = Database(256, 1)
+    files = [os.path.relpath(file) for table in snapshot.tables.values() for file in table.files]
+    database.use(os.path.relpath(snapshot.path), files, list(snapshot.tables))
     sql = filled(statement, dataset).replace("secret.csv", "other.csv").replace("'/tmp/", f"'{tmp_path}/")
     before = fingerprints(dataset.root)
     try:

@@ -50,7 +50,37 @@ def test_keys_come_from_setting_and_file(tmp_path: Path) -> None:
     assert [key_name(keys, key) for key in "1234"] == ["ann", "bob", "eve", None]
 
 
-@pytest.mark.parametrize("entry", ["ann", "ann:123", "ann:" + "g" * 64, f"a:{'0' * 64},a:{'1' * 64}", ":" + "0" * 64])
+def test_scopes(dataset: Dataset) -> None:
+    def entry(name: str, scopes: str) -> str:
+        return f"{name}:{sha256(name.encode()).hexdigest()}{scopes}"
+
+    entries = ",".join(
+        [entry("reader", ":read"), entry("trainer", ":train"), entry("both", ":read+train"), entry("old", "")]
+    )
+    allowed = {"reader": (200, 403), "trainer": (403, 503), "both": (200, 503), "old": (200, 503)}
+    with serving(dataset.root, api_keys=entries, query_workers=1, dagster_url="http://127.0.0.1:9") as service:
+        for name, statuses in allowed.items():
+            headers = {"Authorization": f"Bearer {name}"}
+            read = service.http.get("/query?query=SELECT+1", headers=headers).status_code
+            train = service.http.post("/embedding-runs", headers=headers).status_code
+            assert (read, train) == statuses, name
+
+
+def test_key_file_that_is_not_utf_8(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(SettingsError, match="not UTF-8"):
+        api_keys(Settings(api_keys_file=file))
+
+
+def test_digest_of_the_empty_key_is_refused() -> None:
+    with pytest.raises(SettingsError, match="empty key"):
+        api_keys(Settings(api_keys=f"ann:{sha256(b'').hexdigest()}"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "entry", ["ann", "ann:123", "ann:" + "g" * 64, f"a:{'0' * 64},a:{'1' * 64}", ":" + "0" * 64, f"a:{'0' * 64}:write"]
+)
 def test_invalid_key_entries_prevent_the_start(dataset: Dataset, entry: str) -> None:
     with pytest.raises(SettingsError, match="NAME:DIGEST") as raised:
         serve(Settings(data=dataset.root, api_keys=entry))  # type: ignore[arg-type]

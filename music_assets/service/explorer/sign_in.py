@@ -6,9 +6,9 @@ from urllib.parse import parse_qs
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from music_assets.service.auth import KEY_COOKIE
+from music_assets.service.auth import KEY_COOKIE, check_origin
 from music_assets.service.explorer.rendering import render
-from music_assets.service.routes.deps import check_same_site, parts_of
+from music_assets.service.routes.deps import parts_of
 
 COOKIE_SECONDS = 30 * 24 * 3600
 
@@ -24,7 +24,7 @@ async def sign_in_form(request: Request, after: Annotated[str, Query(max_length=
 @router.post("/sign-in")
 async def sign_in(request: Request) -> Response:
     """Set the cookie, if the key is valid."""
-    check_same_site(request)
+    check_origin(request.headers)
     fields = parse_qs((await request.body()).decode(errors="replace"))
     key, after = fields.get("key", [""])[0].strip(), _local(fields.get("after", ["/"])[0])
     if parts_of(request).access.key_name(key) is None:
@@ -38,7 +38,7 @@ async def sign_in(request: Request) -> Response:
 @router.post("/sign-out")
 async def sign_out(request: Request) -> Response:
     """Delete the cookie."""
-    check_same_site(request)
+    check_origin(request.headers)
     response = RedirectResponse("/sign-in", 303)
     response.delete_cookie(KEY_COOKIE, httponly=True, samesite="strict")
     return response

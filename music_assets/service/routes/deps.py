@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
+from urllib.parse import quote, urlencode
 
 from fastapi import Query, Request, Response
 from pydantic import BaseModel, ConfigDict
@@ -10,7 +11,8 @@ from music_assets.service.auth import AccessControl
 from music_assets.service.explorer.named_queries import NamedQuery
 from music_assets.service.formats import MEDIA_TYPES
 from music_assets.service.metrics import Metrics
-from music_assets.service.problems import KINDS, MEDIA_TYPE, ProblemError
+from music_assets.service.problems import KINDS, MEDIA_TYPE
+from music_assets.service.readiness import Readiness
 from music_assets.service.refreshes import Refreshes
 from music_assets.service.responses import QueryResponder
 from music_assets.service.sandbox.pool import Pool
@@ -32,18 +34,13 @@ class Parts:
     metrics: Metrics
     access: AccessControl
     named_queries: list[NamedQuery]
+    readiness: Readiness
 
 
 def parts_of(request: Request) -> Parts:
     """Return the parts of the service. Not a FastAPI dependency, because each costs 2 % of a cached query."""
     parts: Parts = request.app.state.parts
     return parts
-
-
-def check_same_site(request: Request) -> None:
-    """Raise ProblemError if a page of another site makes the browser send this request. Browsers mark such requests."""
-    if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-        raise ProblemError("other-site", "Pages of other sites cannot send this request.")
 
 
 Format = Annotated[
@@ -64,8 +61,9 @@ async def respond_page(
     bounds = {"limit": limit + 1, "offset": offset, **params}
     response = await parts_of(request).responder.respond(request, result_format, sql, bounds, limit)
     if response.headers.get("x-truncated") == "true":
-        following = request.url.include_query_params(offset=offset + limit, limit=limit)
-        response.headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+        kept = [(name, value) for name, value in request.query_params.multi_items() if name not in ("offset", "limit")]
+        following = urlencode([*kept, ("offset", offset + limit), ("limit", limit)], errors="replace")
+        response.headers["Link"] = f'<{quote(request.scope["path"], errors="replace")}?{following}>; rel="next"'
     return response
 
 

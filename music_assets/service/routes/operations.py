@@ -3,7 +3,6 @@
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from music_assets.service.problems import ProblemError
 from music_assets.service.routes.deps import PROBLEMS, parts_of
 
 router = APIRouter(tags=["Operations"])
@@ -17,10 +16,8 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", responses=PROBLEMS)
 async def readyz(request: Request) -> dict[str, str]:
-    """Report that the service can answer queries: a snapshot is published and a worker is running."""
-    if not parts_of(request).pool.ready:
-        raise ProblemError("busy", "No worker is running.", {"Retry-After": "1"})
-    return {"status": "ready", "data_version": parts_of(request).snapshots.newest().data_version}
+    """Report that the service can answer queries: a worker has answered one within the last second."""
+    return {"status": "ready", "data_version": await parts_of(request).readiness.data_version()}
 
 
 @router.get("/metrics", response_class=Response, responses=PROBLEMS)

@@ -1,9 +1,10 @@
 """SQL: `/query`, and `/ApiQueryHandler`, the address of the old system."""
 
 from math import isfinite
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -61,14 +62,26 @@ class QueryBody(LegacyQueryBody):
 
 
 router = APIRouter(default_response_class=Response, tags=["SQL"])
-LEGACY_BODY = {
-    "requestBody": {"required": True, "content": {"application/json": {"schema": LegacyQueryBody.model_json_schema()}}}
-}
 
 
-@router.post("/query", responses=RESULTS)
-async def query(request: Request, body: QueryBody, result_format: Format = None) -> Response:
+def _json_body(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the OpenAPI description of a body that the endpoint parses itself.
+
+    A FastAPI body model would also accept other media types, and a byte order mark.
+    """
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}
+
+
+@router.post("/query", responses=RESULTS, openapi_extra=_json_body(QueryBody))
+async def query(request: Request, result_format: Format = None) -> Response:
     """Run one SELECT on the tables of music_db."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise ProblemError("not-json", "The Content-Type of the body is not application/json.")
+    try:
+        body = QueryBody.model_validate_json(await request.body())
+    except ValidationError as error:
+        parts: list[Any] = error.errors(include_url=False, include_context=False)
+        raise RequestValidationError([{**part, "loc": ("body", *part["loc"])} for part in parts]) from None
     return await parts_of(request).responder.respond(
         request, result_format, body.query, body.params, body.limit, body.timeout_ms
     )
@@ -86,7 +99,7 @@ async def query_by_url(
     return await parts_of(request).responder.respond(request, result_format, query, None, limit, timeout_ms)
 
 
-@router.post("/ApiQueryHandler", responses=PROBLEMS, openapi_extra=LEGACY_BODY, tags=["Old addresses"])
+@router.post("/ApiQueryHandler", responses=PROBLEMS, openapi_extra=_json_body(LegacyQueryBody), tags=["Old addresses"])
 async def api_query_handler(request: Request) -> Response:
     """Run one SELECT as the old system did: the response is an array of objects; problems have a member `error`."""
     with legacy_errors():

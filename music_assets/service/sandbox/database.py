@@ -9,13 +9,12 @@ import duckdb
 import orjson
 import pyarrow as pa
 
-from music_assets.data_root import DataRoot
 from music_assets.service.formats import Result, UnsupportedTypeError, columns_of
-from music_assets.service.sandbox.gate import CATALOG, Gate, GateError, parse_error
-from music_assets.storage.published_snapshot import locate_files
-from music_assets.storage.sql import literal
+from music_assets.service.sandbox.gate import CATALOG, CATALOG_VIEWS, Gate, GateError, parse_error
+from music_assets.storage.sql import identifier, literal
 
 ROWS_PER_BATCH = 10_000
+MAX_INTERVAL_HOURS = 2**63 // (3600 * 10**9)
 CACHED_CHECKS = 1024
 CACHED_SQL_CHARACTERS = 4_000
 """The gate's answer is cached for SQL up to this length."""
@@ -36,7 +35,8 @@ _REPORTED_ERRORS = (
 )
 """Errors whose message is reported to the client."""
 _INTERNAL_NAMES = re.compile(
-    r"\b(pg_\w+|duckdb_\w+|sqlite_\w+|information_schema|memory\.|system\.|read_parquet)", re.IGNORECASE
+    r"\b(pg_\w+|duckdb_\w+|sqlite_\w+|information_schema|memory\.|system\.|read_parquet)|\.(parquet|duckdb)\b",
+    re.IGNORECASE,
 )
 
 
@@ -51,29 +51,41 @@ class RejectedError(Exception):
 
 
 class BrokenError(Exception):
-    """DuckDB cannot be used any further. The process must end."""
+    """The snapshot can no longer be read. The process must end."""
 
 
 class Database:
-    """A connection to one snapshot at a time: `use` opens a snapshot, `run` queries it."""
+    """A connection to one snapshot at a time: `use` opens a snapshot, `run` queries it.
 
-    def __init__(self, root: DataRoot, memory_limit_mb: int, threads: int) -> None:
-        self._root = root
+    The working directory must be the data root. All paths are relative to it, so that nothing in DuckDB's catalog or
+    messages says where it is.
+    """
+
+    def __init__(self, memory_limit_mb: int, threads: int) -> None:
         self._memory_limit_mb = memory_limit_mb
         self._threads = threads
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._timeout_ms = 0
+        self.interrupted = False
+        """Whether `interrupt` was called since the last query began."""
+
+    def interrupt(self) -> None:
+        """Stop the running query as if its time were over. May be called from another thread."""
+        self.interrupted = True
+        if self._connection is not None:
+            self._connection.interrupt()
 
     def use(self, path: str, files: list[str], tables: list[str]) -> None:
         """Open the snapshot in this file. Besides it, only these parquet files, which its views read, are accessible.
 
         Raises RejectedError of kind `snapshot-gone` if the file cannot be opened.
         """
+        self._snapshot = (path, files, tables)
         connection = duckdb.connect(":memory:", config=self._config())
         try:
             connection.execute(f"ATTACH {literal(path)} AS {CATALOG} (READ_ONLY)")
             connection.execute(f"USE {CATALOG}")
-            locate_files(connection, self._root)
+            _hide_catalog(connection)
             for name, value in self._locked_settings(files).items():
                 connection.execute(f"SET {name} = {value}")
         except duckdb.Error:
@@ -84,6 +96,16 @@ class Database:
         self._connection, self._timeout_ms = connection, 0
         self._results: OrderedDict[bytes, Result] = OrderedDict()
         self._check = lru_cache(CACHED_CHECKS)(Gate(connection, tables).check)
+
+    def _reopen(self) -> None:
+        """Open the snapshot again after an internal error, which leaves the connection unusable. Raises BrokenError."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        try:
+            self.use(*self._snapshot)
+        except RejectedError as error:
+            raise BrokenError from error
 
     def _config(self) -> dict[str, Any]:
         return {
@@ -116,10 +138,11 @@ class Database:
     def run(self, sql: str, params: Any, limit: int, timeout_ms: int, max_bytes: int) -> tuple[Result, bool]:
         """Run one statement; return at most `limit` rows, and whether the statement is volatile.
 
-        Raises RejectedError, and BrokenError if DuckDB cannot be used any further.
+        Raises RejectedError, and BrokenError if the snapshot can no longer be read after an internal error of DuckDB.
         """
         if self._connection is None:
             raise RejectedError("snapshot-gone", "No snapshot is open.")
+        self.interrupted = False
         self._set_timeout(self._connection, timeout_ms)
         key = orjson.dumps([sql, params, limit])
         if key in self._results:
@@ -132,8 +155,9 @@ class Database:
             raise RejectedError(error.kind, error.detail, _position(sql, error.location)) from None
         except UnsupportedTypeError as error:
             raise RejectedError("sql", str(error)) from None
-        except (duckdb.InternalException, duckdb.FatalException) as error:
-            raise BrokenError from error
+        except (duckdb.InternalException, duckdb.FatalException):
+            self._reopen()
+            raise RejectedError("query-failed", "DuckDB could not run this query.") from None
         except (duckdb.OutOfMemoryException, MemoryError, pa.ArrowMemoryError):
             raise RejectedError("out-of-memory", "The query exceeds the memory limit.") from None
         except duckdb.InterruptException:
@@ -168,7 +192,7 @@ class Database:
         lines = message.splitlines() or [""]
         hints = [line.strip() for line in lines[1:] if line.startswith("Candidate bindings")]
         detail = " ".join([lines[0], *hints])
-        if _INTERNAL_NAMES.search(detail) or str(self._root) in detail:
+        if _INTERNAL_NAMES.search(detail):
             detail = "DuckDB could not run this query."
         return RejectedError("sql", detail, _position(sql, location))
 
@@ -184,12 +208,24 @@ class Database:
         return None
 
 
+def _hide_catalog(connection: duckdb.DuckDBPyConnection) -> None:
+    """Put an empty view in front of each view of the catalog, which would show paths and settings.
+
+    SHOW TABLES reads two of the views.
+    """
+    for schema, name in connection.execute(CATALOG_VIEWS).fetchall():
+        columns, rows = "*", "false"
+        if name in ("duckdb_tables", "duckdb_views"):
+            columns, rows = "* REPLACE (NULL AS sql)", f"database_name = '{CATALOG}' AND schema_name = 'main'"
+        connection.execute(f"CREATE TEMP VIEW {name} AS SELECT {columns} FROM system.{schema}.{name} WHERE {rows}")
+
+
 def _execute(connection: duckdb.DuckDBPyConnection, sql: str, params: Any, limit: int, max_bytes: int) -> Result:
     relation = connection.sql(sql, params=params or None)
     if relation is None:
         raise RejectedError("not-allowed", "The statement returns no rows.")
     columns = columns_of(relation)
-    reader = relation.to_arrow_reader(min(ROWS_PER_BATCH, limit + 1))
+    reader = _with_exact_intervals(relation).to_arrow_reader(min(ROWS_PER_BATCH, limit + 1))
     batches, rows, size = [], 0, 0
     try:
         for batch in reader:
@@ -206,6 +242,27 @@ def _execute(connection: duckdb.DuckDBPyConnection, sql: str, params: Any, limit
         reader.close()
     metadata = {"row_count": min(rows, limit), "truncated": rows > limit}
     return Result(reader.schema, batches, columns, metadata)
+
+
+def _with_exact_intervals(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """Return the relation, in which an interval that Arrow cannot hold, as it counts nanoseconds, is an error."""
+    if not any("INTERVAL" in str(kind) for kind in relation.types):
+        return relation
+    return relation.project(
+        ", ".join(
+            f"{_checked_interval(f'#{number}', str(kind))} AS {identifier(name)}"
+            for number, (name, kind) in enumerate(zip(relation.columns, relation.types, strict=True), start=1)
+        )
+    )
+
+
+def _checked_interval(column: str, kind: str) -> str:
+    if "INTERVAL" not in kind:
+        return column
+    too_long = f"abs(date_part('hour', {column})) >= {MAX_INTERVAL_HOURS}"
+    if kind != "INTERVAL":
+        too_long = f"regexp_matches(CAST({column} AS VARCHAR), '[0-9]{{7,}}:[0-9]{{2}}:')"
+    return f"CASE WHEN {too_long} THEN error('an interval is too long: cast it to VARCHAR') ELSE {column} END"
 
 
 def _duckdb_error(error: OSError) -> duckdb.Error:

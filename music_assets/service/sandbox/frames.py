@@ -11,7 +11,8 @@ PREFIX = struct.Struct("!cI")
 MAX_LENGTH = 64 * 2**20
 """Workers send shorter frames. A longer one means that the stream is corrupt."""
 
-REQUEST, READY, HEAD, DATA, END, ERROR = b"Q", b"R", b"H", b"D", b"E", b"X"
+REQUEST, READY, DATA, END, ERROR = b"Q", b"R", b"D", b"E", b"X"
+"""The answer to a query is DATA, as often as needed, then END with the summary; or ERROR at any time."""
 
 
 def pack(kind: bytes, payload: bytes = b"") -> bytes:

@@ -84,6 +84,9 @@ AGGREGATE = words(
 )
 """Aggregate functions."""
 
+AGGREGATE_BY_NAME = words("aggregate array_aggr array_aggregate list_aggr list_aggregate")
+"""Scalar functions whose second argument is the name of an aggregate function, as text."""
+
 WINDOW = words(
     """
     cume_dist dense_rank fill first_value lag last_value lead nth_value ntile percent_rank rank rank_dense row_number

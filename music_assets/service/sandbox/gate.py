@@ -8,6 +8,7 @@ import difflib
 import json
 import re
 from collections.abc import Collection
+from string import ascii_lowercase, ascii_uppercase
 from typing import Any
 
 import duckdb
@@ -34,7 +35,14 @@ NODES = functions.words(
     """
 )
 PLAIN_NAME = re.compile(r"[\w ]+")
-EXPLAIN = re.compile(r"\s*explain\b", re.IGNORECASE)
+EXPLAIN = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(explain)\b", re.IGNORECASE | re.DOTALL | re.ASCII)
+CATALOG_VIEWS = (
+    "SELECT schema_name, view_name FROM duckdb_views() WHERE internal AND schema_name <> 'information_schema'"
+)
+"""The views of the catalog that can be read without naming their schema."""
+MAX_ARRAY_ELEMENTS = 100_000
+"""Elements in a value of an array type; of nested arrays the product. DuckDB allocates room for all of them."""
+_LOWER_CASE = str.maketrans(ascii_uppercase, ascii_lowercase)
 
 
 class GateError(Exception):
@@ -52,7 +60,8 @@ class Gate:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, tables: Collection[str]) -> None:
         self._connection = connection
-        self._tables = {table.lower() for table in tables}
+        self._tables = {fold(table) for table in tables}
+        self._reserved = {fold(name) for _, name in connection.execute(CATALOG_VIEWS).fetchall()}
 
     def check(self, sql: str) -> bool:
         """Return whether an allowed statement is volatile: its result depends on more than the data, as on the time.
@@ -65,7 +74,7 @@ class Gate:
         select = self._explained_select(sql) if kind == "EXPLAIN" else sql
         if kind not in ("SELECT", "EXPLAIN"):
             raise GateError("not-allowed", f"Only SELECT is allowed, not {kind}.")
-        checker = _TreeChecker(self._tables)
+        checker = _TreeChecker(self._tables, self._reserved)
         try:
             checker.visit(self._tree(select), frozenset())
         except RecursionError:
@@ -74,7 +83,10 @@ class Gate:
 
     def _explained_select(self, sql: str) -> str:
         """Return the SELECT after EXPLAIN, with blanks in front so that its positions in the text stay the same."""
-        select = EXPLAIN.sub(lambda match: " " * len(match[0]), sql, count=1)
+        word = EXPLAIN.match(sql)
+        if word is None:
+            raise GateError("not-allowed", "EXPLAIN must be the first word.")
+        select = sql[: word.start(1)] + " " * len(word[1]) + sql[word.end(1) :]
         try:
             plain = self._only_statement(select) == "SELECT"
         except GateError:
@@ -111,8 +123,9 @@ class Gate:
 class _TreeChecker:
     """Checks one syntax tree. `ctes` are the names that WITH defines in the scope of a node."""
 
-    def __init__(self, tables: Collection[str]) -> None:
+    def __init__(self, tables: Collection[str], reserved: Collection[str]) -> None:
         self._tables = tables
+        self._reserved = reserved
         self.volatile = False
 
     def visit(self, node: Any, ctes: frozenset[str]) -> None:
@@ -136,8 +149,12 @@ class _TreeChecker:
                 raise GateError(
                     "not-allowed", f"The name {name!r} in WITH may only contain letters, digits, _ and blanks."
                 )
-            ctes |= {name.lower()}
-            self.visit(entry["value"], ctes)
+            # Where DuckDB does not find a CTE of this name in scope, it would read the view of the catalog.
+            if fold(name) in self._reserved:
+                raise GateError("not-allowed", f"The name {name!r} in WITH is the name of a view of DuckDB's catalog.")
+            recursive = entry["value"].get("query_node", {}).get("type") == "RECURSIVE_CTE_NODE"
+            self.visit(entry["value"], ctes | {fold(name)} if recursive else ctes)
+            ctes |= {fold(name)}
         return ctes
 
     def _check_kind(self, node: dict[str, Any]) -> None:
@@ -167,13 +184,12 @@ class _TreeChecker:
         elif kind == "COLLATE":
             self._check_words(node, str(node.get("collation")).split("."), functions.COLLATIONS, "collation")
         elif kind == "TYPE":
-            words = [str(node.get("type_name")), *(node.get("qualified_name") or {}).get("path", [])]
-            self._check_words(node, words, functions.TYPES, "type")
+            self._check_type(node)
         elif kind == "SHOW_REF":
             self._check_show(node, ctes)
 
     def _check_table(self, node: dict[str, Any], ctes: frozenset[str]) -> None:
-        path = [part.lower() for part in node["qualified_name"]["path"]]
+        path = [fold(part) for part in node["qualified_name"]["path"]]
         name = node["table_name"]
         if node.get("at_clause"):
             raise GateError("not-allowed", "AT is not allowed: a query reads one snapshot.", _location(node))
@@ -183,39 +199,77 @@ class _TreeChecker:
             raise GateError("unknown-table", f"There is no table {name!r}.{self._hint(name)}", _location(node))
 
     def _hint(self, name: str) -> str:
-        close = difflib.get_close_matches(name.lower()[:200], self._tables, n=1)
+        close = difflib.get_close_matches(fold(name)[:200], self._tables, n=1)
         return f" Did you mean {close[0]!r}?" if close else " GET /tables lists the tables."
 
     def _check_function(self, node: dict[str, Any], allowed: frozenset[str], location: int | None = None) -> None:
-        names = {str(node.get("function_name")).lower()} | {node["qualified_name"]["path"][-1].lower()}
+        names = {fold(str(node.get("function_name"))), fold(node["qualified_name"]["path"][-1])}
         if not names <= allowed:
             name = node.get("function_name")
             raise GateError("not-allowed", f"The function {name!r} is not allowed.", location or _location(node))
+        if names & functions.AGGREGATE_BY_NAME:
+            self._check_aggregate_by_name(node)
         self.volatile |= not names.isdisjoint(functions.VOLATILE)
+
+    def _check_aggregate_by_name(self, node: dict[str, Any]) -> None:
+        """Check the second argument, the name of the aggregate function as text. It may also be called as a method."""
+        arguments = [argument.get("expression", argument) for argument in node.get("arguments", [])]
+        literal = arguments[1].get("literal", {}) if len(arguments) > 1 else {}
+        name = fold(literal.get("text", ""))
+        if literal.get("kind") != "STRING" or name not in functions.AGGREGATE:
+            raise GateError(
+                "not-allowed",
+                f"The second argument of {node.get('function_name')!r} must be the name of an allowed aggregate "
+                "function, as text.",
+                _location(node),
+            )
+        self.volatile |= name in functions.VOLATILE
 
     def _check_column(self, node: dict[str, Any]) -> None:
         if len(node["column_names"]) != 1:
             return
-        name = node["column_names"][0].lower()
+        name = fold(node["column_names"][0])
         if name in functions.HIDDEN_VALUES:
             raise GateError("not-allowed", f"{name!r} is not allowed.", _location(node))
         self.volatile |= name in functions.VALUES
 
+    def _check_type(self, node: dict[str, Any]) -> None:
+        words = [str(node.get("type_name")), *(node.get("qualified_name") or {}).get("path", [])]
+        self._check_words(node, words, functions.TYPES, "type")
+        if _elements(node) > MAX_ARRAY_ELEMENTS:
+            detail = f"An array type may have at most {MAX_ARRAY_ELEMENTS} elements."
+            raise GateError("not-allowed", detail, _location(node))
+
     def _check_words(self, node: dict[str, Any], words: list[str], allowed: frozenset[str], what: str) -> None:
         for word in words:
-            if word.lower().replace(" ", "_") not in allowed:
+            if fold(word).replace(" ", "_") not in allowed:
                 raise GateError("not-allowed", f"The {what} {word!r} is not allowed.", _location(node))
 
     def _check_show(self, node: dict[str, Any], ctes: frozenset[str]) -> None:
         kind = node.get("show_type")
         name = str(node.get("table_name", ""))
         listing = kind == "SHOW_SPECIAL" and name == '"tables"'
-        table = kind == "SHOW" and name.lower() in self._tables
+        table = kind == "SHOW" and fold(name) in self._tables
         query = kind in ("DESCRIBE", "SUMMARY") and "query" in node
         if not (listing or table or query):
             raise GateError(
                 "not-allowed", "SHOW, DESCRIBE and SUMMARIZE are allowed for a published table or a SELECT."
             )
+
+
+def fold(name: str) -> str:
+    """Return a name in lower case as DuckDB compares names: only ASCII letters have one."""
+    return name.translate(_LOWER_CASE)
+
+
+def _elements(kind: dict[str, Any]) -> int:
+    """Return the number of elements in a value of a type: of arrays the product, of other nested types the sum."""
+    children = [child for child in kind.get("children", ()) if child.get("class") == "TYPE"]
+    inside = sum(map(_elements, children)) or 1
+    if fold(str(kind.get("type_name"))) != "array":
+        return inside
+    sizes = [child.get("literal", {}).get("text", "") for child in kind["children"]]
+    return inside * max((int(size) for size in sizes if size.isascii() and size.isdigit()), default=1)
 
 
 def _location(node: dict[str, Any]) -> int | None:

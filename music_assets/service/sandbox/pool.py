@@ -1,15 +1,21 @@
 """The pool of worker processes: assigns queries, kills queries that exceed their timeout, restarts dead workers.
 
-If all workers are busy, a query waits in a queue; if the queue is full, it is refused.
+Half of the workers are *fast*: they run any query for `FAST_MS` at most. A query that takes longer starts again on a
+*slow* worker, where it may run until its timeout, with a lower CPU priority. Slow workers also take new queries when
+they are idle. So long queries never occupy all workers, whoever sends them. A single worker is a slow one.
 """
 
 import asyncio
 import logging
+import os
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +24,28 @@ import orjson
 import music_assets
 from music_assets.service.problems import ProblemError
 from music_assets.service.sandbox import frames
+from music_assets.service.sandbox.fair_queue import FAST, SLOW, FairQueue
+from music_assets.service.sandbox.spool import Spool, SpooledResult
 from music_assets.settings import ForeignVariables
 from music_assets.storage.published_snapshot import NothingPublishedError, PublishedSnapshot
 
+FAST_MS = 500
+"""Timeout of a query on a fast worker."""
+SLOW_NICE = 5
+"""CPU niceness of slow workers."""
 GRACE_SECONDS = 1.0
 """Time after a query's timeout at which its worker is killed. DuckDB itself stops most queries at the timeout."""
-ABANDONED_SECONDS = 1.0
-"""Time that a worker has to finish a query whose client has disconnected, before it is replaced."""
-QUEUE_TIMEOUT_SECONDS = 10.0
+ABANDONED_SECONDS = 0.5
+"""Time that a worker has to stop a query whose client has disconnected, before it is replaced."""
+QUEUE_TIMEOUT_SECONDS = 30.0
 START_TIMEOUT_SECONDS = 60.0
 RESTART_DELAY_SECONDS = 1.0
 STREAM_BUFFER_BYTES = 2**20
 MAX_RESULT_BYTES = 256 * 2**20
 """Maximum size of a result as Arrow data."""
+LIMITS = frozenset({"timeout", "out-of-memory", "result-too-large", "query-failed"})
+"""The kinds of problems after which a caller waits longer than others."""
+MAX_STDERR_BYTES = 64 * 1024
 SNAPSHOT_ATTEMPTS = 5
 """A snapshot can be deleted after the pointer to it was read. Then there is a newer one."""
 
@@ -49,17 +64,16 @@ class Query:
     format: str
 
 
-@dataclass
+@dataclass(frozen=True)
 class QueryResult:
-    """A query result: its summary, and the encoded rows. Call `close` to release the worker.
-
-    `rest` is None if `first` is the whole result.
-    """
+    """A query result: its summary, and the encoded rows. Whoever gets one must close `data`."""
 
     summary: dict[str, Any]
-    first: bytes
-    rest: AsyncIterator[bytes] | None
-    close: Callable[[], None]
+    data: SpooledResult
+
+
+class _OutOfTimeError(Exception):
+    """A query has used the time of a fast worker."""
 
 
 class Pool:
@@ -73,30 +87,37 @@ class Pool:
         threads: int,
         memory_mb: int,
         queue: int,
+        spool: Spool,
     ) -> None:
+        self._root = root
         self._newest = newest
         self._worker_settings = {"root": str(root), "threads": threads, "memory_mb": memory_mb}
         self._size = workers
-        self._max_waiting = queue
-        self._idle: asyncio.LifoQueue[_Worker] = asyncio.LifoQueue()
+        self._max_requests = queue + workers
+        self._spool = spool
+        self._queue = FairQueue()
+        self._idle: tuple[list[_Worker], list[_Worker]] = ([], [])
         self._workers: set[_Worker] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.waiting = 0
         self.restarts = 0
 
     @property
-    def ready(self) -> bool:
-        """Whether a worker is running."""
-        return bool(self._workers)
+    def waiting(self) -> int:
+        """Number of queries that wait for a worker."""
+        return self._queue.waiting
 
-    def check_queue(self) -> None:
-        """Raise ProblemError if the queue is full."""
-        if self.waiting > self._max_waiting or (self.waiting == self._max_waiting and self._idle.empty()):
-            raise ProblemError("busy", "The queue of waiting queries is full.", {"Retry-After": "1"})
+    @contextmanager
+    def request(self, caller: str) -> Iterator[None]:
+        """Count a caller's unfinished request while the context lasts. Raises ProblemError if there are too many."""
+        with self._queue.request(caller) as others:
+            if others >= self._max_requests:
+                raise ProblemError("busy", "This caller has too many unfinished requests.", {"Retry-After": "1"})
+            yield
 
     async def start(self) -> None:
         """Start the workers, and wait for the first one."""
-        starts = [self._run_in_background(self._add()) for _ in range(self._size)]
+        fast = self._size // 2
+        starts = [self._run_in_background(self._add(FAST if number < fast else SLOW)) for number in range(self._size)]
         await asyncio.wait(starts, timeout=START_TIMEOUT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
 
     async def close(self) -> None:
@@ -107,154 +128,180 @@ class Pool:
         await asyncio.gather(*(worker.stop() for worker in self._workers))
         self._workers.clear()
 
-    async def run(self, query: Query) -> QueryResult:
-        """Run a query on the newest snapshot.
+    async def run(self, query: Query, caller: str) -> QueryResult:
+        """Run a query on the newest snapshot, and return its whole result.
 
         Raises ProblemError if it is refused, fails or times out, or if no worker is available, and
         NothingPublishedError.
         """
-        worker = await self._acquire_worker()
         try:
-            async with asyncio.timeout(query.timeout_ms / 1000 + GRACE_SECONDS):
-                return await self._execute(worker, query)
-        except (ProblemError, NothingPublishedError):
-            self._idle.put_nowait(worker)
-            raise
-        except TimeoutError:
-            self._replace(worker, "exceeded the timeout of its query")
-            raise ProblemError("timeout", f"The query was stopped after {query.timeout_ms} ms.") from None
-        except FileNotFoundError:
-            self._replace(worker, "cannot open the newest snapshot")
-            raise ProblemError("busy", "The snapshot is being replaced.", {"Retry-After": "1"}) from None
-        except EOFError:
-            self._replace(worker, "died during a query")
-            raise ProblemError("query-failed", "The worker that ran the query died.") from None
-        except asyncio.CancelledError:
-            self._run_in_background(self._finish_abandoned(worker))
-            raise
-        except BaseException:
-            self._replace(worker, "is in an unknown state")
-            raise
+            return await self._run(query, caller, self._queue.lane(caller))
+        except _OutOfTimeError:
+            return await self._run(query, caller, SLOW)
 
     async def refresh(self) -> None:
         """Move idle workers to the newest snapshot, so that none keeps an old one open."""
         snapshot = self._newest()
-        idle = [self._idle.get_nowait() for _ in range(self._idle.qsize())]
-        for worker in idle:
-            if worker.version == snapshot.data_version:
-                self._idle.put_nowait(worker)
-        for worker in idle:
-            if worker.version != snapshot.data_version:
+        for idle in self._idle:
+            old = [worker for worker in idle if worker.version != snapshot.data_version]
+            idle[:] = [worker for worker in idle if worker.version == snapshot.data_version]
+            for worker in old:
                 await self._move(worker, snapshot)
 
     async def _move(self, worker: "_Worker", snapshot: PublishedSnapshot) -> None:
         try:
             async with asyncio.timeout(START_TIMEOUT_SECONDS):
-                await worker.send(_snapshot_request(worker, snapshot))
-                kind, _ = await worker.frames.next()
+                await worker.send(_snapshot_request(self._root, worker, snapshot))
+                kind, _ = await worker.next_frame()
         except (EOFError, TimeoutError):
             self._replace(worker, "did not open the new snapshot")
             return
+        except BaseException:
+            self._replace(worker, "is in an unknown state")
+            raise
         if kind == frames.READY:
             worker.version = snapshot.data_version
-        self._idle.put_nowait(worker)
+        self._release(worker)
 
-    async def _acquire_worker(self) -> "_Worker":
-        while True:
-            worker = await self._next_idle()
-            if worker.alive:
-                return worker
-            self._replace(worker, "died while idle")
-
-    async def _next_idle(self) -> "_Worker":
+    async def _run(self, query: Query, caller: str, lane: int) -> QueryResult:
+        worker = await self._acquire_worker(caller, lane)
+        limit_ms = query.timeout_ms if worker.lane == SLOW else min(query.timeout_ms, FAST_MS)
+        data = SpooledResult(self._spool, caller)
+        started, complete, limited = time.monotonic(), False, True
         try:
-            return self._idle.get_nowait()
-        except asyncio.QueueEmpty:
-            pass
-        self.check_queue()
-        self.waiting += 1
-        try:
-            async with asyncio.timeout(QUEUE_TIMEOUT_SECONDS):
-                return await self._idle.get()
+            async with asyncio.timeout(limit_ms / 1000 + GRACE_SECONDS):
+                summary = await self._execute(worker, replace(query, timeout_ms=limit_ms), data)
+            complete, limited = True, False
+            return QueryResult(summary, data)
+        except NothingPublishedError:
+            limited = False
+            raise
+        except ProblemError as problem:
+            limited = problem.kind in LIMITS
+            if problem.kind == "timeout" and limit_ms < query.timeout_ms:
+                limited = False
+                raise _OutOfTimeError from None
+            raise
         except TimeoutError:
-            raise ProblemError(
-                "busy", f"No worker was available within {QUEUE_TIMEOUT_SECONDS:g} s.", {"Retry-After": "5"}
-            ) from None
+            worker.defect = "exceeded the timeout of its query"
+            if limit_ms < query.timeout_ms:
+                raise _OutOfTimeError from None
+            raise ProblemError("timeout", f"The query was stopped after {query.timeout_ms} ms.") from None
+        except FileNotFoundError:
+            limited = False
+            worker.defect = "cannot open the newest snapshot"
+            raise ProblemError("busy", "The snapshot is being replaced.", {"Retry-After": "1"}) from None
+        except EOFError:
+            worker.defect = "died during a query"
+            raise ProblemError("query-failed", "The worker that ran the query died.") from None
         finally:
-            self.waiting -= 1
+            if not complete:
+                data.close()
+            self._queue.charge(
+                caller, time.monotonic() - started, limited=limited, cost_worker=limited and bool(worker.defect)
+            )
+            self._give_back(worker, caller)
 
-    async def _execute(self, worker: "_Worker", query: Query) -> QueryResult:
+    async def _execute(self, worker: "_Worker", query: Query, data: SpooledResult) -> dict[str, Any]:
+        """Run a query on a worker; write the encoded rows to `data` and return the summary."""
         for _ in range(SNAPSHOT_ATTEMPTS):
             snapshot = self._newest()
             await worker.send(
                 {
-                    **_snapshot_request(worker, snapshot),
+                    **_snapshot_request(self._root, worker, snapshot),
                     **vars(query),
                     "data_version": snapshot.data_version,
                     "max_bytes": MAX_RESULT_BYTES,
                 }
             )
-            kind, payload = await worker.frames.next()
-            if kind == frames.HEAD:
+            while (frame := await worker.next_frame())[0] == frames.DATA:
+                await data.write(frame[1])
+            content: dict[str, Any] = orjson.loads(frame[1])
+            if frame[0] == frames.END:
                 worker.version = snapshot.data_version
-                return await self._result(worker, orjson.loads(payload))
-            error = orjson.loads(payload)
-            if error["kind"] != "snapshot-gone":
+                return content
+            if content["kind"] != "snapshot-gone":
                 worker.version = snapshot.data_version
-                raise ProblemError(error["kind"], error["detail"], position=error["position"])
+                raise ProblemError(content["kind"], content["detail"], position=content["position"])
         raise FileNotFoundError(self._newest().path)
 
-    async def _result(self, worker: "_Worker", summary: dict[str, Any]) -> QueryResult:
-        _, first = await worker.frames.next()
-        if summary["complete"]:
-            await worker.frames.next()
-            self._idle.put_nowait(worker)
-            return QueryResult(summary, first, None, lambda: None)
-        complete = False
+    async def _acquire_worker(self, caller: str, lane: int) -> "_Worker":
+        while True:
+            worker = self._idle_worker(lane) or await self._wait_for_worker(caller, lane)
+            if worker.alive:
+                return worker
+            self._replace(worker, "died while idle")
 
-        async def rest() -> AsyncIterator[bytes]:
-            nonlocal complete
-            while (frame := await worker.frames.next())[0] != frames.END:
-                yield frame[1]
-            complete = True
+    def _idle_worker(self, lane: int) -> "_Worker | None":
+        """Return an idle worker for a lane, if there is one: a slow one first, where the query need not start again."""
+        idle = self._idle[SLOW] or (self._idle[FAST] if lane == FAST else [])
+        return idle.pop() if idle else None
 
-        def close() -> None:
-            if complete:
-                self._idle.put_nowait(worker)
-            else:
-                self._replace(worker, "has a result that was not read to its end")
+    async def _wait_for_worker(self, caller: str, lane: int) -> "_Worker":
+        ticket = self._queue.put(caller, lane)
+        try:
+            async with asyncio.timeout(QUEUE_TIMEOUT_SECONDS):
+                worker: _Worker = await ticket
+                return worker
+        except BaseException as error:
+            self._queue.remove(caller, lane, ticket)
+            if ticket.done() and not ticket.cancelled():
+                self._release(ticket.result())
+            if not isinstance(error, TimeoutError):
+                raise
+            detail = f"No worker was available within {QUEUE_TIMEOUT_SECONDS:g} s."
+            raise ProblemError("busy", detail, {"Retry-After": "5"}) from None
 
-        return QueryResult(summary, first, rest(), close)
+    def _release(self, worker: "_Worker") -> None:
+        """Give a worker to the query that is next, or else make it idle."""
+        lanes = (SLOW, FAST) if worker.lane == SLOW else (FAST,)
+        for lane in lanes:
+            while (ticket := self._queue.take(lane)) is not None:
+                if not ticket.done():
+                    ticket.set_result(worker)
+                    return
+        self._idle[worker.lane].append(worker)
 
-    async def _finish_abandoned(self, worker: "_Worker") -> None:
-        """Wait briefly for the end of an abandoned query, then replace the worker."""
+    def _give_back(self, worker: "_Worker", caller: str) -> None:
+        """Release a worker after a query, or stop the query, or replace the worker."""
+        if worker.defect:
+            self._replace(worker, worker.defect)
+        elif worker.busy:
+            self._run_in_background(self._stop_query(worker, caller))
+        else:
+            self._release(worker)
+
+    async def _stop_query(self, worker: "_Worker", caller: str) -> None:
+        """Interrupt a query whose result nobody wants, and replace the worker if it goes on."""
+        worker.process.send_signal(signal.SIGUSR1)
         try:
             async with asyncio.timeout(ABANDONED_SECONDS):
-                while (await worker.frames.next())[0] not in (frames.END, frames.ERROR):
-                    pass
+                while worker.busy:
+                    await worker.next_frame()
         except (TimeoutError, EOFError):
+            self._queue.charge(caller, ABANDONED_SECONDS, cost_worker=True)
             self._replace(worker, "was still busy with an abandoned query")
         else:
             worker.version = None
-            self._idle.put_nowait(worker)
+            self._release(worker)
 
     def _replace(self, worker: "_Worker", reason: str) -> None:
         log.warning("Worker %s %s; starting another one", worker.process.pid, reason)
         self._workers.discard(worker)
         self.restarts += 1
         self._run_in_background(worker.stop())
-        self._run_in_background(self._add())
+        self._run_in_background(self._add(worker.lane))
 
-    async def _add(self) -> None:
+    async def _add(self, lane: int) -> None:
         while True:
             try:
-                worker = await _Worker.start(self._worker_settings)
+                worker = await _Worker.start(self._worker_settings, lane)
             except (EOFError, TimeoutError, OSError) as error:
                 log.error("A worker did not start (%s); retrying", error or type(error).__name__)
                 await asyncio.sleep(RESTART_DELAY_SECONDS)
             else:
                 self._workers.add(worker)
-                self._idle.put_nowait(worker)
+                self._release(worker)
                 return
 
     def _run_in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -264,26 +311,36 @@ class Pool:
         return task
 
 
-def _snapshot_request(worker: "_Worker", snapshot: PublishedSnapshot) -> dict[str, Any]:
+def _snapshot_request(root: Path, worker: "_Worker", snapshot: PublishedSnapshot) -> dict[str, Any]:
+    """Return what a worker needs to open a snapshot: nothing if it is open. Paths are relative to the data root."""
     if worker.version == snapshot.data_version:
         return {}
-    files = [file for table in snapshot.tables.values() for file in table.files]
-    return {"snapshot": {"path": str(snapshot.path), "files": files, "tables": list(snapshot.tables)}}
+    files = [os.path.relpath(file, root) for table in snapshot.tables.values() for file in table.files]
+    path = os.path.relpath(snapshot.path, root)
+    return {"snapshot": {"path": path, "files": files, "tables": list(snapshot.tables)}}
 
 
 class _Worker:
-    """A worker process and the socket to it. `version` is the data version of the snapshot that it has open."""
+    """A worker process and the socket to it.
+
+    `version` is the data version of the snapshot that it has open. `busy` is whether it owes an answer. A `defect` is
+    the reason why it must be replaced.
+    """
 
     def __init__(
-        self, process: subprocess.Popen[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, process: subprocess.Popen[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lane: int
     ) -> None:
         self.process = process
-        self.frames = frames.FrameReader(reader)
-        self._writer = writer
+        self.lane = lane
         self.version: str | None = None
+        self.busy = False
+        self.defect = ""
+        self._frames = frames.FrameReader(reader)
+        self._writer = writer
+        self._log = asyncio.create_task(_log_lines(process))
 
     @classmethod
-    async def start(cls, settings: dict[str, Any]) -> "_Worker":
+    async def start(cls, settings: dict[str, Any], lane: int) -> "_Worker":
         """Start a process and wait until it is ready. Raises EOFError if it dies, and TimeoutError."""
         ours, theirs = socket.socketpair()
         with theirs:
@@ -291,6 +348,7 @@ class _Worker:
                 [sys.executable, "-m", "music_assets.service.sandbox.worker", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,  # the process itself may not write to files, which standard error can be
                 env={
                     "PYTHONPATH": str(Path(music_assets.__file__).parents[1]),
                     "MALLOC_ARENA_MAX": "2",
@@ -300,11 +358,11 @@ class _Worker:
                 cwd="/",
             )
         reader, writer = await asyncio.open_connection(sock=ours, limit=STREAM_BUFFER_BYTES)
-        worker = cls(process, reader, writer)
+        worker = cls(process, reader, writer, lane)
         try:
             async with asyncio.timeout(START_TIMEOUT_SECONDS):
-                await worker.send(settings)
-                await worker.frames.next()
+                await worker.send({**settings, "nice": SLOW_NICE if lane == SLOW else 0})
+                await worker.next_frame()
         except BaseException:
             await worker.stop()
             raise
@@ -317,14 +375,34 @@ class _Worker:
 
     async def send(self, content: dict[str, Any]) -> None:
         """Send one request. Raises EOFError if the worker has died."""
+        self.busy = True
         self._writer.write(frames.pack_json(frames.REQUEST, content))
         try:
             await self._writer.drain()
         except ConnectionError as error:
             raise EOFError("the worker has died") from error
 
+    async def next_frame(self) -> tuple[bytes, bytes]:
+        """Return kind and payload of the next frame. Raises EOFError if the worker has died."""
+        frame = await self._frames.next()
+        self.busy = frame[0] == frames.DATA
+        return frame
+
     async def stop(self) -> None:
         """Kill the process and wait for its end."""
         self._writer.close()
         self.process.kill()
         await asyncio.to_thread(self.process.wait)
+        await self._log
+
+
+async def _log_lines(process: subprocess.Popen[bytes]) -> None:
+    """Log what a worker writes to standard error, up to a maximum size."""
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), process.stderr)
+    size = 0
+    while data := await reader.read(MAX_STDERR_BYTES):
+        if size < MAX_STDERR_BYTES:
+            log.error("Worker %s: %s", process.pid, data.decode(errors="replace").rstrip())
+        size += len(data)

@@ -1,21 +1,29 @@
 """A worker process: one locked connection (layer 2) in one restricted process (layer 3), for one query at a time.
 
 `pool` starts it with a socket. It opens the snapshot named in the request, runs the statement, and sends the encoded
-result.
+result. SIGUSR1 interrupts the query.
 """
 
+import os
 import signal
 import socket
 import sys
+import threading
 import time
+import traceback
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from music_assets.service.sandbox import frames, limits
 
-FIRST_CHUNK_BYTES = 256 * 1024
-"""A result up to this size is sent in one piece, so that the worker is free before the client has read it."""
+if TYPE_CHECKING:
+    from music_assets.service.sandbox.database import Database
+
+FRAME_BYTES = 256 * 1024
+"""Parts of a result are collected up to this size, so that a small result is one frame."""
+MAX_ENCODED_BYTES = 1024 * 2**20
 EXTRA_ADDRESS_SPACE = 768 * 2**20
 """Bytes of address space on top of DuckDB's memory limit: threads, the result as Arrow data and encoded."""
 
@@ -25,22 +33,42 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sock = socket.socket(fileno=int(sys.argv[1]))
     settings = frames.receive(sock)
+    os.nice(settings["nice"])
     system = ("/usr", "/lib", "/lib64", "/proc", "/sys", sys.prefix, sys.base_prefix)
     packages = sys.path[1:]  # can be outside of the prefix; the first entry is the working directory, `/`
     limits.restrict_process(map(Path, (*system, *packages, settings["root"])))
+    os.chdir(settings["root"])
 
     # Not at the top of the file: its libraries start threads, which would escape the restrictions.
-    from music_assets.data_root import DataRoot
     from music_assets.service.sandbox.database import Database
 
-    database = Database(DataRoot(Path(settings["root"])), settings["memory_mb"], settings["threads"])
+    database = Database(settings["memory_mb"], settings["threads"])
+    _interrupt_on_signal(database)
     limits.limit_memory(settings["memory_mb"] * 2**20 + EXTRA_ADDRESS_SPACE)
     sock.sendall(frames.pack_json(frames.READY, {}))
     while (request := frames.receive(sock)) is not None:
         _serve(sock, database, request)
 
 
-def _serve(sock: socket.socket, database: Any, request: dict[str, Any]) -> None:
+def _interrupt_on_signal(database: "Database") -> None:
+    """Interrupt the database on SIGUSR1.
+
+    A signal handler alone would run only after DuckDB has returned, so a thread waits for the byte that the
+    interpreter writes when the signal arrives.
+    """
+    waiting, waker = os.pipe()
+    os.set_blocking(waker, False)
+    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+
+    def watch() -> None:
+        while os.read(waiting, 1):
+            database.interrupt()
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _serve(sock: socket.socket, database: "Database", request: dict[str, Any]) -> None:
     from music_assets.service.sandbox.database import BrokenError, RejectedError
 
     try:
@@ -51,13 +79,24 @@ def _serve(sock: socket.socket, database: Any, request: dict[str, Any]) -> None:
         else:
             sock.sendall(frames.pack_json(frames.READY, {}))
     except RejectedError as error:
-        content = {"kind": error.kind, "detail": error.detail, "position": error.position}
-        sock.sendall(frames.pack_json(frames.ERROR, content))
+        _send_error(sock, error.kind, error.detail, error.position)
+    except MemoryError:
+        _send_error(sock, "out-of-memory", "The result exceeds the memory limit.")
     except BrokenError:
         sys.exit(1)
+    except OSError:
+        raise  # the service has closed the socket
+    except Exception as error:
+        traceback.print_exc()
+        reason = f"The result cannot be encoded as {request.get('format')}: {type(error).__name__}."
+        _send_error(sock, "query-failed", reason)
 
 
-def _run(sock: socket.socket, database: Any, request: dict[str, Any]) -> None:
+def _send_error(sock: socket.socket, kind: str, detail: str, position: dict[str, Any] | None = None) -> None:
+    sock.sendall(frames.pack_json(frames.ERROR, {"kind": kind, "detail": detail, "position": position}))
+
+
+def _run(sock: socket.socket, database: "Database", request: dict[str, Any]) -> None:
     from music_assets.service import formats
 
     started = time.perf_counter()
@@ -71,18 +110,29 @@ def _run(sock: socket.socket, database: Any, request: dict[str, Any]) -> None:
         "data_version": request["data_version"],
     }
     chunks = formats.encode(replace(result, metadata=summary), request["format"])
-    first, size = [], 0
-    for chunk in chunks:
-        first.append(chunk)
+    data, size = [], 0
+    for chunk in _checked(chunks, database, started + request["timeout_ms"] / 1000, request["timeout_ms"]):
+        data.append(chunk)
         size += len(chunk)
-        if size > FIRST_CHUNK_BYTES:
-            break
-    complete = size <= FIRST_CHUNK_BYTES
-    head = frames.pack_json(frames.HEAD, {**summary, "volatile": volatile, "complete": complete})
-    sock.sendall(head + frames.pack(frames.DATA, b"".join(first)))
+        if size > FRAME_BYTES:
+            sock.sendall(frames.pack(frames.DATA, b"".join(data)))
+            data, size = [], 0
+    end = frames.pack_json(frames.END, {**summary, "volatile": volatile})
+    sock.sendall(frames.pack(frames.DATA, b"".join(data)) + end)
+
+
+def _checked(chunks: Iterator[bytes], database: "Database", deadline: float, timeout_ms: int) -> Iterator[bytes]:
+    """Yield the chunks in pieces of a frame's size. Raises RejectedError at the limits on time and size."""
+    from music_assets.service.sandbox.database import RejectedError
+
+    total = 0
     for chunk in chunks:
-        sock.sendall(frames.pack(frames.DATA, chunk))
-    sock.sendall(frames.pack(frames.END))
+        total += len(chunk)
+        if total > MAX_ENCODED_BYTES:
+            raise RejectedError("result-too-large", f"The encoded result exceeds {MAX_ENCODED_BYTES // 2**20} MB.")
+        if database.interrupted or time.perf_counter() > deadline:
+            raise RejectedError("timeout", f"The query was stopped after {timeout_ms} ms.")
+        yield from (chunk[start : start + FRAME_BYTES] for start in range(0, len(chunk), FRAME_BYTES))
 
 
 if __name__ == "__main__":

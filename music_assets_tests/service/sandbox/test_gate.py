@@ -1,12 +1,15 @@
 """The gate and its lists: every listed function exists in DuckDB, no dangerous one is listed, others are refused."""
 
+import os
 import re
 
 import duckdb
 import pytest
 
 from music_assets.service.sandbox import functions
-from music_assets.service.sandbox.gate import Gate, GateError
+from music_assets.service.sandbox.database import Database
+from music_assets.service.sandbox.gate import CATALOG_VIEWS, Gate, GateError
+from music_assets_tests.service.conftest import Dataset
 
 CALLABLE = functions.SCALAR | functions.AGGREGATE | functions.WINDOW | functions.TABLE | functions.OPERATORS
 SYNTAX = {"->", "grouping"}
@@ -65,3 +68,73 @@ def test_kind_of_error(connection: duckdb.DuckDBPyConnection, sql: str, kind: st
 )
 def test_names_in_scope_are_allowed(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     assert not Gate(connection, ["t"]).check(sql)
+
+
+def test_views_of_the_catalog_cannot_be_read_through_cte_names(connection: duckdb.DuckDBPyConnection) -> None:
+    gate = Gate(connection, ["t"])
+    names = [name for (name,) in connection.execute("SELECT view_name FROM duckdb_views() WHERE internal").fetchall()]
+    readable = []
+    for name in names:
+        try:
+            connection.execute(f"FROM {name} LIMIT 0")
+        except duckdb.Error:
+            continue  # must be named with its schema
+        readable.append(name)
+        odd = name.replace("k", "\u212a").replace(
+            "s", "\u017f"
+        )  # Python folds these characters to k and s, DuckDB does not
+        for sql in (
+            f"FROM {name}",
+            f"WITH {name} AS (FROM {name}) FROM {name}",
+            f"WITH {name.upper()} AS MATERIALIZED (SELECT 1) FROM {name}",
+            f"WITH RECURSIVE {name} AS (FROM {name} UNION ALL FROM {name}) FROM {name}",
+            f"WITH a AS (WITH {name} AS (FROM {name}) FROM {name}) FROM a",
+            f"EXPLAIN WITH {name} AS (FROM {name}) FROM {name}",
+            f'WITH "{odd}" AS (SELECT 1) FROM {name}',
+        ):
+            with pytest.raises(GateError):
+                gate.check(sql)
+    assert {"duckdb_views", "sqlite_master", "pg_class", "pragma_database_list"} <= set(readable)
+
+
+@pytest.mark.parametrize(
+    ("sql", "allowed"),
+    [
+        ("WITH x AS (FROM x) FROM x", False),
+        ("WITH x AS (SELECT 1), y AS (FROM x) FROM y", True),
+        ("WITH RECURSIVE x AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM x WHERE i < 3) FROM x", True),
+        ("WITH tables AS (SELECT 1) FROM tables", True),
+        ("SELECT list_aggregate([1], 'sum'), [1].list_aggr('MAX'), aggregate([1], 'min')", True),
+        ("SELECT list_aggregate([1], 'stats')", False),
+        ("SELECT list_aggregate([1], 'su' || 'm')", False),
+        ("SELECT list_aggregate([1], $1)", False),
+        ("SELECT [1].array_aggr('any_function')", False),
+        ("SELECT NULL::INT[100][1000]", True),
+        ("SELECT NULL::INT[100][1001]", False),
+        ("SELECT try_cast(NULL AS STRUCT(a INT[100000], b INT[1])[2])", False),
+        ("/* explain */ -- this\n EXPLAIN SELECT 1", True),
+        ("EXPLAIN /* ANALYZE */ ANALYZE SELECT 1", False),
+    ],
+)
+def test_scopes_names_and_sizes(connection: duckdb.DuckDBPyConnection, sql: str, allowed: bool) -> None:
+    try:
+        Gate(connection, ["t"]).check(sql)
+    except GateError:
+        assert not allowed
+    else:
+        assert allowed
+
+
+def test_catalog_behind_the_gate_shows_nothing(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if a statement passed the gate, the views of the catalog would be empty, or name published tables."""
+    monkeypatch.chdir(dataset.root)
+    database = Database(256, 1)
+    files = [os.path.relpath(file) for table in dataset.published.tables.values() for file in table.files]
+    database.use(os.path.relpath(dataset.published.path), files, list(dataset.published.tables))
+    assert database._connection is not None
+    for _, name in database._connection.execute(CATALOG_VIEWS).fetchall():
+        rows = database._connection.execute(f"FROM {name}").fetchall()
+        assert "parquet'" not in str(rows)
+        assert str(dataset.root) not in str(rows)
+        assert not rows or name in ("duckdb_tables", "duckdb_views")
+    assert len(database._connection.execute("SHOW TABLES").fetchall()) >= 5

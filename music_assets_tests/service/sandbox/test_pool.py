@@ -7,11 +7,9 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import httpx
-import pytest
 
 from music_assets_tests.service.conftest import Dataset, serving
 from music_assets_tests.support.processes import wait_until
@@ -80,23 +78,21 @@ def test_large_result_streams_completely(dataset: Dataset) -> None:
         sql = "SELECT i, repeat('x', 50) AS t FROM range(100000) r(i)"
         for form, expected in (("csv", 100_001), ("ndjson", 100_000)):
             with service.http.stream("POST", f"/query?format={form}", json={"query": sql}) as response:
-                assert "content-length" not in response.headers
+                assert "transfer-encoding" not in response.headers
                 assert response.headers["x-row-count"] == "100000"
                 assert sum(1 for _ in response.iter_lines()) == expected
         assert len(service.rows(sql)) == 100_000
 
 
-def test_slow_client_releases_its_worker(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("music_assets.service.responses.TRANSFER_TIMEOUT_SECONDS", 1.0)
+def test_client_that_does_not_read_holds_no_worker(dataset: Dataset) -> None:
     with serving(dataset.root, query_workers=1, row_limit=10**6) as service:
         body = json.dumps({"query": "SELECT i, repeat('x', 100) FROM range(300000) r(i)"}).encode()
         head = b"POST /query?format=csv HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2]))) as connection:
             connection.sendall(head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
             assert connection.recv(100).startswith(b"HTTP/1.1 200")
-            started = time.monotonic()
             assert service.rows("SELECT 1") == [[1]]
-            assert time.monotonic() - started < 15
+        assert service.app.state.parts.pool.restarts == 0
 
 
 RESTRICTIONS = """
