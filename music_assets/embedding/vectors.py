@@ -32,11 +32,11 @@ class Embeddings:
 
     def write_artists(self, path: Path) -> None:
         """Write the rows of `artist_embedding` as parquet."""
-        _write(path, ARTIST_EMBEDDING, self.artist_names, self.artists, self.listeners, self.trained)
+        write_vectors(path, ARTIST_EMBEDDING, self.artist_names, self.artists, self.listeners, self.trained)
 
     def write_users(self, path: Path) -> None:
         """Write the rows of `user_embedding` as parquet."""
-        _write(path, USER_EMBEDDING, pa.array(self.user_ids), self.users)
+        write_vectors(path, USER_EMBEDDING, pa.array(self.user_ids), self.users)
 
 
 def embed(
@@ -66,7 +66,8 @@ def normalize(vectors: Floats) -> Floats:
     return np.asarray(vectors / np.where(lengths > 0, lengths, 1), np.float32)
 
 
-def _write(path: Path, table: Table, keys: pa.Array, vectors: Floats, *others: npt.NDArray[np.generic]) -> None:
+def write_vectors(path: Path, table: Table, keys: pa.Array, vectors: Floats, *others: npt.NDArray[np.generic]) -> None:
+    """Write keys, vectors and further columns as parquet, in the columns of the table."""
     # In batches: the doubles of all rows would take twice the memory of the vectors.
     schema = table.schema.to_pyarrow()
     with pq.ParquetWriter(path, schema) as writer:

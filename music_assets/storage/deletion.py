@@ -1,12 +1,14 @@
 """Deletion of rows of a Delta table on request. Only the parquet files that hold such rows are rewritten."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from deltalake import DeltaTable
 
 from music_assets.data_root import durable_write
 from music_assets.storage.compaction import write_merged
@@ -29,28 +31,49 @@ def delete_rows(
     matching rows and transactions nothing is committed. The rows stay in older versions until they are vacuumed. Raises
     ConcurrentCommitError if another process removed one of the files meanwhile.
     """
-    import pyarrow.dataset as ds  # loads pandas
-
     delta = store.open_for_deletion(table)
     if delta is None:
         return 0
+    files, affected, rows = _without(store, table, delta, matching)
+    if not affected and not transactions:
+        return 0
+    removed = {REMOVED: {"rows": rows, **record}, **(metadata or {})}
+    store.delete(table, delta, files, affected, transactions or {}, removed)
+    return rows
+
+
+def replace_rows(
+    store: DeltaStore, table: Table, matching: pc.Expression, added: Sequence[Path], metadata: Mapping[str, Any]
+) -> None:
+    """Replace the matching rows of an existing table by those of parquet files, in one commit.
+
+    Raises ConcurrentCommitError as `delete_rows` does.
+    """
+    delta = store.open(table)
+    if delta is None:
+        raise FileNotFoundError(f"{table.full_name} does not exist.")
+    files, affected, _ = _without(store, table, delta, matching)
+    store.delete(table, delta, [*files, *added], affected, {}, metadata)
+
+
+def _without(
+    store: DeltaStore, table: Table, delta: DeltaTable, matching: pc.Expression
+) -> tuple[list[Path], list[dict[str, Any]], int]:
+    """Write the other rows of the files with matching rows; return the new files, the old ones, and the matches."""
+    import pyarrow.dataset as ds  # loads pandas
+
     adds = pa.table(delta.get_add_actions(flatten=True)).sort_by("modification_time").to_pylist()
     counts = {
         add["path"]: ds.dataset(str(store.folder(table) / add["path"]), format="parquet").count_rows(filter=matching)
         for add in adds
     }
     affected = [add for add in adds if counts[add["path"]]]
-    if not affected and not transactions:
-        return 0
     kept = [store.folder(table) / add["path"] for add in affected if counts[add["path"]] < add["num_records"]]
     files = write_merged(kept, table, store.new_folder(table), keep=~matching) if kept else []
     for empty in [file for file in files if not pq.read_metadata(file).num_rows]:
         empty.unlink()
         files.remove(empty)
-    rows = sum(counts.values())
-    removed = {REMOVED: {"rows": rows, **record}, **(metadata or {})}
-    store.delete(table, delta, files, affected, transactions or {}, removed)
-    return rows
+    return files, affected, sum(counts.values())
 
 
 def erase_statistics(store: DeltaStore, table: Table) -> None:

@@ -12,8 +12,7 @@ from music_assets.data_root import DataRoot
 from music_assets.storage.delta import DeltaStore
 from music_assets.tables import ARTIST_EMBEDDING, EMBEDDING_DIMENSIONS, USER_EMBEDDING
 from music_assets_tests.service.conftest import Dataset, Service, make_dataset, publish_tables, serving, write
-
-DIMENSIONS = [f"dim_{number}" for number in range(EMBEDDING_DIMENSIONS)]
+from music_assets_tests.support.user_oracle import DIMENSIONS, user_of
 
 
 def embed(dataset: Dataset, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -44,20 +43,6 @@ def nearest(vectors: pd.DataFrame, vector: np.ndarray) -> pd.Series:
 def best(artists: pd.DataFrame, user: np.ndarray) -> pd.Series:
     """Return the inner product of every artist with the user, largest first."""
     return pd.Series(artists[DIMENSIONS].to_numpy() @ user, artists.index).sort_values(ascending=False)
-
-
-def user_of(artists: pd.DataFrame, plays: dict[str, int]) -> np.ndarray:
-    """Return the vector of the user of a list, by least squares with a row for each artist and each dimension.
-
-    A list with plays p weighs round(1 + log10 p), saturated, divided by the root of the artist's listeners.
-    """
-    counted = np.array([round(1 + np.log10(count)) for count in plays.values()])
-    weights = 2 * counted / (counted + 1) / np.sqrt(artists.loc[list(plays), "listeners"].to_numpy())
-    listed = artists.loc[list(plays), DIMENSIONS].to_numpy()
-    everyone = artists[DIMENSIONS].to_numpy()
-    scale = np.sqrt(np.r_[weights / weights.sum(), np.full(len(everyone), 3 / len(everyone)), np.full(50, 0.08)])
-    target = np.r_[np.ones(len(listed)), np.zeros(len(everyone) + 50)]
-    return np.linalg.lstsq(np.vstack([listed, everyone, np.eye(50)]) * scale[:, None], target * scale)[0]
 
 
 def assert_rows(answer: list[list[object]], expected: pd.Series) -> None:

@@ -5,9 +5,12 @@ import time
 import dagster as dg
 
 from music_assets.defs.assets import OWNERS
-from music_assets.defs.metadata import markdown_table, music_db_lineage, music_db_schema
+from music_assets.defs.metadata import markdown_table, music_db_lineage, music_db_schema, table_metadata
+from music_assets.embedding.refresh import FollowedLists, follow_lists
+from music_assets.engines.base import Engine
+from music_assets.storage.delta import DeltaStore
 from music_assets.storage.publisher import Publisher
-from music_assets.tables import EMBEDDING_TABLES, RANKING_TABLES, RAW_TABLES, TABLES
+from music_assets.tables import ARTIST_EMBEDDING, EMBEDDING_TABLES, RANKING_TABLES, RAW_TABLES, TABLES, USER_EMBEDDING
 
 
 @dg.asset(
@@ -17,9 +20,17 @@ from music_assets.tables import EMBEDDING_TABLES, RANKING_TABLES, RAW_TABLES, TA
     owners=OWNERS,
     kinds={"duckdb"},
 )
-def music_db(publisher: dg.ResourceParam[Publisher]) -> dg.MaterializeResult:
-    """Publish the newest tables."""
+def music_db(
+    context: dg.AssetExecutionContext,
+    publisher: dg.ResourceParam[Publisher],
+    store: dg.ResourceParam[DeltaStore],
+    reader: dg.ResourceParam[Engine],
+    threads: dg.ResourceParam[int],
+) -> dg.MaterializeResult:
+    """Compute the vectors of users whose lists changed since the last training, and publish the newest tables."""
     started = time.monotonic()
+    if followed := follow_lists(store, reader, threads):
+        context.log_event(_materialization(store, followed, time.monotonic() - started))
     snapshot = publisher.publish()
     tables = [{"table": name, "version": table.version, "rows": table.rows} for name, table in snapshot.tables.items()]
     return dg.MaterializeResult(
@@ -35,4 +46,17 @@ def music_db(publisher: dg.ResourceParam[Publisher]) -> dg.MaterializeResult:
             "duration (s)": round(time.monotonic() - started, 3),
         },
         data_version=dg.DataVersion(snapshot.data_version),
+    )
+
+
+def _materialization(store: DeltaStore, followed: FollowedLists, seconds: float) -> dg.AssetMaterialization:
+    return dg.AssetMaterialization(
+        dg.AssetKey(USER_EMBEDDING.asset_key),
+        description="Users whose lists changed since the training, placed among its artists.",
+        metadata={
+            **table_metadata(USER_EMBEDDING, store.table_version(USER_EMBEDDING), seconds),
+            "users with a new vector": followed.placed,
+            "users without a vector (no artist of theirs has one)": followed.unknown,
+            "artists trained": dg.MetadataValue.timestamp(store.committed_at(ARTIST_EMBEDDING)),
+        },
     )

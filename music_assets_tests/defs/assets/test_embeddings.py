@@ -19,9 +19,13 @@ from music_assets.defs.build import build_definitions
 from music_assets.embedding import word2vec_gensim, word2vec_spark
 from music_assets.embedding.evaluation import COMPARISONS, USER_TO_USER
 from music_assets.embedding.word2vec import Hyperparameters
+from music_assets.engines.duckdb import DuckDBEngine
+from music_assets.ingest.landing import Landing
+from music_assets.maintenance.drops import list_drops
+from music_assets.maintenance.retract import retract
 from music_assets.settings import Settings
 from music_assets.storage.delta import DeltaStore
-from music_assets.storage.published_snapshot import connect, newest_snapshot
+from music_assets.storage.published_snapshot import connect
 from music_assets.storage.publisher import Publisher
 from music_assets.tables import (
     ARTIST_EMBEDDING,
@@ -37,6 +41,7 @@ from music_assets_tests.service.conftest import serving
 from music_assets_tests.support.planted import same_cluster_share
 from music_assets_tests.support.sample_genres import artist_genre, user_genres
 from music_assets_tests.support.training import drop, refresh, run_job, train
+from music_assets_tests.support.user_oracle import user_of
 
 USERS = 400
 PASSES = 8
@@ -207,17 +212,67 @@ def test_training_never_starts_automatically(tmp_path: Path) -> None:
     assert KEYS & definitions.resolve_job_def(REFRESH_RANKINGS).asset_layer.executable_asset_keys == set()
 
 
-def test_refresh_does_not_change_embeddings(copy: Trained) -> None:
-    records = [copy.instance.get_latest_materialization_event(key).run_id for key in KEYS]
-    earlier = newest_snapshot(DataRoot(copy.root)).tables
+def current_plays(trained: Trained) -> pd.DataFrame:
+    """Return the plays of each user and artist, as they are now."""
+    return trained.table("current_user_top_artists").groupby(["user_id", "artist_name"])["playcount"].sum()
+
+
+def test_refresh_places_users_whose_lists_changed_and_trains_nothing(copy: Trained) -> None:
+    before, artists = (copy.table(table.full_name) for table in (USER_EMBEDDING, ARTIST_EMBEDDING))
     drop(copy.root, 150, seed=3)
     refresh(copy.root, copy.instance)
-    assert [copy.instance.get_latest_materialization_event(key).run_id for key in KEYS] == records
-    later = newest_snapshot(DataRoot(copy.root)).tables
-    for table in EMBEDDING_TABLES:
-        assert later[table.full_name] == earlier[table.full_name]
-    for name in ("raw_parquet_user_top_artists", "processed_parquet_country_rank_per_artist"):
-        assert later[name].version > earlier[name].version
+    assert copy.table(ARTIST_EMBEDDING.full_name).equals(artists)
+    after, plays = copy.table(USER_EMBEDDING.full_name).set_index("user_id"), current_plays(copy)
+    known = artists.set_index("artist_name")
+    delivered = sorted(user_genres(150, seed=3))
+    for user in delivered[::10]:
+        counts = {name: count for name, count in plays[user].items() if name in known.index and count > 0}
+        assert after.loc[user].to_numpy() == pytest.approx(user_of(known, counts), abs=2e-4)
+    others = before[~before["user_id"].isin(delivered)].set_index("user_id")
+    assert len(others) > 200
+    assert after.loc[others.index].equals(others)
+    assert sorted(after.index) == sorted({*before["user_id"], *delivered})
+    (event,) = copy.instance.fetch_materializations(dg.AssetKey(USER_EMBEDDING.asset_key), limit=1).records
+    shown = event.asset_materialization.metadata
+    assert shown["users with a new vector"].value == len(delivered)
+    assert shown["artists trained"].value > 0
+
+
+def test_retraction_of_lists_is_followed(copy: Trained) -> None:
+    before = copy.table(USER_EMBEDDING.full_name)
+    drop(copy.root, 150, seed=3)
+    refresh(copy.root, copy.instance)
+    store, reader = DeltaStore(DataRoot(copy.root)), DuckDBEngine(DataRoot(copy.root).scratch)
+    newest = max(list_drops(store, reader), key=lambda each: each.ingested_at)
+    retract(
+        store,
+        reader,
+        [each.content_hash for each in list_drops(store, reader) if each.ingested_at == newest.ingested_at],
+    )
+    refresh(copy.root, copy.instance)
+    after = copy.table(USER_EMBEDDING.full_name)
+    assert after["user_id"].tolist() == before["user_id"].tolist()
+    assert after.to_numpy() == pytest.approx(before.to_numpy(), abs=2e-4)
+
+
+def test_lists_are_not_followed_during_a_training(copy: Trained) -> None:
+    before = copy.table(USER_EMBEDDING.full_name)
+    drop(copy.root, 20, seed=3)
+    with exclusive_lock(DataRoot(copy.root).training_lock):
+        refresh(copy.root, copy.instance)
+    assert copy.table(USER_EMBEDDING.full_name).equals(before)
+    refresh(copy.root, copy.instance)
+    assert not copy.table(USER_EMBEDDING.full_name).equals(before)
+
+
+def test_user_of_unknown_artists_has_no_vector_until_the_next_training(copy: Trained, tmp_path: Path) -> None:
+    lists = tmp_path / "new_lists.csv"
+    lists.write_text("user_id,rank,artist_name,playcount,mbid\n999999,1,Nobody Knows Them,7,\n")
+    Landing(DataRoot(copy.root)).place(lists)
+    refresh(copy.root, copy.instance)
+    assert 999999 not in set(copy.table(USER_EMBEDDING.full_name)["user_id"])
+    train(copy.root, copy.instance, passes=1)
+    assert 999999 in set(copy.table(USER_EMBEDDING.full_name)["user_id"])
 
 
 def test_training_succeeds_though_refreshes_delete_the_rankings_it_started_with(copy: Trained) -> None:
