@@ -99,3 +99,35 @@ GROUP BY table_name, source_file, reason
 ORDER BY table_name, source_file, rejects DESC, reason
 LIMIT $limit
 """
+
+COMPARE_COUNTRIES = """
+WITH shares AS (
+    SELECT country, artist_name, rank, total_playcount / sum(total_playcount) OVER (PARTITION BY country) AS share
+    FROM processed_parquet_artist_rank_in_country
+    WHERE country IN ($first, $second)
+), one AS (
+    FROM shares WHERE country = $first
+), other AS (
+    FROM shares WHERE country = $second
+)
+SELECT
+    artist_name, one.rank AS first_rank, coalesce(one.share, 0) AS first_share,
+    other.rank AS second_rank, coalesce(other.share, 0) AS second_share
+FROM one FULL JOIN other USING (artist_name)
+ORDER BY greatest(first_share, second_share) DESC, artist_name
+LIMIT $limit
+"""
+
+OVERLAP_OF_COUNTRIES = """
+WITH shares AS (
+    SELECT country, artist_name, total_playcount / sum(total_playcount) OVER (PARTITION BY country) AS share
+    FROM processed_parquet_artist_rank_in_country
+    WHERE country IN ($first, $second)
+), one AS (
+    FROM shares WHERE country = $first
+), other AS (
+    FROM shares WHERE country = $second
+)
+SELECT coalesce(sum(least(one.share, other.share)), 0) AS overlap
+FROM one JOIN other USING (artist_name)
+"""

@@ -2,8 +2,18 @@
 
 from fastapi import APIRouter
 
-from music_assets.service.explorer import artist, country, home, pipeline, search, sign_in, sql_console, static_files
+from music_assets.service.explorer import (
+    artist,
+    compare,
+    country,
+    home,
+    pipeline,
+    search,
+    sign_in,
+    sql_console,
+    static_files,
+)
 
 router = APIRouter(include_in_schema=False)
-for module in (home, search, country, artist, pipeline, sign_in, sql_console, static_files):
+for module in (home, search, country, artist, compare, pipeline, sign_in, sql_console, static_files):
     router.include_router(module.router)

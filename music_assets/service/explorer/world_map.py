@@ -2,7 +2,7 @@
 
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -32,10 +32,13 @@ class WorldMap:
     missing: list[str]
 
 
-def world_map(values: Mapping[str, float], describe: Callable[[float], str]) -> WorldMap:
+def world_map(
+    values: Mapping[str, float], describe: Callable[[float], str], scale: Iterable[float] | None = None
+) -> WorldMap:
     """Return a map of values by country name; `describe` formats a value.
 
-    Levels hold about the same number of countries. Where several names share a shape, the largest value counts.
+    Levels hold about the same number of countries, or of the values in `scale`, which maps to compare have in common.
+    Where several names share a shape, the largest value counts.
     """
     found: dict[str, str] = {}
     missing = []
@@ -45,7 +48,7 @@ def world_map(values: Mapping[str, float], describe: Callable[[float], str]) -> 
             found[code] = name
         else:
             missing.append(name)
-    bounds = _bounds(sorted(values[name] for name in found.values()))
+    bounds = _bounds(sorted(scale or (values[name] for name in found.values())))
     countries = []
     for code, shape in _shapes().items():
         name = found.get(code, "")
