@@ -6,8 +6,9 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
+from music_assets.embedding.layout import principal_components
 from music_assets.embedding.neighbours import VectorIndex
-from music_assets.embedding.vectors import Embeddings, Floats
+from music_assets.embedding.vectors import Embeddings
 
 LISTED_ARTISTS = 10
 LISTED_NEIGHBOURS = 5
@@ -50,14 +51,6 @@ def artist_map(embeddings: Embeddings, countries: Mapping[str, str]) -> Figure:
     axes.set(xticks=[], yticks=[])
     axes.legend(title="most popular in", fontsize=7, title_fontsize=7)
     return figure
-
-
-def principal_components(vectors: Floats) -> Floats:
-    """Return the first two principal components of the rows, padded with 0 if there are fewer."""
-    centred = vectors - vectors.mean(axis=0)
-    left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
-    found = (left * sizes)[:, :2]
-    return np.asarray(np.pad(found, ((0, 0), (0, 2 - found.shape[1]))), np.float32)
 
 
 def _without_math(text: str) -> str:

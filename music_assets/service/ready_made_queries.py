@@ -131,3 +131,15 @@ WITH shares AS (
 SELECT coalesce(sum(least(one.share, other.share)), 0) AS overlap
 FROM one JOIN other USING (artist_name)
 """
+
+FAVOURITE_COUNTRIES = """
+WITH wanted AS (
+    SELECT unnest($artists::VARCHAR[]) AS artist_name
+)
+SELECT
+    artist_name,
+    arg_max(country, normalized_popularity + CASE WHEN listeners >= $min_listeners THEN 1 ELSE 0 END) AS country
+FROM processed_parquet_country_rank_per_artist JOIN wanted USING (artist_name)
+GROUP BY artist_name
+"""
+"""The country where each artist is most popular, one with enough listeners if there is one."""

@@ -13,6 +13,7 @@ import duckdb
 import numpy as np
 
 from music_assets.embedding.interactions import Bools, Ints
+from music_assets.embedding.layout import plane
 from music_assets.embedding.neighbours import VectorIndex
 from music_assets.embedding.ridge import Floats, Ridge, pair_weights
 from music_assets.service.problems import ProblemError
@@ -22,6 +23,8 @@ from music_assets.tables import ARTIST_EMBEDDING, EMBEDDING_DIMENSIONS, EMBEDDIN
 from music_assets.transforms.interactions import weight_of
 
 ROWS_PER_BATCH = 50_000
+MAPPED_ARTISTS = 10_000
+"""Artists on the map. More would take longer to load than a page may."""
 MEMORY_LIMIT = "256MB"
 
 
@@ -83,6 +86,15 @@ class Matches:
     scores: list[float]
 
 
+@dataclass(frozen=True)
+class ArtistMap:
+    """The artists with the most listeners, the largest first, and two coordinates of each."""
+
+    names: list[str]
+    listeners: Ints
+    places: Floats
+
+
 class Similarity:
     """Finds artists and users in the newest published vectors.
 
@@ -94,6 +106,14 @@ class Similarity:
         self._loading = asyncio.Lock()
         self._versions: tuple[int, ...] | None = None
         self._vectors: Vectors | None = None
+        self._drawing = asyncio.Lock()
+        self._map: tuple[Vectors, ArtistMap] | None = None
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether embeddings have been published."""
+        tables = self._snapshots.newest().tables
+        return all(table.full_name in tables and tables[table.full_name].rows for table in EMBEDDING_TABLES)
 
     async def similar_artists(self, artist: str, count: int, min_listeners: int = 1) -> Matches:
         """Return the artists with the largest cosine to an artist."""
@@ -136,6 +156,14 @@ class Similarity:
 
         return await self._search(search)
 
+    async def artist_map(self) -> ArtistMap:
+        """Return the map of the largest artists, which is computed once for each training."""
+        vectors = await self._current()
+        async with self._drawing:
+            if self._map is None or self._map[0] is not vectors:
+                self._map = vectors, await asyncio.to_thread(_artist_map, vectors)
+            return self._map[1]
+
     async def _search(self, search: Callable[[Vectors], Matches]) -> Matches:
         return await asyncio.to_thread(search, await self._current())
 
@@ -150,6 +178,12 @@ class Similarity:
         if self._vectors is None:
             raise ProblemError("not-trained", "No embeddings of this release have been published yet.")
         return self._vectors
+
+
+def _artist_map(vectors: Vectors) -> ArtistMap:
+    rows = np.argsort(-vectors.listeners, kind="stable")[:MAPPED_ARTISTS]
+    names = [vectors.artists.keys[row] for row in rows.tolist()]
+    return ArtistMap(names, vectors.listeners[rows], plane(vectors.artists.index.vectors(rows)))
 
 
 def _versions(snapshot: PublishedSnapshot) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from music_assets.service.explorer import (
     compare,
     country,
     home,
+    music_map,
     pipeline,
     search,
     sign_in,
@@ -15,5 +16,5 @@ from music_assets.service.explorer import (
 )
 
 router = APIRouter(include_in_schema=False)
-for module in (home, search, country, artist, compare, pipeline, sign_in, sql_console, static_files):
+for module in (home, search, country, artist, compare, music_map, pipeline, sign_in, sql_console, static_files):
     router.include_router(module.router)

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from fastapi import Request, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from music_assets.service.explorer.compression import accepts_gzip, compress, response_with
+from music_assets.service.explorer.compression import respond
 from music_assets.service.explorer.static_files import static_url
 
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -36,8 +36,7 @@ def render(request: Request, whole: str, part: str | None = None, /, status: int
     """Return the template `whole`, or `part`, the part of it that htmx replaces, if htmx has sent the request."""
     template = ENVIRONMENT.get_template(part if part and is_from_htmx(request) else whole)
     html = template.render(path=request.url.path, **context).encode()
-    compressed = accepts_gzip(request)
-    return response_with(compress(html) if compressed else html, "text/html", HEADERS, status, compressed)
+    return respond(request, html, "text/html", HEADERS, status)
 
 
 def is_from_htmx(request: Request) -> bool:
