@@ -57,6 +57,7 @@ SLOW = (
     "runtime/test_launcher.py::test_a_run_of_the_command_line_is_terminated",
     "service/sandbox/test_pool.py::test_500_concurrent_queries",
     "service/explorer/test_browser.py::*",
+    "service/explorer/test_music_map.py::*",
     "service/explorer/test_pipeline.py::*",
     "service/explorer/test_sql_console.py::*",
     "service/test_attacks.py::test_expensive_statement_is_stopped*",

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from music_assets.service.auth import create_api_key
+from music_assets.service.explorer.rendering import percent
 from music_assets_tests.service.conftest import Dataset, Service, serving
 
 HTMX = {"HX-Request": "true"}
@@ -20,9 +21,10 @@ def text(response: httpx.Response) -> str:
 
 
 def cells(response: httpx.Response) -> list[list[str]]:
-    """Return the rows of the tables of a page."""
+    """Return the rows of the table of a page."""
     assert response.status_code == 200, response.text
-    rows = re.findall(r"<tr>(.*?)</tr>", response.text.replace("<thead><tr>", ""), re.DOTALL)
+    (body,) = re.findall(r"<tbody>(.*?)</tbody>", response.text, re.DOTALL)
+    rows = re.findall(r"<tr>(.*?)</tr>", body, re.DOTALL)
     strip = re.compile(r"<title>.*?</title>|<[^>]*>", re.DOTALL)
     return [
         [html.unescape(strip.sub("", cell)).strip() for cell in re.findall(r"<t[dh].*?</t[dh]>", row, re.DOTALL)]
@@ -100,6 +102,41 @@ def test_search_completes_artists_and_countries(service: Service) -> None:
     assert 'href="/explore/artist?name=Drake"' in response.text
     assert "United Kingdom country" in text(service.http.get("/explore/search?query=kingd", headers=HTMX))
     assert "Nothing has “zzz” in its name." in text(service.http.get("/explore/search?query=zzz"))
+
+
+def test_two_countries_are_compared_by_shares(service: Service, dataset: Dataset) -> None:
+    parameters = {"kind": "countries", "first": "Germany", "second": "Japan"}
+    response = service.http.get("/explore/compare", params=parameters)
+    shares = dataset.rankings.pivot(index="artist_name", columns="country", values="normalized_popularity").fillna(0)
+    overlap = shares[["Germany", "Japan"]].min(axis=1).sum()
+    assert f"{percent(overlap)} of the plays are in common" in text(response)
+    expected = shares[["Germany", "Japan"]].max(axis=1).sort_index().sort_values(ascending=False, kind="stable")
+    assert [row[0] for row in cells(response)] == list(expected.index)
+    row = next(row for row in cells(response) if row[0] == "Drake")
+    assert [cell.partition(" #")[0] for cell in row[1:3]] == [
+        percent(shares.loc["Drake", name]) for name in ("Germany", "Japan")
+    ]
+
+
+def test_two_artists_are_compared_by_country(service: Service, dataset: Dataset) -> None:
+    parameters = {"kind": "artists", "first": "Drake", "second": "AC/DC"}
+    rows = {row[0]: row[1:3] for row in cells(service.http.get("/explore/compare", params=parameters))}
+    pairs = dataset.rankings.set_index(["artist_name", "country"])
+    for country in dataset.rankings["country"].unique():
+        listeners = [dataset.listeners(name).get(country, 0) for name in ("Drake", "AC/DC")]
+        assert (country in rows) == (max(listeners) >= 3)
+        if country in rows and min(listeners):
+            assert rows[country] == [
+                percent(pairs.loc[(name, country), "normalized_popularity"]) for name in ("Drake", "AC/DC")
+            ]
+
+
+@pytest.mark.parametrize("first", ["Nowhere", "<script>"])
+def test_comparison_with_something_unknown_is_an_error_page(service: Service, first: str) -> None:
+    for kind, second in (("countries", "Germany"), ("artists", "Drake")):
+        response = service.http.get("/explore/compare", params={"kind": kind, "first": first, "second": second})
+        assert response.status_code == 404
+        assert first in text(response)
 
 
 @pytest.fixture(scope="module")
