@@ -326,6 +326,124 @@ CURRENT_USER_TOP_ARTISTS = _current(
     USER_TOP_ARTISTS, "Top artists of each user: for each user and rank the row of the latest drop."
 )
 
+_PLAYS = ("artist_rank_in_country.total_playcount", "artist_rank_in_country.country")
+_LISTENERS = ("artist_rank_in_country.listeners", "artist_rank_in_country.country")
+
+
+def _lookup(name: str, description: str, columns: tuple[Column, ...], key: tuple[str, ...], *sort_by: str) -> Table:
+    return Table(name, "", description, columns, key, sort_by or key)
+
+
+COUNTRY_TOTALS = _lookup(
+    "country_totals",
+    "Countries with their number of artists and plays.",
+    (
+        *_copied("country"),
+        Column("artists", "int64", "Number of artists with a listener in the country.", derived_from=_LISTENERS),
+        Column("total_playcount", "float64", "Plays of all artists in the country.", derived_from=_PLAYS),
+        Column("listings", "int64", "Listeners in the country, added up over all artists.", derived_from=_LISTENERS),
+    ),
+    ("country",),
+)
+WORLD_ARTISTS = _lookup(
+    "world_artists",
+    "Artists of the world, ranked by plays.",
+    (
+        Column("rank", "int32", "1, 2, 3 … by total_playcount, ties by artist_name.", derived_from=_PLAYS[:1]),
+        *_copied("artist_name"),
+        Column("total_playcount", "float64", "Total plays in all countries.", derived_from=_PLAYS[:1]),
+        Column("listeners", "int64", "Listeners in all countries.", derived_from=_LISTENERS[:1]),
+        Column("countries", "int64", "Number of countries with a listener.", derived_from=_LISTENERS[1:]),
+        Column(
+            "top_country",
+            "string",
+            "Country where the artist is most popular.",
+            derived_from=("country_rank_per_artist.country", "country_rank_per_artist.rank"),
+        ),
+        Column(
+            "normalized_popularity",
+            "float64",
+            "The artist's share of all plays in top_country.",
+            derived_from=("country_rank_per_artist.normalized_popularity", "country_rank_per_artist.rank"),
+        ),
+    ),
+    ("artist_name",),
+    "rank",
+)
+DISTINCTIVE_ARTISTS = _lookup(
+    "distinctive_artists",
+    "The up to 200 artists of each country that it listens to more than the world does.",
+    (
+        *_copied("country"),
+        Column("rank", "int32", "1, 2, 3 … in the country by ratio, ties by artist_name.", derived_from=_LISTENERS),
+        *_copied("artist_name", "total_playcount", "listeners"),
+        Column(
+            "expected_listeners",
+            "float64",
+            "Listeners in the country if it listened as the world does.",
+            derived_from=_LISTENERS,
+        ),
+        Column("ratio", "float64", "(listeners + 10) / (expected_listeners + 10).", derived_from=_LISTENERS),
+    ),
+    ("country", "artist_name"),
+    "country",
+    "rank",
+)
+SIMILAR_COUNTRIES = _lookup(
+    "similar_countries",
+    "The up to 50 countries of the most similar taste for each country.",
+    (
+        *_copied("country"),
+        Column(
+            "rank",
+            "int32",
+            "1, 2, 3 … for the country by similarity, ties by similar_country.",
+            derived_from=_LISTENERS,
+        ),
+        Column("similar_country", "string", "The other country.", derived_from=_LISTENERS[1:]),
+        Column(
+            "similarity",
+            "float64",
+            "Cosine of the logarithms of the ratios of distinctive_artists over the 1,000 artists with the most "
+            "listeners.",
+            derived_from=_LISTENERS,
+        ),
+    ),
+    ("country", "similar_country"),
+    "country",
+    "rank",
+)
+RANK_CHANGES = _lookup(
+    "rank_changes",
+    "Rank now and in the previous published ranking, for the first 200 artists of both in each country and the world.",
+    (
+        Column("country", "string", "Country; NULL for the world.", derived_from=("artist_rank_in_country.country",)),
+        *_copied("artist_name"),
+        Column(
+            "rank",
+            "int32",
+            "Rank among all artists now; NULL if nobody listens to the artist any more.",
+            derived_from=("artist_rank_in_country.rank",),
+        ),
+        Column(
+            "previous_rank",
+            "int32",
+            "Rank in the previous published ranking; NULL if the artist was not in it.",
+            derived_from=("artist_rank_in_country.rank",),
+        ),
+        Column(
+            "change",
+            "string",
+            "riser, faller, new, gone or unchanged.",
+            derived_from=("artist_rank_in_country.rank",),
+        ),
+    ),
+    ("country", "artist_name"),
+    "country",
+    "rank",
+    "previous_rank",
+)
+
 RAW_TABLES = (USER_DATA, USER_TOP_ARTISTS)
 RANKING_TABLES = (ARTIST_RANK_IN_COUNTRY, COUNTRY_RANK_PER_ARTIST)
 EMBEDDING_TABLES = (ARTIST_EMBEDDING, USER_EMBEDDING)
@@ -333,7 +451,9 @@ TABLES = (*RAW_TABLES, *RANKING_TABLES, *EMBEDDING_TABLES, REJECTED_ROWS)
 """The Delta tables."""
 CURRENT_VIEWS = {CURRENT_USER_DATA: USER_DATA, CURRENT_USER_TOP_ARTISTS: USER_TOP_ARTISTS}
 """The views that only `music_db` has: the current rows of a raw table, without `source_file` and `ingested_at`."""
-PUBLISHED_TABLES = (*TABLES, *CURRENT_VIEWS)
+LOOKUP_TABLES = (COUNTRY_TOTALS, WORLD_ARTISTS, DISTINCTIVE_ARTISTS, SIMILAR_COUNTRIES, RANK_CHANGES)
+"""The tables that only `music_db` has: answers to frequent questions, derived from the rankings."""
+PUBLISHED_TABLES = (*TABLES, *CURRENT_VIEWS, *LOOKUP_TABLES)
 """Everything that `music_db` holds."""
 
 REFRESH_RANKINGS = "refresh_rankings"

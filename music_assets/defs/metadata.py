@@ -16,6 +16,7 @@ from music_assets.tables import (
     COUNTRY_RANK_PER_ARTIST,
     CURRENT_VIEWS,
     EMBEDDING_TABLES,
+    LOOKUP_TABLES,
     PUBLISHED_TABLES,
     RANKING_TABLES,
     RAW_TABLES,
@@ -83,15 +84,19 @@ def music_db_schema() -> dg.TableSchema:
 
 
 def music_db_lineage() -> dg.TableColumnLineage:
-    """Return for each column of the published snapshot the column of the asset that it is a copy of."""
+    """Return for each column of the published snapshot the columns of the assets that it comes from."""
     origins = {table: table for table in (*RAW_TABLES, *RANKING_TABLES, *EMBEDDING_TABLES)} | CURRENT_VIEWS
-    return dg.TableColumnLineage(
-        {
-            f"{table.full_name}.{column.name}": [dg.TableColumnDep(dg.AssetKey(origin.asset_key), column.name)]
-            for table, origin in origins.items()
-            for column in table.columns
-        }
-    )
+    copied = {
+        f"{table.full_name}.{column.name}": [dg.TableColumnDep(dg.AssetKey(origin.asset_key), column.name)]
+        for table, origin in origins.items()
+        for column in table.columns
+    }
+    derived = {
+        f"{table.full_name}.{name}": columns
+        for table in LOOKUP_TABLES
+        for name, columns in column_lineage(table).deps_by_column.items()
+    }
+    return dg.TableColumnLineage(copied | derived)
 
 
 def ingest_metadata(report: IngestReport) -> dict[str, Any]:

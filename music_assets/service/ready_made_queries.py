@@ -1,16 +1,15 @@
 """The SQL of the ready-made queries. Those with pages have the parameters `$limit` and `$offset`."""
 
 COUNTRIES = """
-SELECT country, count(*) AS artists, sum(total_playcount) AS total_playcount
-FROM processed_parquet_artist_rank_in_country
-GROUP BY country
+SELECT country, artists, total_playcount
+FROM country_totals
 ORDER BY country
 LIMIT $limit OFFSET $offset
 """
 
 COUNTRY_NAMES = """
-SELECT DISTINCT country
-FROM processed_parquet_artist_rank_in_country
+SELECT country
+FROM country_totals
 ORDER BY country
 """
 
@@ -32,12 +31,45 @@ LIMIT $limit OFFSET $offset
 """`rank` is the rank among all countries."""
 
 ARTISTS = """
-SELECT artist_name, country AS top_country, normalized_popularity
-FROM processed_parquet_country_rank_per_artist
-WHERE rank = 1 AND contains(lower(artist_name), lower($search))
-ORDER BY artist_name
+SELECT rank, artist_name, total_playcount, listeners, countries, top_country, normalized_popularity
+FROM world_artists
+WHERE contains(lower(artist_name), lower($search))
+ORDER BY rank
 LIMIT $limit OFFSET $offset
 """
+
+TOP_ARTISTS = """
+SELECT rank, artist_name, total_playcount, listeners, countries, top_country, normalized_popularity
+FROM world_artists
+WHERE rank > $offset
+ORDER BY rank
+LIMIT $limit
+"""
+
+DISTINCTIVE_ARTISTS = """
+SELECT rank, artist_name, ratio, listeners, expected_listeners, total_playcount
+FROM distinctive_artists
+WHERE country = $country AND rank > $offset
+ORDER BY rank
+LIMIT $limit
+"""
+
+SIMILAR_COUNTRIES = """
+SELECT rank, similar_country AS country, similarity
+FROM similar_countries
+WHERE country = $country AND rank > $offset
+ORDER BY rank
+LIMIT $limit
+"""
+
+CHANGES = """
+SELECT artist_name, rank, previous_rank, change
+FROM rank_changes
+WHERE country IS NOT DISTINCT FROM $country AND ($change IS NULL OR change = $change)
+ORDER BY rank, previous_rank
+LIMIT $limit OFFSET $offset
+"""
+"""`$country` NULL: the world. `$change` NULL: every kind of change."""
 
 SIMILAR_ARTISTS = """
 SELECT unnest($keys::VARCHAR[]) AS artist_name, unnest($scores::DOUBLE[]) AS similarity
@@ -76,10 +108,9 @@ LIMIT $limit OFFSET $offset
 """
 
 COUNTRIES_BY_NAME = """
-SELECT country, sum(total_playcount) AS total_playcount
-FROM processed_parquet_artist_rank_in_country
+SELECT country, total_playcount
+FROM country_totals
 WHERE contains(lower(country), lower($search))
-GROUP BY country
 ORDER BY total_playcount DESC, country
 LIMIT $limit
 """

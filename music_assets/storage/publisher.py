@@ -21,20 +21,31 @@ import pyarrow as pa
 from music_assets.data_root import DataRoot, durable_write, exclusive_lock, sync
 from music_assets.storage.current_views import create_current_view
 from music_assets.storage.delta import DeltaStore, TableVersion
-from music_assets.storage.lineage import INPUTS
+from music_assets.storage.lineage import INPUTS, removed_rows
+from music_assets.storage.lookup_tables import create_lookup_tables
 from music_assets.storage.published_snapshot import (
     NAME,
     POINTER,
     ROOT_VARIABLE,
     DamagedPointerError,
+    NothingPublishedError,
     PublishedSnapshot,
     PublishedTable,
     locate_files,
+    newest_snapshot,
     pointer_files,
     read_pointer,
 )
 from music_assets.storage.sql import column_type, identifier, literal
-from music_assets.tables import CURRENT_VIEWS, EMBEDDING_TABLES, RANKING_TABLES, TABLES, Table
+from music_assets.tables import (
+    ARTIST_RANK_IN_COUNTRY,
+    CURRENT_VIEWS,
+    EMBEDDING_TABLES,
+    RANKING_TABLES,
+    RAW_TABLES,
+    TABLES,
+    Table,
+)
 
 LOG = logging.getLogger(__name__)
 BUILDING = ".building-"
@@ -109,11 +120,25 @@ class Publisher:
                 _describe(connection, view, "VIEW")
                 ((rows,),) = connection.execute(f"SELECT count(*) FROM {view.full_name}").fetchall()
                 tables[view.full_name] = PublishedTable(versions[raw].version, rows, (), versions[raw].table_id)
+            ranking = versions[ARTIST_RANK_IN_COUNTRY]
+            for table, rows in create_lookup_tables(connection, tables, self._comparable_snapshot()):
+                _describe(connection, table, "TABLE")
+                tables[table.full_name] = PublishedTable(ranking.version, rows, (), ranking.table_id)
             connection.execute("CHECKPOINT")
         _set_writable(building, False)
         sync(building)
         path = building.rename(folder / NAME.format(data_version))
         return PublishedSnapshot(path, data_version, tables, path.stat().st_size)
+
+    def _comparable_snapshot(self) -> PublishedSnapshot | None:
+        """Return the newest snapshot, unless rows were removed since: it may name artists of erased users only."""
+        try:
+            snapshot = newest_snapshot(self.store.root)
+        except NothingPublishedError:
+            return None
+        since = {table: snapshot.tables[table.full_name].version for table in RAW_TABLES}
+        removed = any(removed_rows(self.store, table, version) for table, version in since.items())
+        return None if removed else snapshot
 
 
 def consistent_versions(store: DeltaStore) -> dict[Table, TableVersion]:

@@ -79,11 +79,16 @@ def make_dataset(
     store = DeltaStore(DataRoot(root))
     write(store, USER_DATA, users)
     write(store, USER_TOP_ARTISTS, tops)
-    write(store, ARTIST_RANK_IN_COUNTRY, rankings.assign(rank=rankings["rank_in_country"]))
-    write(store, COUNTRY_RANK_PER_ARTIST, rankings.assign(rank=rankings["rank_for_artist"]))
+    write_rankings(store, rankings)
     bad = [("raw_parquet_user_data", "drop 0.csv", 7, "user_id", "not an integer", "x,Germany,3", ingested_at)]
     write(store, REJECTED_ROWS, pd.DataFrame(bad, columns=REJECTED_ROWS.schema.names))
     return Dataset(root, publish_tables(root), users, tops, rankings)
+
+
+def write_rankings(store: DeltaStore, rankings: pd.DataFrame) -> None:
+    """Replace the content of both ranking tables."""
+    write(store, ARTIST_RANK_IN_COUNTRY, rankings.assign(rank=rankings["rank_in_country"]))
+    write(store, COUNTRY_RANK_PER_ARTIST, rankings.assign(rank=rankings["rank_for_artist"]))
 
 
 def publish_tables(root: Path) -> PublishedSnapshot:

@@ -1,14 +1,25 @@
 """The endpoints, compared with results that pandas computes from the same rows."""
 
 import re
+from pathlib import Path
 from urllib.parse import quote
 
 import httpx
 import pandas as pd
 import pytest
 
+from music_assets.data_root import DataRoot
+from music_assets.storage.delta import DeltaStore
 from music_assets.tables import PUBLISHED_TABLES
-from music_assets_tests.service.conftest import ARTISTS, Dataset, Service, serving
+from music_assets_tests.service.conftest import (
+    ARTISTS,
+    Dataset,
+    Service,
+    make_dataset,
+    publish_tables,
+    serving,
+    write_rankings,
+)
 
 OLD_QUERIES = [
     "SELECT * FROM raw_parquet_user_top_artists WHERE artist_name = 'Drake' LIMIT 5",
@@ -220,10 +231,58 @@ def test_countries_of_artist(service: Service, dataset: Dataset, artist: str, mi
     pd.testing.assert_frame_equal(got, expected[columns].reset_index(drop=True), check_dtype=False)
 
 
-@pytest.mark.parametrize("search", ["drake", "RÓS", "'", "%", "artist 0", '"', "nobody"])
-def test_search_for_artists(service: Service, search: str) -> None:
-    rows = service.http.get("/artists", params={"search": search}).json()["rows"]
-    assert [row[0] for row in rows] == sorted(name for name in ARTISTS if search.lower() in name.lower())
+@pytest.mark.parametrize("search", [None, "drake", "RÓS", "'", "%", "artist 0", '"', "nobody"])
+def test_artists_of_the_world(service: Service, dataset: Dataset, search: str | None) -> None:
+    params = {"search": search} if search else {}
+    totals = dataset.rankings.groupby("artist_name").agg({"total_playcount": "sum", "listeners": "sum"}).reset_index()
+    ranked = totals.sort_values(["total_playcount", "artist_name"], ascending=[False, True])
+    ranked.insert(0, "rank", range(1, len(ranked) + 1))
+    expected = [row for row in ranked.itertuples(index=False) if (search or "").lower() in row.artist_name.lower()]
+    rows = service.http.get("/artists", params=params).json()["rows"]
+    assert [tuple(row[:4]) for row in rows] == [tuple(row) for row in expected]
+
+
+@pytest.mark.parametrize("artist", ["Drake", "AC/DC", "..", "nobody"])
+@pytest.mark.parametrize("part", ["countries", "similar"])
+def test_artist_names_as_query_parameter(service: Service, artist: str, part: str) -> None:
+    by_path = service.http.get(f"/artists/{quote(artist, safe='')}/{part}")
+    by_name = service.http.get(f"/artists/{part}", params={"artist": artist})
+    assert by_name.status_code == by_path.status_code or artist == ".."
+    if part == "countries":
+        found = service.rows(
+            "SELECT country FROM processed_parquet_country_rank_per_artist WHERE artist_name = ? ORDER BY rank",
+            params=[artist],
+        )
+        assert [row[1:2] for row in by_name.json()["rows"]] == found
+
+
+@pytest.mark.parametrize("part", ["distinctive", "similar", "changes"])
+def test_lookups_of_a_country_in_pages(service: Service, part: str) -> None:
+    table = {"distinctive": "distinctive_artists", "similar": "similar_countries", "changes": "rank_changes"}[part]
+    expected = service.rows(f"SELECT * FROM {table} WHERE country = 'Germany'", limit=100)
+    path, rows = f"/countries/Germany/{part}?limit=2", []
+    while path:
+        response = service.http.get(path)
+        rows += response.json()["rows"]
+        path = response.links.get("next", {}).get("url")
+    assert len(rows) == len(expected)
+    assert (len(rows) > 0) == (part != "changes")
+    problem = service.http.get(f"/countries/Germnay/{part}")
+    assert (problem.status_code, problem.json()["suggestions"]) == (404, ["Germany"])
+
+
+def test_changes_since_the_previous_ranking(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path)
+    write_rankings(DeltaStore(DataRoot(tmp_path)), dataset.rankings[dataset.rankings.artist_name != "Drake"])
+    publish_tables(tmp_path)
+    with serving(tmp_path, query_workers=1) as service:
+        for address in ("/changes", "/countries/Japan/changes"):
+            gone = service.http.get(address, params={"change": "gone"}).json()["rows"]
+            assert [(row[0], row[1], row[3]) for row in gone] == [("Drake", None, "gone")]
+            every = service.http.get(address).json()["rows"]
+            assert gone[0] in every
+            assert len(every) > 20
+        assert service.http.get("/changes?change=better").status_code == 422
 
 
 def test_tables_are_listed_as_declared(service: Service, dataset: Dataset) -> None:
@@ -255,7 +314,8 @@ def test_table_description_includes_sample_rows(service: Service) -> None:
         ("GET", "/query", 422),
         ("GET", "/countries?limit=0", 422),
         ("GET", "/countries?format=xml", 422),
-        ("GET", "/artists", 422),
+        ("GET", "/artists?search=", 422),
+        ("GET", "/artists/countries", 422),
         ("GET", "/start_embedding_job", 503),
     ],
 )

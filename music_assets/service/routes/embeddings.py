@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from music_assets.service import ready_made_queries as queries
 from music_assets.service.problems import legacy_errors
-from music_assets.service.routes.deps import PROBLEMS, RESULTS, Format, parts_of
+from music_assets.service.routes.deps import PROBLEMS, RESULTS, ArtistName, Format, parts_of
 from music_assets.service.similarity import Matches
 from music_assets.service.training_runs import TrainingRun
 from music_assets.tables import USER_TOP_ARTISTS
@@ -69,6 +69,14 @@ async def start_run(request: Request) -> TrainingRun:
     run, started = await parts_of(request).training_runs.start()
     request.state.log_fields.update(run_id=run.run_id, started=started)
     return run
+
+
+@router.get("/artists/similar", responses=RESULTS, response_class=Response)
+async def similar_to_named_artist(
+    request: Request, artist: ArtistName, k: K = 10, min_listeners: MinListeners = 1, result_format: Format = None
+) -> Response:
+    """List the artists similar to one whose name cannot be part of a path, as `..` or a name with a slash."""
+    return await similar_artists(request, artist, k, min_listeners, result_format)
 
 
 @router.get("/artists/{artist:path}/similar", responses=RESULTS, response_class=Response)
