@@ -8,7 +8,8 @@ from typing import Any
 import dagster as dg
 
 from music_assets.data_root import DataRoot
-from music_assets.defs.assets import embeddings, published_snapshot, rankings, raw_tables
+from music_assets.defs.assets import embeddings, published_snapshot, raw_tables
+from music_assets.defs.assets.rankings import ranking_assets
 from music_assets.defs.checks import CHECKS, Check, Thresholds, asset_checks
 from music_assets.defs.io_manager import DeltaIOManager
 from music_assets.defs.jobs import refresh_rankings, train_embeddings
@@ -45,7 +46,10 @@ def build_definitions(
     landing = Landing(root, settings.settle_seconds, settings.encoding)
     retry_policy = RetryPolicy(settings.max_attempts, settings.retry_pause)
     return dg.Definitions(
-        assets=dg.load_assets_from_modules([raw_tables, rankings, embeddings, published_snapshot]),
+        assets=[
+            *dg.load_assets_from_modules([raw_tables, embeddings, published_snapshot]),
+            *ranking_assets(checks),
+        ],
         asset_checks=asset_checks(checks),
         jobs=[refresh_rankings, train_embeddings],
         sensors=[

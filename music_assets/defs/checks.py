@@ -34,6 +34,7 @@ from music_assets.tables import (
     Table,
 )
 from music_assets.transforms.current_rows import current_rows
+from music_assets.transforms.rankings import Numbered
 from music_assets.transforms.unranked_plays import unranked_plays
 
 REJECT_SHARE = "reject_share"
@@ -65,7 +66,8 @@ class Thresholds:
 class CheckContext:
     """The table to check, in its newest version, and what checks need to know about its past.
 
-    Without the Dagster instance, earlier results of checks are unknown.
+    `uncommitted` has the rows of a ranking that is not committed yet. Without the Dagster instance, earlier results of
+    checks are unknown.
     """
 
     table: Table
@@ -73,11 +75,23 @@ class CheckContext:
     reader: Engine
     thresholds: Thresholds
     instance: dg.DagsterInstance | None = None
+    uncommitted: Numbered | None = None
 
     @cached_property
     def rows(self) -> ir.Table:
-        """The rows of the newest version."""
+        """The rows to check, with numbers in place of names if they are not committed yet."""
+        if self.uncommitted:
+            return self.uncommitted.rows
         return self.reader.read(self.table, self.store.table_version(self.table).files)
+
+    def no_violations(self, wrong: ir.Table, expected: str) -> dg.AssetCheckResult:
+        """Return whether there are no wrong rows, and show some of them."""
+        count = wrong.count().to_pyarrow().as_py()
+        if not count:
+            return _result(True, expected=expected, found="0 violations")
+        shown = wrong.limit(SHOWN_VIOLATIONS)
+        examples = (self.uncommitted.named(shown) if self.uncommitted else shown).to_pyarrow().to_pylist()
+        return _result(False, expected=expected, found=f"{count} violations", examples=markdown_table(examples))
 
     @cached_property
     def published(self) -> PublishedTable | None:
@@ -161,7 +175,7 @@ def keys_unique(context: CheckContext) -> dg.AssetCheckResult:
     """Check that no two rows have the same key."""
     rows = context.rows
     keys = rows.group_by(list(context.table.key)).agg(rows=rows.count())
-    return _no_violations(keys.filter(keys["rows"] > 1), f"{', '.join(context.table.key)} unique")
+    return context.no_violations(keys.filter(keys["rows"] > 1), f"{', '.join(context.table.key)} unique")
 
 
 def keys_delivered_once(context: CheckContext) -> dg.AssetCheckResult:
@@ -191,7 +205,7 @@ def ranks_in_order(context: CheckContext) -> dg.AssetCheckResult:
     rising = compared[by] > compared["value_before"]
     tied = (compared[by] == compared["value_before"]) & (compared[tie] <= compared["tie_before"])
     wrong = compared.filter(gap | rising.fill_null(False) | tied.fill_null(False))
-    return _no_violations(wrong, f"ranks 1, 2, 3 … for each {within} by {by} descending, then {tie}")
+    return context.no_violations(wrong, f"ranks 1, 2, 3 … for each {within} by {by} descending, then {tie}")
 
 
 def popularity_sums_to_one(context: CheckContext) -> dg.AssetCheckResult:
@@ -200,7 +214,7 @@ def popularity_sums_to_one(context: CheckContext) -> dg.AssetCheckResult:
     sums = rows.group_by("country").agg(total=rows["normalized_popularity"].sum(), plays=rows["total_playcount"].sum())
     expected = ibis.ifelse(sums["plays"] > 0, 1.0, 0.0)
     wrong = sums.filter((sums["total"] - expected).abs() > SUM_TOLERANCE)
-    return _no_violations(wrong, f"a sum of 1 ± {SUM_TOLERANCE} per country")
+    return context.no_violations(wrong, f"a sum of 1 ± {SUM_TOLERANCE} per country")
 
 
 def known_country_share(context: CheckContext) -> dg.AssetCheckResult:
@@ -337,7 +351,7 @@ def _key_in(raw_line: str, fields: Sequence[int]) -> tuple[int, ...] | None:
 
 def row_count(context: CheckContext) -> dg.AssetCheckResult:
     """Compare the row count with the published one: computed tables may shrink a little, raw ones only on request."""
-    rows = context.store.table_version(context.table).rows
+    rows = int(context.number(context.rows.count()))
     published = context.published.rows if context.published else 0
     since = context.published.version if context.published else -1
     removed = removed_rows(context.store, context.table, since) if rows < published else 0
@@ -371,7 +385,7 @@ def every_key_has_a_vector(context: CheckContext) -> dg.AssetCheckResult:
     version = trainings[0].get(USER_TOP_ARTISTS.name) if trainings else None
     history = context.reader.read(USER_TOP_ARTISTS, context.store.table_version(USER_TOP_ARTISTS, version).files)
     listed = current_rows(history, USER_TOP_ARTISTS).select(key).distinct()
-    return _no_violations(listed.anti_join(context.rows, key), f"a vector for each {key} of user_top_artists")
+    return context.no_violations(listed.anti_join(context.rows, key), f"a vector for each {key} of user_top_artists")
 
 
 CHECKED_TABLES = (*RAW_TABLES, *RANKING_TABLES, *EMBEDDING_TABLES)
@@ -404,18 +418,30 @@ CHECKS = (
 
 
 def asset_checks(checks: Sequence[Check] = CHECKS) -> list[dg.AssetChecksDefinition]:
-    """Return the checks as Dagster definitions, one for each table."""
-    return [_checks_of(table, [check for check in checks if table in check.tables]) for table in CHECKED_TABLES]
+    """Return the checks of committed tables, as one Dagster definition for each table."""
+    return [_checks_of(table, checks) for table in CHECKED_TABLES if table not in RANKING_TABLES]
+
+
+def check_specs(table: Table, checks: Sequence[Check]) -> list[dg.AssetCheckSpec]:
+    """Return the checks of a table as Dagster declares them."""
+    key = dg.AssetKey(table.asset_key)
+    return [
+        dg.AssetCheckSpec(check.name, asset=key, description=check.description, blocking=check.blocking)
+        for check in checks
+        if table in check.tables
+    ]
+
+
+def evaluate(checks: Sequence[Check], context: CheckContext) -> Iterator[dg.AssetCheckResult]:
+    """Evaluate the checks that apply to the table."""
+    for check in checks:
+        if context.table in check.tables:
+            result = check.evaluate(context)
+            yield result._replace(asset_key=dg.AssetKey(context.table.asset_key), check_name=check.name)
 
 
 def _checks_of(table: Table, checks: Sequence[Check]) -> dg.AssetChecksDefinition:
-    key = dg.AssetKey(table.asset_key)
-    specs = [
-        dg.AssetCheckSpec(check.name, asset=key, description=check.description, blocking=check.blocking)
-        for check in checks
-    ]
-
-    @dg.multi_asset_check(name=f"check_{table.name}", specs=specs, can_subset=True)
+    @dg.multi_asset_check(name=f"check_{table.name}", specs=check_specs(table, checks), can_subset=True)
     def run_checks(
         context: dg.AssetCheckExecutionContext,
         store: dg.ResourceParam[DeltaStore],
@@ -424,19 +450,9 @@ def _checks_of(table: Table, checks: Sequence[Check]) -> dg.AssetChecksDefinitio
     ) -> Iterator[dg.AssetCheckResult]:
         checked = CheckContext(table, store, reader, thresholds, context.instance)
         selected = {key.name for key in context.selected_asset_check_keys}
-        for check in checks:
-            if check.name in selected:
-                yield check.evaluate(checked)._replace(asset_key=key, check_name=check.name)
+        yield from evaluate([check for check in checks if check.name in selected], checked)
 
     return run_checks
-
-
-def _no_violations(wrong: ir.Table, expected: str) -> dg.AssetCheckResult:
-    count = wrong.count().to_pyarrow().as_py()
-    if not count:
-        return _result(True, expected=expected, found="0 violations")
-    examples = wrong.limit(SHOWN_VIOLATIONS).to_pyarrow().to_pylist()
-    return _result(False, expected=expected, found=f"{count} violations", examples=markdown_table(examples))
 
 
 def _result(

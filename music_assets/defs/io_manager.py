@@ -13,6 +13,10 @@ from music_assets.engines.base import Engine
 from music_assets.storage.delta import ConcurrentCommitError, DeltaStore, TableVersion
 from music_assets.storage.lineage import INPUTS, inputs_of
 from music_assets.tables import Table
+from music_assets.transforms.rankings import Numbered
+
+IN_MEMORY = "in memory"
+"""Metadata of an input that takes what an asset of this run has returned, where the table still has that content."""
 
 
 class DeltaIOManager(dg.IOManager):
@@ -34,15 +38,20 @@ class DeltaIOManager(dg.IOManager):
         self.descriptions = descriptions
         self.retention_hours = retention_hours
         self._inputs: dict[tuple[str, str], dict[str, TableVersion]] = {}
+        self._written: dict[tuple[str, str], tuple[TableVersion, Numbered]] = {}
 
-    def load_input(self, context: dg.InputContext) -> ir.Table:
+    def load_input(self, context: dg.InputContext) -> ir.Table | Numbered:
         """Return the rows of the newest version of the table."""
         table = self.tables[context.asset_key]
         version = self.store.table_version(table)
         self._inputs.setdefault(_step(context), {})[table.name] = version
+        run_id, _ = _step(context)
+        written, rows = self._written.get((run_id, table.name), (None, None))
+        if rows and written == version and IN_MEMORY in context.definition_metadata:
+            return rows
         return self.engine.read(table, version.files)
 
-    def handle_output(self, context: dg.OutputContext, obj: ir.Table) -> None:
+    def handle_output(self, context: dg.OutputContext, obj: ir.Table | Numbered) -> None:
         """Compute the rows and replace the content of the table by them in one commit.
 
         Raises Failure if another run has meanwhile committed rows that were computed from newer inputs.
@@ -50,11 +59,13 @@ class DeltaIOManager(dg.IOManager):
         started = time.monotonic()
         table = self.tables[context.asset_key]
         read = self._inputs.get(_step(context), {})
-        self._replace(table, obj, read)
+        self._replace(table, obj.named() if isinstance(obj, Numbered) else obj, read)
         self.store.vacuum(table, self.retention_hours)
         version = self.store.table_version(table)
         # The second table that a step writes belongs to the first, and names it as an input.
         self._inputs[_step(context)] = {**read, table.name: version}
+        if isinstance(obj, Numbered):
+            self._written = {(context.run_id, table.name): (version, obj)}
         metadata = table_metadata(table, version, time.monotonic() - started)
         describe = self.descriptions.get(table)
         own = describe(self.reader.read(table, version.files)) if describe else {}

@@ -36,6 +36,7 @@ class DuckDBEngine:
         self.scratch = Scratch(scratch)
         self.memory_limit = memory_limit
         self.threads = threads
+        self._cached: list[str] = []
 
     @cached_property
     def backend(self) -> Backend:
@@ -59,7 +60,13 @@ class DuckDBEngine:
 
     def cache(self, rows: ir.Table) -> ir.Table:
         """Compute the rows into a temporary table, which may spill to disk."""
-        return self.backend.create_table(gen_name("cached"), rows, temp=True)
+        self._cached.append(gen_name("cached"))
+        return self.backend.create_table(self._cached[-1], rows, temp=True)
+
+    def clear_cache(self) -> None:
+        """Drop the temporary tables."""
+        while self._cached:
+            self.backend.raw_sql(f"DROP TABLE {self._cached.pop()}")
 
     def write(self, rows: ir.Table, table: Table, folder: Path) -> list[Path]:
         """Write the rows as one parquet file, in the table's sort order."""

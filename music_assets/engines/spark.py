@@ -141,6 +141,10 @@ class SparkEngine:
         """Cache the rows on the executors when they are first computed, in memory or on disk."""
         return self._as_ibis(self.session.sql(self.backend.compile(rows)).cache())
 
+    def clear_cache(self) -> None:
+        """Free the memory and the disk space of the executors."""
+        self.session.catalog.clearCache()
+
     def write(self, rows: ir.Table, table: Table, folder: Path) -> list[Path]:
         """Write the rows as parquet files; together, in order of their names, they are in the table's sort order."""
         self.backend.to_parquet(as_declared(rows, table), _uri(folder), mode="append")

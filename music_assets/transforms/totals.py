@@ -4,12 +4,14 @@ Totals are sums over users. A refresh after a small drop therefore starts from t
 the users delivered since contributed before, and adds what they contribute now.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 import ibis
 import ibis.expr.types as ir
+import numpy as np
 import pyarrow as pa
 
 from music_assets.tables import USER_DATA, USER_TOP_ARTISTS, Table
@@ -17,6 +19,8 @@ from music_assets.transforms.current_rows import current_rows
 
 MAX_UPDATED_SHARE = 0.1
 """Share of the users up to which an update of the previous totals is faster than computing all of them."""
+ROWS_PER_SLICE = 2**25
+"""Number of rows whose users and artists are compared at a time, in half a gigabyte of memory."""
 EXACT_BELOW = 2**53
 """A float64 represents every integer below this."""
 
@@ -49,25 +53,39 @@ def totals(users: ir.Table, top_artists: ir.Table, repeated: Callable[[Table], p
     current_artists = current_rows(top_artists, USER_TOP_ARTISTS, repeated_in[USER_TOP_ARTISTS])
     listed = current_artists.select("user_id", "artist_name", "playcount").join(located, "user_id")
     # A sum of integers that overflows fails on Spark; floats are exact up to 2^53.
-    plays = _one_row_per_artist(listed.mutate(playcount=listed["playcount"].cast("float64")))
+    plays = _one_row_per_artist(
+        listed.mutate(playcount=listed["playcount"].cast("float64")), _number(top_artists.count())
+    )
     return plays.group_by("country", "artist_name").agg(
         total_playcount=plays["playcount"].sum().fill_null(0), listeners=plays.count()
     )
 
 
-def _one_row_per_artist(listed: ir.Table) -> ir.Table:
+def _one_row_per_artist(listed: ir.Table, rows: float) -> ir.Table:
     """Return the rows with the plays of an artist that a user lists twice added up, so that each row is a listener.
 
-    To count distinct users of each country and artist would take twice the time and three times the memory.
+    `listed` has at most `rows` rows. To count distinct users of each country and artist would take twice the time and
+    three times the memory.
     """
-    hashes = listed.group_by("user_id").agg(found=listed["artist_name"].hash().collect())
-    twice = hashes.filter(hashes["found"].unique().length() < hashes["found"].length()).select("user_id").to_pyarrow()
+    slices = range(math.ceil(rows / ROWS_PER_SLICE))
+    parts = [listed.filter(listed["user_id"].cast("int64") % len(slices) == number) for number in slices]
+    twice = pa.table({"user_id": pa.concat_arrays([pa.array([], pa.int32()), *map(_users_with_equal_hashes, parts)])})
     if not twice.num_rows:
         return listed
     users = ibis.memtable(twice)
     again = listed.semi_join(users, "user_id")
     merged = again.group_by("user_id", "artist_name", "country").agg(playcount=again["playcount"].sum())
     return listed.anti_join(users, "user_id").union(merged.select(*listed.columns))
+
+
+def _users_with_equal_hashes(listed: ir.Table) -> pa.Array:
+    """Return the `user_id` of users with two artists whose 32-bit hashes are equal, which are nearly always the same.
+
+    Sorting numbers in this process takes a quarter of the time of an aggregation by user in an engine.
+    """
+    key = (listed["user_id"].cast("int64") << 32) | (listed["artist_name"].hash() & 0xFFFFFFFF)
+    keys = np.sort(listed.select(key=key).to_pyarrow()["key"].to_numpy())
+    return pa.array(np.unique(keys[1:][keys[1:] == keys[:-1]] >> 32), pa.int32())
 
 
 def refreshed_totals(

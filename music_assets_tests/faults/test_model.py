@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from music_assets.defs.assets import rankings
+from music_assets.defs.assets.rankings import rank_artists
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.storage.lineage import INPUTS, inputs_of
 from music_assets.storage.published_snapshot import connect
@@ -31,6 +31,7 @@ from music_assets.tables import (
     USER_TOP_ARTISTS,
     Table,
 )
+from music_assets.transforms.rankings import Numbered, country_rank_per_artist
 from music_assets_tests.faults.model import BadRow, File, Model, good_rows, rejects
 from music_assets_tests.faults.state import rows_of
 from music_assets_tests.support.ingest_harness import LOG, IngestHarness
@@ -93,18 +94,19 @@ class Refresh:
         finally:
             store.append = append  # type: ignore[method-assign]
         read = {table: store.table_version(table) for table in RAW_TABLES}
-        history = {table.name: root.engine.read(table, snapshot.files) for table, snapshot in read.items()}
-        by_country = rankings.artist_rank_in_country(store=store, engine=root.engine, reader=root.engine, **history)
+        history = [root.engine.read(table, snapshot.files) for table, snapshot in read.items()]
         inputs = inputs_of({table.name: version for table, version in read.items()})
-        self._rank(ARTIST_RANK_IN_COUNTRY, by_country, inputs)
+        artists = rank_artists(store, root.engine, root.engine, *history)
+        self._rank(ARTIST_RANK_IN_COUNTRY, artists, inputs)
         ranked = store.table_version(ARTIST_RANK_IN_COUNTRY)
-        by_artist = rankings.country_rank_per_artist(root.engine.read(ARTIST_RANK_IN_COUNTRY, ranked.files))
-        self._rank(COUNTRY_RANK_PER_ARTIST, by_artist, {INPUTS: {ARTIST_RANK_IN_COUNTRY.name: ranked.version}})
+        countries = country_rank_per_artist(artists, root.engine.cache)
+        self._rank(COUNTRY_RANK_PER_ARTIST, countries, {INPUTS: {ARTIST_RANK_IN_COUNTRY.name: ranked.version}})
+        root.engine.clear_cache()
         self._step("publishing", Publisher(store, "200MB", 1).publish)
 
-    def _rank(self, table: Table, rows: Any, metadata: dict[str, Any]) -> None:
+    def _rank(self, table: Table, rows: Numbered, metadata: dict[str, Any]) -> None:
         store = self.harness.store
-        files = self.harness.engine.write(rows, table, store.new_folder(table))
+        files = self.harness.engine.write(rows.named(), table, store.new_folder(table))
         self._step(table.name, lambda: store.replace(table, files, metadata))
 
     def _step(self, name: str, step: Callable[[], Any]) -> Any:

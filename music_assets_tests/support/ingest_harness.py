@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from music_assets.data_root import DataRoot
-from music_assets.defs.assets import rankings
+from music_assets.defs.assets.rankings import rank_artists
 from music_assets.engines.base import Engine
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.ingest.csv_header import BadFileError, CsvFile
@@ -35,6 +35,7 @@ from music_assets.tables import (
     Column,
     Table,
 )
+from music_assets.transforms.rankings import country_rank_per_artist
 
 LOG = logging.getLogger(__name__)
 DROPPED_SECONDS_AGO = 10_000
@@ -126,19 +127,12 @@ class IngestHarness:
             table: self.engine.read(table, self.store.table_version(table).files)
             for table in (USER_DATA, USER_TOP_ARTISTS)
         }
-        artists = rankings.artist_rank_in_country(
-            store=self.store,
-            engine=self.engine,
-            reader=self.reader,
-            user_data=read[USER_DATA],
-            user_top_artists=read[USER_TOP_ARTISTS],
-        )
-        self._replace(ARTIST_RANK_IN_COUNTRY, artists)
-        ranked = self.engine.read(ARTIST_RANK_IN_COUNTRY, self.store.table_version(ARTIST_RANK_IN_COUNTRY).files)
-        self._replace(COUNTRY_RANK_PER_ARTIST, rankings.country_rank_per_artist(ranked))
-
-    def _replace(self, table: Table, rows: Any) -> None:
-        self.store.replace(table, self.engine.write(rows, table, self.store.new_folder(table)))
+        artists = rank_artists(self.store, self.engine, self.reader, read[USER_DATA], read[USER_TOP_ARTISTS])
+        countries = country_rank_per_artist(artists, self.engine.cache)
+        for table, ranked in ((ARTIST_RANK_IN_COUNTRY, artists), (COUNTRY_RANK_PER_ARTIST, countries)):
+            files = self.engine.write(ranked.named(), table, self.store.new_folder(table))
+            self.store.replace(table, files)
+        self.engine.clear_cache()
 
 
 def waiting_files(root: DataRoot) -> list[str]:

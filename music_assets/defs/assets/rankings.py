@@ -1,59 +1,110 @@
-"""The ranking assets: the artists of each country by plays, and the countries of each artist by share of plays."""
+"""The ranking assets: the artists of each country by plays, and the countries of each artist by share of plays.
+
+A ranking is checked before it is committed.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import dagster as dg
 import ibis.expr.types as ir
 import pyarrow as pa
 
 from music_assets.defs.assets import OWNERS
+from music_assets.defs.checks import Check, CheckContext, Thresholds, check_specs, evaluate
+from music_assets.defs.io_manager import IN_MEMORY
 from music_assets.engines.base import Engine, repeated_users_in
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.integrity import damaged_files
 from music_assets.storage.lineage import COVERED, INPUTS, coverage_of
-from music_assets.tables import ARTIST_RANK_IN_COUNTRY, COUNTRY_RANK_PER_ARTIST, USER_DATA, USER_TOP_ARTISTS, Table
+from music_assets.tables import (
+    ARTIST_RANK_IN_COUNTRY,
+    COUNTRY_RANK_PER_ARTIST,
+    RAW_TABLES,
+    USER_DATA,
+    USER_TOP_ARTISTS,
+    Table,
+)
 from music_assets.transforms import rankings
+from music_assets.transforms.rankings import Numbered
 from music_assets.transforms.totals import PreviousTotals, refreshed_totals
 
 
-@dg.asset(
-    key=dg.AssetKey(ARTIST_RANK_IN_COUNTRY.asset_key),
-    description=ARTIST_RANK_IN_COUNTRY.description,
-    ins={
-        "user_data": dg.AssetIn(dg.AssetKey(USER_DATA.asset_key)),
-        "user_top_artists": dg.AssetIn(dg.AssetKey(USER_TOP_ARTISTS.asset_key)),
-    },
-    group_name="rankings",
-    owners=OWNERS,
-    kinds={"ibis", "parquet", "deltalake"},
-)
-def artist_rank_in_country(
-    store: dg.ResourceParam[DeltaStore],
-    engine: dg.ResourceParam[Engine],
-    reader: dg.ResourceParam[Engine],
-    user_data: ir.Table,
-    user_top_artists: ir.Table,
-) -> ir.Table:
-    """Rank the artists of each country; after a small drop by an update of the previous totals."""
+def ranking_assets(checks: Sequence[Check]) -> list[dg.AssetsDefinition]:
+    """Return the assets of both rankings, with the checks that apply to them."""
+
+    @dg.asset(
+        **_options(ARTIST_RANK_IN_COUNTRY, checks),
+        ins={table.name: dg.AssetIn(dg.AssetKey(table.asset_key)) for table in RAW_TABLES},
+    )
+    def artist_rank_in_country(
+        store: dg.ResourceParam[DeltaStore],
+        engine: dg.ResourceParam[Engine],
+        reader: dg.ResourceParam[Engine],
+        thresholds: dg.ResourceParam[Thresholds],
+        user_data: ir.Table,
+        user_top_artists: ir.Table,
+    ) -> Iterator[Any]:
+        """Rank the artists of each country; after a small drop by an update of the previous totals."""
+        engine.clear_cache()
+        ranked = rank_artists(store, engine, reader, user_data, user_top_artists)
+        yield from _checked(ranked, checks, CheckContext(ARTIST_RANK_IN_COUNTRY, store, reader, thresholds))
+
+    @dg.asset(
+        **_options(COUNTRY_RANK_PER_ARTIST, checks),
+        ins={ARTIST_RANK_IN_COUNTRY.name: dg.AssetIn(metadata={IN_MEMORY: True}, dagster_type=dg.Any)},
+    )
+    def country_rank_per_artist(
+        store: dg.ResourceParam[DeltaStore],
+        engine: dg.ResourceParam[Engine],
+        reader: dg.ResourceParam[Engine],
+        thresholds: dg.ResourceParam[Thresholds],
+        artist_rank_in_country: Numbered | ir.Table,
+    ) -> Iterator[Any]:
+        """Rank the countries of each artist."""
+        ranked = rankings.country_rank_per_artist(artist_rank_in_country, engine.cache)
+        yield from _checked(ranked, checks, CheckContext(COUNTRY_RANK_PER_ARTIST, store, reader, thresholds))
+
+    return [artist_rank_in_country, country_rank_per_artist]
+
+
+def _options(table: Table, checks: Sequence[Check]) -> dict[str, Any]:
+    return {
+        "key": dg.AssetKey(table.asset_key),
+        "description": table.description,
+        "check_specs": check_specs(table, checks),
+        "output_required": False,
+        "group_name": "rankings",
+        "owners": OWNERS,
+        "kinds": {"ibis", "parquet", "deltalake"},
+    }
+
+
+def _checked(ranked: Numbered, checks: Sequence[Check], context: CheckContext) -> Iterator[Any]:
+    """Yield the results of the checks; then, unless Dagster fails the step because of them, the ranking."""
+    blocking = {check.name for check in checks if check.blocking}
+    failed = set()
+    for result in evaluate(checks, replace(context, uncommitted=ranked)):
+        yield result
+        if not result.passed and result.severity is dg.AssetCheckSeverity.ERROR:
+            failed.add(result.check_name)
+    if not failed & blocking:
+        yield dg.Output(ranked)
+
+
+def rank_artists(
+    store: DeltaStore, engine: Engine, reader: Engine, user_data: ir.Table, user_top_artists: ir.Table
+) -> Numbered:
+    """Compute artist_rank_in_country from the histories."""
 
     def repeated(table: Table) -> pa.Table:
         # This reads two columns, for which DuckDB needs a tenth of the time that Spark does.
         return repeated_users_in(reader, table, store.table_version(table).files)
 
     previous = previous_totals(store, engine)
-    return rankings.artist_rank_in_country(
-        refreshed_totals(user_data, user_top_artists, previous, engine.cache, repeated)
-    )
-
-
-@dg.asset(
-    key=dg.AssetKey(COUNTRY_RANK_PER_ARTIST.asset_key),
-    description=COUNTRY_RANK_PER_ARTIST.description,
-    group_name="rankings",
-    owners=OWNERS,
-    kinds={"ibis", "parquet", "deltalake"},
-)
-def country_rank_per_artist(artist_rank_in_country: ir.Table) -> ir.Table:
-    """Rank the countries of each artist."""
-    return rankings.country_rank_per_artist(artist_rank_in_country)
+    totals = refreshed_totals(user_data, user_top_artists, previous, engine.cache, repeated)
+    return rankings.artist_rank_in_country(totals, engine.cache)
 
 
 def previous_totals(store: DeltaStore, engine: Engine) -> PreviousTotals | None:
