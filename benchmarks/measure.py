@@ -42,7 +42,7 @@ class Watch:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self.largest_mb = self.sum_mb = 0.0
+        self.largest_mb = self.sum_mb = self.server_mb = 0.0
         self._counters: dict[int, tuple[float, float]] = {}
         self.sample()
         self._before = self._totals()
@@ -55,7 +55,7 @@ class Watch:
     def memory(self) -> dict[str, float]:
         """Sample, and return the peaks of memory."""
         self.sample()
-        return {"largest_mb": self.largest_mb, "sum_mb": self.sum_mb}
+        return {"server_mb": self.server_mb, "largest_mb": self.largest_mb, "sum_mb": self.sum_mb}
 
     def sample(self) -> None:
         """Sample once. The counters of a zombie are still readable."""
@@ -68,6 +68,7 @@ class Watch:
                 self._counters[process.pid] = sum(process.cpu_times()[:2]), written
                 total += sizes.get("VmRSS", 0.0)
                 self.largest_mb = max(self.largest_mb, sizes.get("VmHWM", 0.0))
+                self.server_mb = sizes.get("VmHWM", 0.0) if process.pid == self.pid else self.server_mb
         self.sum_mb = max(self.sum_mb, total, self.largest_mb)
 
     def _totals(self) -> list[float]:

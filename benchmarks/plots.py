@@ -36,15 +36,9 @@ def _queries(session: Session) -> Any:
     return medians.plot.barh(logx=True, xerr=whiskers, width=0.8, figsize=(8, 7), xlabel="ms: median; whisker: p99")
 
 
-def _endurance(session: Session) -> Any:
-    parts = [one for one in session.variants if one.endswith("queries")]
-    values = {metric: _medians(session, metric, parts)[OURS] for metric in ("median_ms", "p99_ms", "sum_mb")}
-    return pd.DataFrame(values).plot(**LINES, subplots=True, rot=20, figsize=(8, 5))[0]
-
-
 def _growth(session: Session) -> Any:
     costs = pd.DataFrame({step: seconds_per_million_rows(session, step) for step in STEPS})
     return costs.plot(**LINES, logx=True, figsize=(8, 3), xlabel="users", ylabel="s per million rows")
 
 
-PLOTS: dict[str, Callable[[Session], Any]] = {"queries": _queries, "endurance": _endurance, "growth": _growth}
+PLOTS: dict[str, Callable[[Session], Any]] = {"queries": _queries, "growth": _growth}

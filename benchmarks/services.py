@@ -1,9 +1,9 @@
 """Services that answer SQL over HTTP, this project's and those in `peers/`, the queries they are sent, and load."""
 
 import json
+import math
 import random
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -63,12 +63,13 @@ class Service(Entrant):
         return list(json.loads(body)["rows"]) if status == 200 else None
 
     def load(
-        self, port: int, sql: str, artists: Sequence[str], clients: int, seconds: float, limit: int = 0
+        self, port: int, sql: str, artists: Sequence[str], clients: int, seconds: float, network: int = 0
     ) -> dict[str, float]:
-        """Send a query from several clients; the sequence of artists is the same for every service."""
+        """Send a query from clients with an address each; the sequence of artists is the same for every service."""
         generator = random.Random(1)
-        senders = [partial(send, HTTPConnection("127.0.0.1", port)) for _ in range(clients)]
-        return load(senders, lambda: self.request(sql, generator.choice(artists)), seconds, limit)
+        sources = [(f"127.{network}.{number // 250}.{number % 250 + 1}", 0) for number in range(clients)]
+        senders = [partial(send, HTTPConnection("127.0.0.1", port, source_address=source)) for source in sources]
+        return load(senders, lambda: self.request(sql, generator.choice(artists)), seconds)
 
 
 def _serve(root: Path, folder: Path, port: int) -> list[str]:
@@ -122,16 +123,14 @@ def send(connection: HTTPConnection, request: Request) -> tuple[int, bytes]:
         return 0, b""
 
 
-def load(
-    senders: Sequence[Sender], next_request: Callable[[], Any], seconds: float, limit: int = 0
-) -> dict[str, float]:
-    """Send requests, each sender in a thread, until the time or a limit is reached, and at least one each."""
+def load(senders: Sequence[Sender], next_request: Callable[[], Any], seconds: float) -> dict[str, float]:
+    """Send requests, each sender in a thread, until the time is over, and at least one each."""
     milliseconds: list[float] = []
     failures: list[int] = []
     begun = time.perf_counter()
 
     def keep_sending(send_request: Sender) -> None:
-        for _ in range(limit // len(senders) if limit else sys.maxsize):
+        while True:
             request = next_request()
             started = time.perf_counter()
             status, _ = send_request(request)
@@ -146,11 +145,11 @@ def load(
 
     with ThreadPoolExecutor(len(senders)) as pool:
         list(pool.map(keep_sending, senders))
-    ordered = sorted(milliseconds)
+    ordered = sorted(milliseconds) or [math.inf]
     return {
         "median_ms": statistics.median(ordered),
         "p99_ms": ordered[int(len(ordered) * 0.99)],
         "answers_per_second": len(ordered) / (time.perf_counter() - begun),
-        "answers": len(ordered),
+        "answers": len(milliseconds),
         "failures": len(failures),
     }

@@ -66,6 +66,8 @@ SLOW = (
     "service/test_strangers.py::test_every_value_has_an_encoding*",
     "service/test_strangers.py::test_failing_query_is_reported_and_costs_no_worker*",
     "service/test_strangers.py::test_readiness_means_that_a_worker_answers",
+    "service/test_strangers.py::test_slow_readers_hold_no_worker",
+    "service/test_strangers.py::test_unfinished_requests_of_a_caller_are_bounded",
     "storage/test_compaction.py::test_vacuum_keeps_published_files",
 )
 """Patterns of test ids, without the folder of the tests, that belong to the slow tier; `*` and `?` are wildcards."""

@@ -2,7 +2,9 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 from benchmarks import services
@@ -16,6 +18,7 @@ from music_assets.storage.published_snapshot import connect
 
 FLOOR = Entrant("DuckDB in process")
 CLIENTS = 16
+BOMB = "SELECT count(*) FROM range(1000000000000) t(i) WHERE hash(i) = 1"
 Result = tuple[str, dict[str, float], list[list[object]] | None]  # variant, metrics, rows of an answer to compare
 
 
@@ -33,15 +36,16 @@ def queries(context: Context) -> Iterator[Measurement]:
             yield Measurement(one.name, number, metrics, variant)
 
 
-def endurance(context: Context) -> Iterator[Measurement]:
-    """Send many queries to our service, then queries of very many clients, and sample its memory."""
+def bombs(context: Context) -> Iterator[Measurement]:
+    """Send lookups of honest clients, alone and next to clients whose queries run into the timeout."""
     root = base_folder(context.work, context.users, Ours())
-    query = QUERIES[ANY_ARTIST], services.sample_artists(root)
-    with OUR_SERVICE.running(root, empty_folder(context.work, "endurance", OURS)) as (port, watch):
-        for part in range(1, 11):
-            metrics = OUR_SERVICE.load(port, *query, CLIENTS, seconds=60, limit=10_000) | watch.memory()
-            yield Measurement(OURS, 1, metrics, f"{part}0,000 queries")
-        yield Measurement(OURS, 1, OUR_SERVICE.load(port, *query, 500, context.seconds) | watch.memory(), "500 clients")
+    query, folder = (QUERIES[ANY_ARTIST], services.sample_artists(root)), empty_folder(context.work, "bombs", OURS)
+    for (honest, hostile), number in product(((CLIENTS, 0), (12, 4), (450, 50)), range(1, context.rounds + 1)):
+        with OUR_SERVICE.running(root, folder) as (port, watch), ThreadPoolExecutor() as pool:
+            if hostile:
+                pool.submit(OUR_SERVICE.load, port, BOMB, [""], hostile, context.seconds, network=1)
+            metrics = OUR_SERVICE.load(port, *query, honest, context.seconds)
+            yield Measurement(OURS, number, metrics | watch.memory(), f"{honest} honest clients, {hostile} with bombs")
 
 
 def _over_http(context: Context, service: services.Service, root: Path, artists: Sequence[str]) -> Iterator[Result]:

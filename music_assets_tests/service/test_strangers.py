@@ -4,6 +4,7 @@ import json
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,7 +14,18 @@ from music_assets_tests.service.conftest import Dataset, Service, make_dataset, 
 from music_assets_tests.support.processes import wait_until
 
 NAMES = ["日本", "Земфира", "Sigur Rós", "فيروز", "🎸", "a/b", "a?b&c=d", "a#b", "100 %", 'a "b" <c>', "a;b,c"]
+HEAD = b"POST /query%b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+BOMB = "SELECT count(*) FROM range(1000000000000) t(i) WHERE hash(i) = 1"
 FORMATS = ["json", "ndjson", "csv", "arrow", "parquet"]
+
+
+def send(service: Service, sql: str, source: str = "127.0.0.1", parameters: bytes = b"") -> socket.socket:
+    """Send a query from an address, and return the connection."""
+    address = ("127.0.0.1", int(service.url.rpartition(":")[2]))
+    connection = socket.create_connection(address, timeout=60, source_address=(source, 0))
+    body = json.dumps({"query": sql}).encode()
+    connection.sendall(HEAD % (parameters, len(body), body))
+    return connection
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +108,8 @@ def test_a_result_beyond_the_spool_is_refused(dataset: Dataset) -> None:
 
 
 def test_abandoned_queries_cost_no_worker(service: Service) -> None:
-    body = json.dumps({"query": "SELECT count(*) FROM range(1000000000000) t(i) WHERE hash(i) = 1"}).encode()
-    head = b"POST /query HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     for _ in range(3):
-        with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2]))) as connection:
-            connection.sendall(head % len(body) + body)
+        send(service, BOMB).close()
         assert service.rows("SELECT 1") == [[1]]
 
 
@@ -153,3 +162,34 @@ def test_data_root_that_cannot_be_read(tmp_path: Path) -> None:
         response = service.query("SELECT 1")
         assert (response.status_code, response.json()["type"]) == (503, "urn:music-assets:problem:unreadable")
         assert str(tmp_path) not in response.text
+
+
+def test_long_queries_of_others_do_not_hold_up_short_ones(dataset: Dataset) -> None:
+    with serving(dataset.root, query_workers=2, timeout_ms=600_000) as service, ExitStack() as stack:
+        bombs = [stack.enter_context(send(service, BOMB, f"127.0.9.{number}")) for number in range(1, 5)]
+        for number in range(30):
+            assert service.rows(f"SELECT {number}") == [[number]]
+        for connection in bombs:
+            connection.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                connection.recv(1)
+        assert service.app.state.parts.pool.restarts == 0
+
+
+def test_unfinished_requests_of_a_caller_are_bounded(dataset: Dataset) -> None:
+    with serving(dataset.root, query_workers=1, query_queue=2, timeout_ms=600_000) as service, ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(send(service, BOMB, "127.0.9.1"))
+        wait_until(lambda: service.app.state.parts.pool.waiting == 2, "two waiting queries")
+        assert stack.enter_context(send(service, "SELECT 1", "127.0.9.1")).recv(13) == b"HTTP/1.1 503 "
+        assert service.http.get("/tables").status_code == 200
+
+
+def test_slow_readers_hold_no_worker(dataset: Dataset) -> None:
+    with serving(dataset.root, query_workers=1, timeout_ms=30_000) as service, ExitStack() as stack:
+        for _ in range(8):
+            sql = "SELECT i, repeat('x', 100) FROM range(100000) t(i)"
+            connection = stack.enter_context(send(service, sql, parameters=b"?format=csv"))
+            assert connection.recv(12) == b"HTTP/1.1 200"
+        assert service.rows("SELECT 1") == [[1]]
+        assert service.app.state.parts.pool.restarts == 0
