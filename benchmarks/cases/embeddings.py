@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import ibis
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,15 +13,17 @@ from benchmarks.context import Context, Entrant, empty_folder
 from benchmarks.data import full_drop
 from benchmarks.measure import python, run
 from benchmarks.results import OURS, Measurement
-from music_assets.embedding.evaluation import Scorer, Split, evaluate, popularity_scorer, split
+from music_assets.embedding.evaluation import Split, evaluate_all, split
 from music_assets.embedding.interactions import Interactions, read_interactions
+from music_assets.embedding.vectors import Embeddings
+from music_assets.embedding.word2vec import Hyperparameters, select_artists
 from music_assets.transforms.interactions import weighted_interactions
 
 TRAINERS = {
     Entrant(OURS): "music_assets",
     Entrant("Spark ML Word2Vec", ("pyspark", "java")): "spark_word2vec",
-    Entrant("gensim, defaults", ("gensim",)): "gensim_word2vec",
     Entrant("implicit ALS", ("implicit",)): "implicit_als",
+    Entrant("EASE"): "ease",
 }
 """Functions in `peers/trainers.py`, each run in a process of its own."""
 
@@ -31,18 +32,17 @@ def embeddings(context: Context) -> Iterator[Measurement]:
     """Train on the same interactions; each round holds out other ones."""
     interactions = _interactions(context)
     splits = [split(interactions, number, 1_000) for number in range(1, context.rounds + 1)]
-    for number, data in enumerate(splits, start=1):
-        yield Measurement("popularity", number, asdict(evaluate(data, popularity_scorer(data.train))))
     for number, one in context.turns(list(TRAINERS)):
         data, folder = splits[number - 1], empty_folder(context.work, "embeddings", one.name)
-        columns = {
-            "user_id": data.train.user_ids[data.train.users],
-            "artist_name": data.train.artist_names.take(pa.array(data.train.artists)),
-            "weight": data.train.weights.astype(np.int32),
-        }
-        pq.write_table(pa.table(columns), folder / "pairs.parquet")
+        train = data.train
+        columns = [train.user_ids[train.users], train.artist_names.take(pa.array(train.artists)), train.weights]
+        pq.write_table(pa.table(columns, ["user_id", "artist_name", "weight"]), folder / "pairs.parquet")
         usage = run(python("-m", "benchmarks.peers.trainers", TRAINERS[one], folder), folder)
-        yield Measurement(one.name, number, {**asdict(usage), **asdict(evaluate(data, _scorer(data, folder)))})
+        found = evaluate_all(data, _embeddings(data, folder), number)
+        recalls = {name: each.ours.recall_at_20 for name, each in found.items()}
+        yield Measurement(one.name, number, asdict(usage) | recalls)
+        if one.name == OURS:
+            yield Measurement("baselines", number, {name: each.baseline.recall_at_20 for name, each in found.items()})
 
 
 def _interactions(context: Context) -> Interactions:
@@ -54,8 +54,9 @@ def _interactions(context: Context) -> Interactions:
     return read_interactions(pq.ParquetFile(target).iter_batches())
 
 
-def _scorer(data: Split, folder: Path) -> Scorer:
-    """Score by the inner product of the vectors; artists without one come last."""
-    artists = pd.read_pickle(folder / "artists.pkl").reindex(data.train.artist_names.to_pylist()).to_numpy()
+def _embeddings(data: Split, folder: Path) -> Embeddings:
+    """Return the vectors of a contestant; zeros for artists without one, which EASE has by design."""
+    artists = pd.read_pickle(folder / "artists.pkl").reindex(data.train.artist_names.to_pylist()).fillna(0).to_numpy()
     users = pd.read_pickle(folder / "users.pkl").reindex(data.train.user_ids).fillna(0).to_numpy()
-    return lambda chosen: np.nan_to_num(users[chosen] @ artists.T, nan=-1e30)
+    _, trained = select_artists(data.train, Hyperparameters.model_validate({}))
+    return Embeddings(data.train.artist_names, artists, data.train.listeners, trained, data.train.user_ids, users)

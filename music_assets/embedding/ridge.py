@@ -8,7 +8,8 @@ so that the inner product is near 1 for artists of the list and near 0 for other
 of artists alone: the training, refreshes and the service compute the same vector. Artists are fitted to users alike,
 but with one ridge for all: the fewer listeners an artist has, the shorter its vector, and the later it is recommended.
 
-The method is one round of implicit alternating least squares (Hu, Koren and Volinsky, 2008).
+Repeated in turns, this is implicit alternating least squares (Hu, Koren and Volinsky, 2008), which starts from word2vec
+here. The ridge of trained artists draws them towards their word vectors, so that similarity does not suffer.
 """
 
 from collections.abc import Iterator
@@ -25,10 +26,10 @@ from music_assets.embedding.interactions import Ints
 
 Floats = npt.NDArray[np.float32]
 
-UNOBSERVED = 3.0
+UNOBSERVED = 20.0
 """Weight of all artists that are not in a user's list, relative to that of the list."""
-USER_RIDGE = 0.08
-FREQUENCY_POWER = 0.5
+USER_RIDGE = 0.12
+FREQUENCY_POWER = 0.3
 """An artist with n listeners weighs n ** -FREQUENCY_POWER: lists are told apart by their rare artists."""
 SATURATION = 1.0
 """Half-way point of the saturation of plays: weights 1, 3 and 5 of `transforms.interactions` become 1, 1.5 and 1.67."""
@@ -57,22 +58,27 @@ def user_vectors(pairs: "scipy.sparse.csr_matrix", artists: Floats, threads: int
 
 
 def artist_vectors(
-    pairs: "scipy.sparse.csr_matrix", users: Floats, unobserved: float, ridge: float, threads: int = 1
+    pairs: "scipy.sparse.csr_matrix", users: Floats, towards: Floats, unobserved: float, ridge: float, threads: int = 1
 ) -> Floats:
-    """Return a vector for each column of pair weights, from the vectors of the rows; zeros where nothing is known.
+    """Return a vector for each column of pair weights, from the vectors of the rows; zeros for empty columns.
 
-    All unobserved pairs together weigh `unobserved` times the observed ones, which weigh 1 on average.
+    The ridge draws the vectors `towards` the given ones. All unobserved pairs together weigh `unobserved` times the
+    observed ones, which weigh 1 on average.
     """
     scaled = pairs.T.tocsr()
     scaled.data /= scaled.data.mean()
     share = scaled.nnz / (pairs.shape[0] * pairs.shape[1])
-    return Ridge.build(users, unobserved * share, ridge).fit_rows(scaled, users, threads)
+    return Ridge.build(users, unobserved * share, ridge).fit_rows(scaled, users, threads, towards)
 
 
 @dataclass(frozen=True)
 class Ridge:
-    """Solves (V'WV + base) x = V'w for weights w, the diagonal of W, and the vectors V that they belong to."""
+    """Solves (V'WV + base) x = V'w + ridge t for weights w, the diagonal of W, of vectors V, drawn towards t.
 
+    `base` is that of all vectors with the target 0, and of the ridge.
+    """
+
+    ridge: float
     base: Floats
     root: Floats
     """A matrix whose product with its transpose is the inverse of `base`."""
@@ -87,31 +93,43 @@ class Ridge:
         """Return the regression on all `vectors`, each with the target 0 and the weight `unobserved`."""
         base = unobserved * (vectors.T @ vectors).astype(np.float64) + ridge * np.eye(vectors.shape[1])
         root = np.linalg.inv(np.linalg.cholesky(base)).T
-        return cls(base.astype(np.float32), root.astype(np.float32))
+        return cls(ridge, base.astype(np.float32), root.astype(np.float32))
 
-    def fit(self, vectors: Floats, weights: Floats) -> Floats:
-        """Return a solution for each list of a batch, given vectors (batch, pairs, dimensions) and their weights."""
+    def fit(self, vectors: Floats, weights: Floats, towards: Floats | None = None) -> Floats:
+        """Return a solution for each list of a batch, given vectors (batch, pairs, dimensions) and their weights.
+
+        `towards` (batch, dimensions) is 0 by default.
+        """
+        if towards is None:
+            return self._fit(vectors, weights, np.ones((*weights.shape, 1), np.float32))
+        # What is left of the targets after the solution without pairs.
+        alone = np.asarray(self.ridge * towards @ self.root @ self.root.T, np.float32)
+        left = np.asarray(1 - vectors @ alone[:, :, None], np.float32)
+        return np.asarray(self._fit(vectors, weights, left) + alone, np.float32)
+
+    def _fit(self, vectors: Floats, weights: Floats, targets: Floats) -> Floats:
         columns = vectors.transpose(0, 2, 1)
         if vectors.shape[1] >= vectors.shape[2]:
             weighted = columns * weights[:, None, :]
-            sides = weighted.sum(axis=2)[:, :, None]
-            return np.asarray(np.linalg.solve(weighted @ vectors + self.base, sides)[:, :, 0])
+            return np.asarray(np.linalg.solve(weighted @ vectors + self.base, weighted @ targets)[:, :, 0])
         # The dual problem, with an equation for each pair, is smaller.
         turned = vectors @ self.root
         gram = turned @ turned.transpose(0, 2, 1)
         diagonal = np.arange(vectors.shape[1])
         gram[:, diagonal, diagonal] += 1 / weights
-        solved = np.linalg.solve(gram, np.ones((*weights.shape, 1), np.float32))
-        return np.asarray((turned.transpose(0, 2, 1) @ solved)[:, :, 0] @ self.root.T)
+        return np.asarray((turned.transpose(0, 2, 1) @ np.linalg.solve(gram, targets))[:, :, 0] @ self.root.T)
 
-    def fit_rows(self, pairs: "scipy.sparse.csr_matrix", vectors: Floats, threads: int) -> Floats:
+    def fit_rows(
+        self, pairs: "scipy.sparse.csr_matrix", vectors: Floats, threads: int, towards: Floats | None = None
+    ) -> Floats:
         """Return a solution for each row of pair weights, given the vectors of the columns; zeros for empty rows."""
         solutions = np.zeros((pairs.shape[0], vectors.shape[1]), np.float32)
 
         def fill(rows: Ints) -> None:
             length = pairs.indptr[rows[0] + 1] - pairs.indptr[rows[0]]
             places = pairs.indptr[rows][:, None] + np.arange(length)
-            solutions[rows] = self.fit(vectors[pairs.indices[places]], pairs.data[places])
+            drawn = None if towards is None else towards[rows]
+            solutions[rows] = self.fit(vectors[pairs.indices[places]], pairs.data[places], drawn)
 
         # BLAS would start threads of its own in each of these.
         with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:

@@ -92,8 +92,9 @@ def train_and_evaluate(
     """
     data = split(interactions, hyperparameters.seed, evaluated_users(len(interactions.user_ids)))
     word_vectors = trainer(data.train, hyperparameters, on_progress, folder)
-    comparisons = {}
-    if len(data.users):
-        evaluated = embed(data.train, word_vectors, hyperparameters, threads)
-        comparisons = evaluate_all(data, evaluated, hyperparameters.seed)
-    return TrainingResult(embed(interactions, word_vectors, hyperparameters, threads), word_vectors, comparisons)
+    if not len(data.users):
+        return TrainingResult(embed(interactions, word_vectors, hyperparameters, threads), word_vectors, {})
+    evaluated = embed(data.train, word_vectors, hyperparameters, threads)
+    comparisons = evaluate_all(data, evaluated, hyperparameters.seed)
+    published = embed(interactions, word_vectors, hyperparameters, threads, start=evaluated)
+    return TrainingResult(published, word_vectors, comparisons)

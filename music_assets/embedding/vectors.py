@@ -40,21 +40,28 @@ class Embeddings:
 
 
 def embed(
-    interactions: Interactions, word_vectors: WordVectors, hyperparameters: Hyperparameters, threads: int = 1
+    interactions: Interactions,
+    word_vectors: WordVectors,
+    hyperparameters: Hyperparameters,
+    threads: int = 1,
+    start: Embeddings | None = None,
 ) -> Embeddings:
-    """Return the embeddings of all artists and users: users from the word vectors, artists from users, users again.
+    """Return the embeddings of all artists and users, by ridge regression of artists and users in turns.
 
-    Artists whose listeners share nothing with a trained artist get a vector of zeros, and their listeners that of the
-    average user.
+    It starts with users placed by the word vectors, or, for a single round, with the users of `start`. Artists whose
+    listeners share nothing with a trained artist get a vector of zeros, and their listeners that of the average user.
     """
     listeners = np.bincount(interactions.artists, minlength=len(interactions.artist_names))
     pairs = interactions.matrix()
     pairs.data = pair_weights(interactions.weights, listeners[interactions.artists])
-    trained = np.zeros(len(listeners), bool)
+    words, trained = normalize(word_vectors.vectors), np.zeros(len(listeners), bool)
     trained[word_vectors.artists] = True
-    users = user_vectors(pairs[:, word_vectors.artists], normalize(word_vectors.vectors), threads)
-    artists = artist_vectors(pairs, users, hyperparameters.unobserved, hyperparameters.ridge, threads)
-    users = user_vectors(pairs, artists, threads)
+    towards = np.zeros((len(listeners), words.shape[1]), np.float32)
+    towards[word_vectors.artists] = hyperparameters.anchor * words
+    users = start.users if start else user_vectors(pairs[:, word_vectors.artists], words, threads)
+    for _ in range(1 if start else hyperparameters.rounds):
+        artists = artist_vectors(pairs, users, towards, hyperparameters.unobserved, hyperparameters.ridge, threads)
+        users = user_vectors(pairs, artists, threads)
     unknown = ~users.any(axis=1)
     users[unknown] = users.mean(axis=0)
     return Embeddings(interactions.artist_names, artists, listeners, trained, interactions.user_ids, users)

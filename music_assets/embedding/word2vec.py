@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from music_assets.embedding.interactions import Bools, Interactions, Ints
 
 WORDS_TO_TRAIN = 6_000_000
-MIN_PASSES = 3
+MIN_PASSES = 2
 MAX_PASSES = 30
 
 
@@ -38,7 +38,7 @@ class Hyperparameters(BaseModel):
         ),
     )
     passes: int | None = Field(
-        None, ge=1, description="Passes over the corpus; default: by its size, from 30 on small data to 3 on large."
+        None, ge=1, description="Passes over the corpus; default: by its size, from 30 on small data to 2 on large."
     )
     min_listeners: int | None = Field(
         None,
@@ -57,11 +57,17 @@ class Hyperparameters(BaseModel):
     context_share: float = Field(
         0.5, ge=0, description="Weight of word2vec's context vectors, added to the word vectors. Not on Spark."
     )
+    rounds: int = Field(6, ge=1, description="Rounds of ridge regression: artists from users, users from artists.")
+    anchor: float = Field(
+        0.1, ge=0, description="Length of the word vectors that the ridge draws trained artists towards."
+    )
     ridge: float = Field(
         4.0, gt=0, description="Ridge of the artists' vectors: the larger, the later rare artists are recommended."
     )
     unobserved: float = Field(
-        3.0, gt=0, description="Weight of all pairs of user and artist that are in no list, relative to those that are."
+        10.0,
+        gt=0,
+        description="Weight of all pairs of user and artist that are in no list, relative to those that are.",
     )
 
     def min_listeners_for(self, users: int) -> int:
@@ -69,7 +75,7 @@ class Hyperparameters(BaseModel):
         return self.min_listeners or max(2, round(0.8 * users**0.25))
 
     def passes_for(self, words: int) -> int:
-        """Return `passes`; by default enough to train 6 million words, between 3 and 30."""
+        """Return `passes`; by default enough to train 6 million words, between 2 and 30."""
         return self.passes or min(max(-(-WORDS_TO_TRAIN // words), MIN_PASSES), MAX_PASSES)
 
 

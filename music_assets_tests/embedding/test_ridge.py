@@ -17,11 +17,13 @@ def pairs_and_vectors(density: float, seed: int = 3) -> tuple[np.ndarray, np.nda
     return weights, generator.normal(size=(COLUMNS, DIMENSIONS)).astype(np.float32)
 
 
-def least_squares(vectors: np.ndarray, observed: np.ndarray, base: float, penalty: float) -> np.ndarray:
-    """Minimize the weighted squares: 1 for each observed pair, 0 for every pair, and 0 for every component."""
+def least_squares(
+    vectors: np.ndarray, observed: np.ndarray, base: float, penalty: float, towards: float = 0
+) -> np.ndarray:
+    """Minimize the weighted squares: 1 for each observed pair, 0 for every pair, and `towards` for every component."""
     scale = np.sqrt(np.concatenate([observed, np.full(len(vectors), base), np.full(DIMENSIONS, penalty)]))
     design = np.vstack([vectors, vectors, np.eye(DIMENSIONS)]) * scale[:, None]
-    target = np.repeat([1.0, 0.0, 0.0], [len(vectors), len(vectors), DIMENSIONS]) * scale
+    target = np.repeat([1.0, 0.0, towards], [len(vectors), len(vectors), DIMENSIONS]) * scale
     return np.linalg.lstsq(design, target)[0]
 
 
@@ -38,14 +40,17 @@ def test_user_vectors_are_the_least_squares_solution(density: float, threads: in
 
 
 @pytest.mark.parametrize("density", [0.08, 0.9])
-def test_artist_vectors_are_the_least_squares_solution(density: float) -> None:
+@pytest.mark.parametrize("towards", [0, 0.3])
+def test_artist_vectors_are_the_least_squares_solution(density: float, towards: float) -> None:
     weights, _ = pairs_and_vectors(density)
     users = np.random.default_rng(4).normal(size=(ROWS, DIMENSIONS)).astype(np.float32)
-    found = artist_vectors(scipy.sparse.csr_matrix(weights.astype(np.float32)), users, unobserved=2, ridge=0.7)
+    drawn = np.full((COLUMNS, DIMENSIONS), towards, np.float32)
+    found = artist_vectors(scipy.sparse.csr_matrix(weights.astype(np.float32)), users, drawn, unobserved=2, ridge=0.7)
     observed = weights / weights[weights > 0].mean()
     base = 2 * np.count_nonzero(weights) / weights.size
     for column, vector in zip(observed.T, found, strict=True):
-        assert vector == pytest.approx(least_squares(users, column, base, 0.7), abs=1e-4)
+        expected = least_squares(users, column, base, 0.7, towards) if column.any() else np.zeros(DIMENSIONS)
+        assert vector == pytest.approx(expected, abs=1e-4)
 
 
 def test_size_of_blocks_does_not_change_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,6 +69,6 @@ def test_only_ratios_within_a_list_matter() -> None:
 
 
 def test_weights_by_hand() -> None:
-    """Plays saturate: 2 w / (w + 1). An artist with 4 listeners weighs half of one with a single listener."""
+    """Plays saturate: 2 w / (w + 1). One listener weighs 1, four weigh 4 ** -0.3 = 0.6598."""
     found = pair_weights(np.array([1, 3, 3, 0]), np.array([1, 1, 4, 1]))
-    assert found == pytest.approx([1, 1.5, 0.75, 0.02 / 1.01])
+    assert found == pytest.approx([1, 1.5, 1.5 * 0.6598, 0.02 / 1.01], rel=1e-4)

