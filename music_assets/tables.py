@@ -360,12 +360,6 @@ WORLD_ARTISTS = _lookup(
             "Country where the artist is most popular.",
             derived_from=("country_rank_per_artist.country", "country_rank_per_artist.rank"),
         ),
-        Column(
-            "normalized_popularity",
-            "float64",
-            "The artist's share of all plays in top_country.",
-            derived_from=("country_rank_per_artist.normalized_popularity", "country_rank_per_artist.rank"),
-        ),
     ),
     ("artist_name",),
     "rank",

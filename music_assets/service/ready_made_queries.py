@@ -31,7 +31,7 @@ LIMIT $limit OFFSET $offset
 """`rank` is the rank among all countries."""
 
 ARTISTS = """
-SELECT rank, artist_name, total_playcount, listeners, countries, top_country, normalized_popularity
+SELECT rank, artist_name, total_playcount, listeners, countries, top_country
 FROM world_artists
 WHERE contains(lower(artist_name), lower($search))
 ORDER BY rank
@@ -39,7 +39,7 @@ LIMIT $limit OFFSET $offset
 """
 
 TOP_ARTISTS = """
-SELECT rank, artist_name, total_playcount, listeners, countries, top_country, normalized_popularity
+SELECT rank, artist_name, total_playcount, listeners, countries, top_country
 FROM world_artists
 WHERE rank > $offset
 ORDER BY rank

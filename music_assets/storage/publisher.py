@@ -51,6 +51,11 @@ LOG = logging.getLogger(__name__)
 BUILDING = ".building-"
 VERSION_FORMAT = "%Y%m%dT%H%M%S.%fZ"
 KEPT_SNAPSHOTS = 2
+CATALOG = "music_db"
+STORAGE = "ROW_GROUP_SIZE 32768, BLOCK_SIZE 65536"
+"""A lookup decodes whole row groups: with a quarter of the default rows it takes a third to two thirds of the time.
+The file would be a fifth larger; with small blocks, of which less is empty, it is a twentieth larger.
+"""
 
 
 @dataclass(frozen=True)
@@ -105,10 +110,12 @@ class Publisher:
     def _build(self, folder: Path, versions: Mapping[Table, TableVersion]) -> PublishedSnapshot:
         data_version = _next_version(folder)
         building = folder / f"{BUILDING}{data_version}.duckdb"
-        config: dict[str, Any] = {"memory_limit": self.memory_limit}
+        config: dict[str, Any] = {"memory_limit": self.memory_limit, "temp_directory": f"{building}.tmp"}
         if self.threads:
             config["threads"] = self.threads
-        with duckdb.connect(str(building), config=config) as connection:
+        with duckdb.connect(config=config) as connection:
+            connection.execute(f"ATTACH {literal(str(building))} AS {CATALOG} ({STORAGE})")
+            connection.execute(f"USE {CATALOG}")
             locate_files(connection, self.store.root)
             tables = {
                 table.full_name: _create(connection, self.store.root, table, version)

@@ -29,13 +29,11 @@ def country_totals(artists: ir.Table) -> ir.Table:
 
 def world_artists(countries: ir.Table) -> ir.Table:
     """Rank the artists of the world by plays. `countries` is country_rank_per_artist."""
-    first = countries["rank"] == 1
     artists = countries.group_by("artist_name").agg(
         total_playcount=countries["total_playcount"].sum(),
         listeners=countries["listeners"].sum(),
         countries=countries.count(),
-        top_country=countries["country"].max(where=first),
-        normalized_popularity=countries["normalized_popularity"].max(where=first),
+        top_country=countries["country"].max(where=countries["rank"] == 1),
     )
     order = ibis.window(order_by=[artists["total_playcount"].desc(), artists["artist_name"]])
     return artists.mutate(rank=1 + ibis.row_number().over(order))
