@@ -168,6 +168,11 @@ class Settings(BaseSettings):
     request_timeout: float = Field(
         15.0, gt=0, description="Seconds in which a request must arrive: its head, and then its body."
     )
+    service_url: HttpUrl | None = Field(
+        None,
+        description="URL at which browsers reach the query service, for links in the Dagster web UI. Default: its host "
+        "and port.",
+    )
     named_queries: AbsolutePath | None = Field(
         None, description="TOML file of named queries for the SQL console: `[name]`, `title`, `sql`."
     )

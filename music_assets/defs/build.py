@@ -13,7 +13,7 @@ from music_assets.defs.assets.rankings import ranking_assets
 from music_assets.defs.checks import CHECKS, Check, Thresholds, asset_checks
 from music_assets.defs.io_manager import DeltaIOManager
 from music_assets.defs.jobs import refresh_rankings, train_embeddings
-from music_assets.defs.metadata import DESCRIPTIONS
+from music_assets.defs.metadata import DESCRIPTIONS, with_page
 from music_assets.defs.sensors import RetryPolicy, csv_drop_sensor, run_failure_alert
 from music_assets.embedding import word2vec_gensim
 from music_assets.engines.base import Engine, repeated_users_in
@@ -45,11 +45,10 @@ def build_definitions(
     store = DeltaStore(root)
     landing = Landing(root, settings.settle_seconds, settings.encoding)
     retry_policy = RetryPolicy(settings.max_attempts, settings.retry_pause)
+    loaded = dg.load_assets_from_modules([raw_tables, embeddings, published_snapshot])
+    service_url = str(settings.service_url or f"http://{settings.host}:{settings.port}")
     return dg.Definitions(
-        assets=[
-            *dg.load_assets_from_modules([raw_tables, embeddings, published_snapshot]),
-            *ranking_assets(checks),
-        ],
+        assets=dg.map_asset_specs(partial(with_page, service_url), [*loaded, *ranking_assets(checks)]),
         asset_checks=asset_checks(checks),
         jobs=[refresh_rankings, train_embeddings],
         sensors=[

@@ -34,6 +34,19 @@ BAR_LENGTH = 40
 SHOWN_FILES = 200
 
 
+PAGES = {
+    **{dg.AssetKey(table.asset_key): "/pipeline" for table in RAW_TABLES},
+    **{dg.AssetKey(table.asset_key): "/explore/map" for table in EMBEDDING_TABLES},
+}
+"""The page of the explorer that shows an asset; for all others it is the start page."""
+
+
+def with_page(service_url: str, asset: dg.AssetSpec) -> dg.AssetSpec:
+    """Return the asset with a link to its page in the explorer."""
+    address = service_url.rstrip("/") + PAGES.get(asset.key, "/")
+    return asset.merge_attributes(metadata={"explorer": dg.MetadataValue.url(address)})
+
+
 def table_metadata(table: Table, version: TableVersion, seconds: float) -> dict[str, Any]:
     """Return the metadata that all tables have in common."""
     return {

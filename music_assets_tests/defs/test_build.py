@@ -126,6 +126,20 @@ def test_reader_is_duckdb_when_spark_computes(tmp_path: Path) -> None:
     assert resources["reader"].name == "duckdb"
 
 
+def test_assets_link_to_their_pages_in_the_explorer(tmp_path: Path) -> None:
+    settings = Settings(data=tmp_path, service_url="https://music.example/")
+    specs = build_definitions(settings).resolve_all_asset_specs()
+    assert {spec.key.to_user_string(): spec.metadata["explorer"].value for spec in specs} == {
+        "raw_parquet/user_data": "https://music.example/pipeline",
+        "raw_parquet/user_top_artists": "https://music.example/pipeline",
+        "artist_rank_in_country": "https://music.example/",
+        "country_rank_per_artist": "https://music.example/",
+        "artist_embedding": "https://music.example/explore/map",
+        "user_embedding": "https://music.example/explore/map",
+        "music_db": "https://music.example/",
+    }
+
+
 def test_resources_can_be_replaced(tmp_path: Path) -> None:
     engine, thresholds = DuckDBEngine(tmp_path), object()
     variant = build_definitions(
