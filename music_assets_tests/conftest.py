@@ -58,6 +58,8 @@ SLOW = (
     "service/sandbox/test_pool.py::test_500_concurrent_queries",
     "service/explorer/test_browser.py::*",
     "service/explorer/test_music_map.py::*",
+    "service/explorer/test_pages.py::test_changes_of_ranks_are_shown",
+    "service/explorer/test_pages.py::test_home_without_data_says_how_to_start",
     "service/explorer/test_pipeline.py::*",
     "service/explorer/test_sql_console.py::*",
     "service/test_attacks.py::test_expensive_statement_is_stopped*",
@@ -75,7 +77,6 @@ SLOW = (
 FAST = (
     "engines/test_engine.py::*",
     "service/explorer/test_browser.py::test_three_clicks_lead_to_an_artist_and_its_map",
-    "service/explorer/test_pipeline.py::test_files_and_rejects_are_shown_without_dagster",
     "transforms/test_current_rows.py::test_keys_are_found_among_all_ranks*",
     "transforms/test_rankings.py::test_ranks_by_hand*",
 )

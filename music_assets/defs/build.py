@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 
@@ -46,9 +46,10 @@ def build_definitions(
     landing = Landing(root, settings.settle_seconds, settings.encoding)
     retry_policy = RetryPolicy(settings.max_attempts, settings.retry_pause)
     loaded = dg.load_assets_from_modules([raw_tables, embeddings, published_snapshot])
+    assets = cast("list[dg.AssetsDefinition]", [*loaded, *ranking_assets(checks)])
     service_url = str(settings.service_url or f"http://{settings.host}:{settings.port}")
     return dg.Definitions(
-        assets=dg.map_asset_specs(partial(with_page, service_url), [*loaded, *ranking_assets(checks)]),
+        assets=dg.map_asset_specs(partial(with_page, service_url), assets),
         asset_checks=asset_checks(checks),
         jobs=[refresh_rankings, train_embeddings],
         sensors=[

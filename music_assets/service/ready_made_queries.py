@@ -94,9 +94,24 @@ LIMIT $limit
 """
 
 COUNTRY_SUMMARY = """
-SELECT count(*) AS artists, coalesce(sum(total_playcount), 0) AS plays, coalesce(max(total_playcount), 0) AS largest
-FROM processed_parquet_artist_rank_in_country
+SELECT
+    coalesce(max(artists), 0) AS artists, coalesce(max(total_playcount), 0) AS plays,
+    (
+        SELECT coalesce(max(total_playcount), 0)
+        FROM processed_parquet_artist_rank_in_country
+        WHERE country = $country AND rank = 1
+    ) AS largest
+FROM country_totals
 WHERE country = $country
+"""
+"""`largest` is the number of plays of the first artist."""
+
+USERS_BY_COUNTRY = """
+SELECT country, count(*) AS users
+FROM current_user_data
+WHERE country IS NOT NULL
+GROUP BY country
+ORDER BY users DESC, country
 """
 
 ARTISTS_OF_COUNTRY_BY_NAME = """

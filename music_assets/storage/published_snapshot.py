@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import duckdb
@@ -54,6 +55,11 @@ class PublishedSnapshot:
     data_version: str
     tables: Mapping[str, PublishedTable]
     size_bytes: int
+
+    @property
+    def published_at(self) -> datetime:
+        """The time of the publication in UTC."""
+        return datetime.fromisoformat(self.data_version)
 
     @property
     def is_intact(self) -> bool:

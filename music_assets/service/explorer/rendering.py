@@ -1,7 +1,7 @@
 """HTML responses: templates that escape every value, and security headers."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from math import floor, log10
 from typing import Any
 from urllib.parse import urlencode
@@ -77,6 +77,16 @@ def time(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
+def age(moment: datetime) -> str:
+    """Return how long ago a time was, in its largest unit."""
+    seconds = max(0.0, (datetime.now(UTC) - moment).total_seconds())
+    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= length:
+            count = int(seconds // length)
+            return f"{count} {unit}{'s' if count > 1 else ''}"
+    return "less than a minute"
+
+
 def _environment(globals_: Mapping[str, Any], filters: Mapping[str, Any]) -> Environment:
     environment = Environment(
         loader=PackageLoader("music_assets.service.explorer"),
@@ -92,5 +102,5 @@ def _environment(globals_: Mapping[str, Any], filters: Mapping[str, Any]) -> Env
 
 ENVIRONMENT = _environment(
     {"static": static_url, "page_url": page_url, "country_url": country_url, "artist_url": artist_url},
-    {"number": number, "percent": percent, "time": time},
+    {"number": number, "percent": percent, "time": time, "age": age},
 )

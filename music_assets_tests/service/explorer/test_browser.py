@@ -14,6 +14,7 @@ PHONE = {"width": 390, "height": 844}
 WIDE = {"width": 1280, "height": 900}
 ADDRESSES = {
     "home": "/",
+    "countries": "/explore/countries",
     "country": country_url("Germany"),
     "country without result": page_url("/explore/country", name="Germany", search="nothing like it"),
     "artist": artist_url("Drake"),
@@ -38,7 +39,7 @@ FAULTS = {
 def test_three_clicks_lead_to_an_artist_and_its_map(browser: Browser, service: Service) -> None:
     with opening_pages(browser, service.url) as open_page:
         page = open_page("/")
-        page.get_by_role("link", name="Germany").first.click()
+        page.locator(".world-map a", has_text="Germany: ").click()
         expect(page.get_by_role("heading", level=1)).to_have_text("Germany")
         page.get_by_role("link", name="Drake", exact=True).click()
         expect(page.get_by_role("heading", level=1)).to_have_text("Drake")
@@ -84,7 +85,7 @@ def test_keyboard_alone_reaches_the_content_and_the_suggestions(open_page: OpenP
     page = open_page("/")
     page.keyboard.press("Tab")
     expect(page.locator(".skip-link")).to_be_focused()
-    page.locator("#header-search").focus()
+    page.locator("#search").focus()
     page.keyboard.type("drak")
     expect(page.locator(".suggestions").get_by_role("link", name="Drake", exact=True)).to_be_visible()
     page.keyboard.press("Tab")

@@ -3,13 +3,24 @@
 import html
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
+from music_assets.data_root import DataRoot
 from music_assets.service.auth import create_api_key
 from music_assets.service.explorer.rendering import percent
-from music_assets_tests.service.conftest import Dataset, Service, serving
+from music_assets.storage.delta import DeltaStore
+from music_assets_tests.service.conftest import (
+    Dataset,
+    Service,
+    make_dataset,
+    publish_tables,
+    rank,
+    serving,
+    write_rankings,
+)
 
 HTMX = {"HX-Request": "true"}
 
@@ -32,11 +43,59 @@ def cells(response: httpx.Response) -> list[list[str]]:
     ]
 
 
+def test_home_shows_what_is_in_the_data(service: Service, dataset: Dataset) -> None:
+    response = service.http.get("/")
+    countries = dataset.users.sort_values("ingested_at").drop_duplicates("user_id", keep="last")["country"]
+    facts = f"80 users 960 entries in their lists {dataset.tops.artist_name.nunique()} artists"
+    assert facts == re.search(r"80 users .*? artists", _facts(response))[0]
+    assert f"{countries.nunique()} countries" in _facts(response)
+    plays = dataset.rankings.groupby("artist_name")["total_playcount"].sum()
+    best = plays.sort_index().sort_values(ascending=False, kind="stable").head(25)
+    assert [(row[1], row[2]) for row in cells(response)] == [(name, f"{count:,.0f}") for name, count in best.items()]
+    users = countries.value_counts()
+    assert f"<title>Germany: {users['Germany']}</title>" in response.text
+    assert "or this is the first ranking" in text(response)
+    rows = {row[0]: row[1] for row in cells(service.http.get("/explore/countries"))}
+    assert rows == {country: str(count) for country, count in users.items()}
+
+
+def test_home_without_data_says_how_to_start(tmp_path: Path) -> None:
+    with serving(tmp_path, query_workers=1) as service:
+        response = service.http.get("/")
+        assert (response.status_code, "No data yet" in text(response)) == (200, True)
+        assert service.http.get("/sql").status_code == 200
+        other = service.http.get("/explore/country?name=Germany")
+        assert (other.status_code, "No data yet" in text(other)) == (503, True)
+
+
+def test_changes_of_ranks_are_shown(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path)
+    japan = dataset.rankings.query("country == 'Japan'").set_index("rank_in_country")["artist_name"]
+    first, second = japan[1], japan[2]
+    plays = dataset.tops["playcount"]
+    raised = dataset.tops.assign(playcount=plays.where(dataset.tops["artist_name"] != second, plays * 1000))
+    write_rankings(DeltaStore(DataRoot(tmp_path)), rank(dataset.users, raised))
+    publish_tables(tmp_path)
+    world = dataset.rankings.groupby("artist_name")["total_playcount"].sum().sort_index()
+    before = world.sort_values(ascending=False, kind="stable").index.get_loc(second) + 1
+    with serving(tmp_path, query_workers=1) as service:
+        rows = {row[2]: row[1] for row in cells(service.http.get("/explore/country?name=Japan"))}
+        assert f"▲ {before - 1} {second} from {before} to 1" in text(service.http.get("/"))
+    assert rows[second].split() == ["▲up", "1"]
+    assert rows[first].split() == ["▼down", "1"]
+
+
+def _facts(response: httpx.Response) -> str:
+    """Return the facts of the start page, each number before its label."""
+    facts = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", response.text, re.DOTALL)
+    return " ".join(f"{value} {label}" for label, value in facts)
+
+
 def test_country_shows_its_artists_by_rank(service: Service, dataset: Dataset) -> None:
     expected = dataset.rankings.query("country == 'Germany'").sort_values("rank_in_country").head(50)
     rows = cells(service.http.get("/explore/country", params={"name": "Germany"}))
     columns = ["rank_in_country", "artist_name", "listeners", "total_playcount"]
-    assert [row[:4] for row in rows] == [
+    assert [[row[0], *row[2:5]] for row in rows] == [
         [str(rank), artist, str(listeners), f"{plays:,.0f}"]
         for rank, artist, listeners, plays in expected[columns].itertuples(index=False)
     ]
@@ -45,7 +104,7 @@ def test_country_shows_its_artists_by_rank(service: Service, dataset: Dataset) -
 def test_artists_of_a_country_are_filtered_by_name(service: Service, dataset: Dataset) -> None:
     parameters = {"name": "Germany", "search": "DRAKE"}
     rows = cells(service.http.get("/explore/country", params=parameters, headers=HTMX))
-    assert {row[1] for row in rows} == {"Drake", "drakes"}
+    assert {row[2] for row in rows} == {"Drake", "drakes"}
     ranks = dataset.rankings.query("country == 'Germany'").set_index("artist_name")["rank_in_country"]
     assert [int(row[0]) for row in rows] == sorted(ranks[["Drake", "drakes"]])
     nothing = service.http.get("/explore/country", params={**parameters, "search": "<b>"}, headers=HTMX)
