@@ -92,6 +92,11 @@ class TunedBackend(Backend):
         finally:
             ibis.options.sql.fuse_selects = merged
 
+    def data_frame(self, rows: ir.Table) -> DataFrame:
+        """Return the rows as Spark's own data frame."""
+        self._run_pre_execute_hooks(rows)
+        return self._session.sql(self.compile(rows))
+
     def _register_in_memory_table(self, op: InMemoryTable) -> None:
         """Register a table as Arrow, so that Spark knows its size when it plans joins.
 
@@ -124,7 +129,7 @@ class SparkEngine:
         return session
 
     @cached_property
-    def backend(self) -> Backend:
+    def backend(self) -> TunedBackend:
         """The Ibis backend over the session."""
         TunedBackend.register_options()
         return TunedBackend().connect(self.session)
@@ -139,7 +144,7 @@ class SparkEngine:
 
     def cache(self, rows: ir.Table) -> ir.Table:
         """Cache the rows on the executors when they are first computed, in memory or on disk."""
-        return self._as_ibis(self.session.sql(self.backend.compile(rows)).cache())
+        return self._as_ibis(self.backend.data_frame(rows).cache())
 
     def clear_cache(self) -> None:
         """Free the memory and the disk space of the executors."""

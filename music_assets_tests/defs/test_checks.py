@@ -11,7 +11,8 @@ import dagster as dg
 import pytest
 
 from music_assets.data_root import DataRoot
-from music_assets.defs.checks import CHECKS, CheckContext, Thresholds, reject_share
+from music_assets.defs.build import build_definitions
+from music_assets.defs.checks import CHECKS, Check, CheckContext, Thresholds, reject_share
 from music_assets.maintenance.drops import list_drops
 from music_assets.maintenance.retract import retract
 from music_assets.storage.lineage import FILES
@@ -322,6 +323,20 @@ def test_failed_blocking_check_prevents_publication(project: Project) -> None:
         ).fetchall()
     assert rows == [("Air", 9.0, 1)]
     assert project.tick().skip_message == "No CSV file is waiting."
+
+
+def test_a_ranking_that_fails_a_blocking_check_is_not_committed(project: Project) -> None:
+    """Examples of wrong rows show names, although the ranking is computed on numbers."""
+    empty = Check("empty", "", RANKING_TABLES[:1], lambda context: context.no_violations(context.rows, "no rows"))
+    project.defs = build_definitions(project.settings, checks=[empty])
+    project.drop_both()
+    run = project.refresh()
+    assert not run.success
+    (found,) = run.get_asset_check_evaluations()
+    assert "5 violations" in found.description
+    assert "| Germany |" in found.metadata["examples"].value or "| France |" in found.metadata["examples"].value
+    assert all(project.store.table_version(table).version < 0 for table in RANKING_TABLES)
+    assert not list(project.root.snapshots.glob("*"))
 
 
 @pytest.mark.parametrize(

@@ -43,10 +43,9 @@ class Totals:
             for table, snapshot in zip((USER_DATA, USER_TOP_ARTISTS), snapshots, strict=True)
         )
         totals = refreshed_totals(users, top_artists, self.previous, engine.cache, max_updated_share=max_updated_share)
+        ranked = artist_rank_in_country(totals, engine.cache).named()
         folder = store.new_folder(ARTIST_RANK_IN_COUNTRY)
-        store.replace(
-            ARTIST_RANK_IN_COUNTRY, engine.write(artist_rank_in_country(totals), ARTIST_RANK_IN_COUNTRY, folder)
-        )
+        store.replace(ARTIST_RANK_IN_COUNTRY, engine.write(ranked, ARTIST_RANK_IN_COUNTRY, folder))
         ranking = engine.read(ARTIST_RANK_IN_COUNTRY, store.table_version(ARTIST_RANK_IN_COUNTRY).files)
         self.previous = _earlier(ranking, *snapshots)
         return self.root.rows(ARTIST_RANK_IN_COUNTRY)
