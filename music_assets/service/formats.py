@@ -41,6 +41,8 @@ PIECE_BYTES = 4 * 2**20
 _INFINITE_DATES = {2**31 - 1: "infinity", -(2**31 - 1): "-infinity"}
 _INFINITE_TIMES = {2**63 - 1: "infinity", -(2**63 - 1): "-infinity"}
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+_FORMULA = "^[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
+"""The start of a text that a spreadsheet takes for a formula; it also accepts the wide forms of the characters."""
 _NOT_IN_ARROW = re.compile(r"\b(BIGNUM|BIT|GEOMETRY|TIME WITH TIME ZONE|UHUGEINT|UNION|VARIANT)\b")
 """DuckDB types without an exact Arrow counterpart."""
 
@@ -161,6 +163,27 @@ def _csv(result: Result) -> Iterator[bytes]:
         yield _csv_table([_csv_column(column) for column in batch.columns], names)
 
 
+def _spreadsheet(result: Result) -> Iterator[bytes]:
+    """Yield CSV whose cells no spreadsheet takes for formulas: an apostrophe in front makes them text."""
+    names = unique_names(result.schema.names)
+    yield _csv_table([_without_formulas(pa.array([name])) for name in names], names)
+    for batch in result.batches:
+        columns = [
+            _without_formulas(_csv_column(column)) if _holds_text(column.type) else _csv_column(column)
+            for column in batch.columns
+        ]
+        yield _csv_table(columns, names)
+
+
+def _holds_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_dictionary(kind) or pa.types.is_binary(kind)
+
+
+def _without_formulas(column: pa.Array) -> pa.Array:
+    is_formula = pc.match_substring_regex(column, _FORMULA)
+    return pc.if_else(is_formula, pc.binary_join_element_wise("'", column, ""), column)
+
+
 def _csv_table(columns: Sequence[pa.Array], names: Sequence[str]) -> bytes:
     sink = io.BytesIO()
     options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
@@ -239,6 +262,7 @@ _ENCODERS = {
     "json": _json,
     "ndjson": _ndjson,
     "csv": _csv,
+    "spreadsheet": _spreadsheet,
     "arrow": _arrow,
     "parquet": _parquet,
     "objects": _objects,

@@ -20,6 +20,8 @@ from music_assets.settings import Settings
 TRANSFER_SECONDS = 60.0
 MIN_TRANSFER_RATE = 64 * 1024
 """A client has this time to read a result, and one second more for each of so many bytes."""
+SPREADSHEET = "spreadsheet"
+"""The value of `?csv=` that makes CSV safe to open in a spreadsheet."""
 MAX_LOGGED_SQL = 1000
 CACHING = {"Cache-Control": "no-cache", "Vary": "Accept, Authorization"}
 
@@ -46,8 +48,8 @@ class QueryResponder:
 
         The format is by default that of the Accept header. Raises ProblemError.
         """
-        result_format = result_format or _accepted_format(request)
-        query = self._query(result_format, sql, params, limit, timeout_ms)
+        result_format, variant = _requested_format(request, result_format)
+        query = self._query(variant, sql, params, limit, timeout_ms)
         identity = orjson.dumps([query.sql, query.params, query.limit, query.format])
         client_etags = request.headers.get("if-none-match", "")
         etag = _etag(self._snapshots.newest().data_version, identity)
@@ -102,6 +104,17 @@ class QueryResponder:
         request.state.cleanup.callback(result.data.close)
         log_fields.update(rows=result.summary["row_count"], data_version=result.summary["data_version"])
         return result
+
+
+def _requested_format(request: Request, result_format: str | None) -> tuple[str, str]:
+    """Return the format, and its variant for the encoder. Raises ProblemError."""
+    if arrays := [name for name in request.query_params if "[" in name]:
+        raise ProblemError("invalid", f"The parameter {arrays[0]!r} does not exist: parameters are not arrays.")
+    variant = request.query_params.get("csv")
+    if variant not in (None, SPREADSHEET):
+        raise ProblemError("invalid", f"The parameter csv can only be {SPREADSHEET}.")
+    chosen = result_format or ("csv" if variant else _accepted_format(request))
+    return chosen, variant if variant and chosen == "csv" else chosen
 
 
 def _accepted_format(request: Request) -> str:

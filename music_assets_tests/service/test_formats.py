@@ -158,3 +158,24 @@ def test_format_parameter_wins_over_accept_header(service: Service) -> None:
 
 def test_repeated_column_names_get_a_number() -> None:
     assert unique_names(["a", "a", "b", "a_1", "a"]) == ["a", "a_1", "b", "a_1_1", "a_2"]
+
+
+def test_csv_for_spreadsheets_has_no_formulas(service: Service) -> None:
+    texts = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\uff1d1", "a=1", "", "1-1", "'=1"]
+    sql = "SELECT unnest($texts) AS \"=name\", -1 AS n, -1.5 AS d, -2.5::DOUBLE AS f, '=1'::ENUM ('=1') AS e"
+    sql = sql.replace("$texts", "[" + ", ".join("'" + text.replace("'", "''") + "'" for text in texts) + "]")
+    answer = service.http.post("/query?csv=spreadsheet", json={"query": sql})
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    header, *rows = csv.reader(io.StringIO(answer.text, newline=""))
+    assert header == ["'=name", "n", "d", "f", "e"]
+    assert [row[0] for row in rows] == ["'" + text for text in texts[:8]] + texts[8:]
+    assert {tuple(row[1:]) for row in rows} == {("-1", "-1.5", "-2.5", "'=1")}
+    assert list(csv.reader(io.StringIO(service.query(sql, "csv").text, newline="")))[1][0] == "=1+1"
+    assert service.http.post("/query?csv=excel", json={"query": sql}).status_code == 422
+
+
+def test_thousands_of_columns_of_one_name() -> None:
+    names = unique_names(["a"] * 200_000 + ["a_1", "b"])
+    assert len(set(names)) == 200_002
+    assert names[:3] == ["a", "a_1", "a_2"]
+    assert names[-2:] == ["a_1_1", "b"]

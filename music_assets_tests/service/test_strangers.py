@@ -193,3 +193,8 @@ def test_slow_readers_hold_no_worker(dataset: Dataset) -> None:
             assert connection.recv(12) == b"HTTP/1.1 200"
         assert service.rows("SELECT 1") == [[1]]
         assert service.app.state.parts.pool.restarts == 0
+
+
+def test_parameters_in_array_notation_are_not_ignored(service: Service) -> None:
+    assert service.http.get("/artists?search[]=a").status_code == 422
+    assert service.http.get("/artists?search=a").status_code == 200

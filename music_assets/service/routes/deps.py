@@ -45,7 +45,11 @@ def parts_of(request: Request) -> Parts:
 
 Format = Annotated[
     Literal["json", "ndjson", "csv", "arrow", "parquet"] | None,
-    Query(alias="format", description="Result format. Default: by the Accept header, else JSON."),
+    Query(
+        alias="format",
+        description="Result format. Default: by the Accept header, else JSON. With `csv=spreadsheet`, CSV in which "
+        "text that a spreadsheet would take for a formula starts with an apostrophe.",
+    ),
 ]
 
 
