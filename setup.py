@@ -108,6 +108,8 @@ setup(
             # Benchmark baselines: implicit ALS, and SQLite over HTTP.
             "implicit>=0.7,<0.8",
             "datasette>=0.65,<0.66",
+            # Loads the web pages.
+            "playwright>=1.55,<2",
         ],
     },
     entry_points={"console_scripts": ["music-assets=music_assets.cli:app"]},
