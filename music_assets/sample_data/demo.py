@@ -1,5 +1,6 @@
 """The demo: generated data, the job refresh_rankings, and its results in the terminal."""
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from music_assets.data_root import DataRoot
 from music_assets.ingest.landing import Landing
 from music_assets.runtime.dagster_home import INSTANCE_FILE
 from music_assets.sample_data.generator import generate
-from music_assets.settings import PREFIX, child_environment
+from music_assets.settings import PREFIX, child_environment, settings
 from music_assets.storage.published_snapshot import connect, newest_snapshot
 from music_assets.tables import REFRESH_RANKINGS
 
@@ -95,15 +96,23 @@ def _print_results(root: DataRoot, console: Console) -> None:
         _print_rows(console, f"Top 10 artists in {COUNTRY}", connection.execute(TOP_ARTISTS, [COUNTRY]))
         _print_rows(console, f"Top 10 countries of {ARTIST}", connection.execute(TOP_COUNTRIES, [ARTIST]))
         _print_rows(console, "Rejected rows by reason", connection.execute(REJECTS))
+    current = settings()
     console.print(
         "[bold]Next[/]\n"
-        f"  export {PREFIX}DATA={escape(str(root))}\n"
+        f"  export {PREFIX}DATA={escape(shlex.quote(str(root)))}\n"
         '  music-assets query "SELECT country, count(*) FROM raw_parquet_user_data GROUP BY ALL"\n'
-        "  music-assets up                                    start web UI, sensor and query service\n"
-        "  music-assets drop users.csv user_top_artists.csv   drop files of your own",
+        "  music-assets drop users.csv user_top_artists.csv   drop files of your own\n"
+        f"Start everything, then open [bold]http://{current.host}:{current.port}[/]\n"
+        f"  [bold]{PREFIX}DATA={escape(shlex.quote(str(root)))} {escape(shlex.quote(_command()))} up[/]",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _command() -> str:
+    """Return the path of the command `music-assets` of this environment, relative to the working directory if below."""
+    command = Path(sys.executable).with_name("music-assets")
+    return str(command.relative_to(Path.cwd()) if command.is_relative_to(Path.cwd()) else command)
 
 
 def _print_rows(console: Console, title: str, result: duckdb.DuckDBPyConnection) -> None:

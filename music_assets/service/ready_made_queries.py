@@ -147,35 +147,44 @@ LIMIT $limit
 """
 
 COMPARE_COUNTRIES = """
-WITH shares AS (
-    SELECT country, artist_name, rank, total_playcount / sum(total_playcount) OVER (PARTITION BY country) AS share
+WITH candidates AS (
+    SELECT DISTINCT artist_name
     FROM processed_parquet_artist_rank_in_country
+    WHERE country IN ($first, $second) AND rank <= $limit
+), shares AS (
+    SELECT artist_name, country, rank, ranked.total_playcount / nullif(totals.total_playcount, 0) AS share
+    FROM processed_parquet_artist_rank_in_country ranked
+    JOIN candidates USING (artist_name)
+    JOIN country_totals totals USING (country)
     WHERE country IN ($first, $second)
-), one AS (
-    FROM shares WHERE country = $first
-), other AS (
-    FROM shares WHERE country = $second
 )
 SELECT
-    artist_name, one.rank AS first_rank, coalesce(one.share, 0) AS first_share,
-    other.rank AS second_rank, coalesce(other.share, 0) AS second_share
-FROM one FULL JOIN other USING (artist_name)
+    artist_name,
+    max(rank) FILTER (WHERE country = $first) AS first_rank,
+    coalesce(max(share) FILTER (WHERE country = $first), 0) AS first_share,
+    max(rank) FILTER (WHERE country = $second) AS second_rank,
+    coalesce(max(share) FILTER (WHERE country = $second), 0) AS second_share
+FROM shares
+GROUP BY artist_name
 ORDER BY greatest(first_share, second_share) DESC, artist_name
 LIMIT $limit
 """
 
 OVERLAP_OF_COUNTRIES = """
-WITH shares AS (
-    SELECT country, artist_name, total_playcount / sum(total_playcount) OVER (PARTITION BY country) AS share
-    FROM processed_parquet_artist_rank_in_country
-    WHERE country IN ($first, $second)
-), one AS (
-    FROM shares WHERE country = $first
+WITH one AS (
+    FROM processed_parquet_artist_rank_in_country WHERE country = $first
 ), other AS (
-    FROM shares WHERE country = $second
+    FROM processed_parquet_artist_rank_in_country WHERE country = $second
+), totals AS (
+    SELECT
+        max(total_playcount) FILTER (WHERE country = $first) AS of_one,
+        max(total_playcount) FILTER (WHERE country = $second) AS of_other
+    FROM country_totals
 )
-SELECT coalesce(sum(least(one.share, other.share)), 0) AS overlap
-FROM one JOIN other USING (artist_name)
+SELECT coalesce(
+    sum(least(one.total_playcount / nullif(of_one, 0), other.total_playcount / nullif(of_other, 0))), 0
+) AS overlap
+FROM one JOIN other USING (artist_name) CROSS JOIN totals
 """
 
 FAVOURITE_COUNTRIES = """

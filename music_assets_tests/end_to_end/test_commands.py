@@ -1,5 +1,6 @@
 """The commands of the README, in a plain shell."""
 
+import re
 import sys
 
 from music_assets.data_root import DataRoot
@@ -77,6 +78,9 @@ def test_demo_prints_the_tables(shell: Shell, root: DataRoot) -> None:
     ):
         assert words in ended.stdout
     assert len(reasons) >= 5
+    address, command = ended.stdout.splitlines()[-2:]
+    assert address == "Start everything, then open http://127.0.0.1:8000"
+    assert re.fullmatch(rf"  MUSIC_ASSETS_DATA={re.escape(str(root))} \S+/bin/music-assets up", command)
 
     root.demo_mark.unlink()
     refused = shell("music-assets", "demo", "--data", root)
