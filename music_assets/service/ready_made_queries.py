@@ -31,12 +31,18 @@ LIMIT $limit OFFSET $offset
 """`rank` is the rank among all countries."""
 
 ARTISTS = """
+WITH blocks AS (
+    SELECT first_rank FROM artist_search WHERE contains(names, lower($search)) LIMIT $limit + $offset
+), candidates AS (
+    SELECT unnest(range(first_rank, first_rank + 32))::INTEGER AS rank, lower($search) AS part FROM blocks
+)
 SELECT rank, artist_name, total_playcount, listeners, countries, top_country
-FROM world_artists
-WHERE contains(lower(artist_name), lower($search))
+FROM world_artists JOIN candidates USING (rank)
+WHERE contains(lower(artist_name), part)
 ORDER BY rank
 LIMIT $limit OFFSET $offset
 """
+"""LIMIT returns the first blocks, since the table is sorted. As a column, `part` is compared after the join only."""
 
 TOP_ARTISTS = """
 SELECT rank, artist_name, total_playcount, listeners, countries, top_country

@@ -13,6 +13,7 @@ from music_assets.storage.published_snapshot import PublishedSnapshot, Published
 from music_assets.storage.sql import literal
 from music_assets.tables import (
     ARTIST_RANK_IN_COUNTRY,
+    ARTIST_SEARCH,
     COUNTRY_RANK_PER_ARTIST,
     COUNTRY_TOTALS,
     DISTINCTIVE_ARTISTS,
@@ -29,39 +30,35 @@ Database = tuple[str, str]
 
 
 def create_lookup_tables(
-    connection: duckdb.DuckDBPyConnection,
-    tables: Mapping[str, PublishedTable],
-    previous: PublishedSnapshot | None,
-) -> Iterator[tuple[Table, int]]:
+    connection: duckdb.DuckDBPyConnection, tables: Mapping[str, PublishedTable], previous: PublishedSnapshot | None
+) -> dict[Table, int]:
     """Create the lookup tables in a snapshot that holds the rankings, as `tables` describes them.
 
-    Yields each table and its number of rows. `rank_changes` compares with the previous snapshot, and is empty without.
+    Returns their numbers of rows. `rank_changes` compares with the previous snapshot, and is empty without.
     """
     backend = ibis.duckdb.from_connection(connection)
     artists, countries = (backend.table(each.full_name) for each in (ARTIST_RANK_IN_COUNTRY, COUNTRY_RANK_PER_ARTIST))
-    rows = {
-        COUNTRY_TOTALS: lookups.country_totals(artists),
-        WORLD_ARTISTS: lookups.world_artists(countries),
+    totals = _create(backend, COUNTRY_TOTALS, lookups.country_totals(artists))
+    world = _create(backend, WORLD_ARTISTS, lookups.world_artists(countries))
+    created = {
+        COUNTRY_TOTALS: totals,
+        WORLD_ARTISTS: world,
+        ARTIST_SEARCH: _create(backend, ARTIST_SEARCH, lookups.artist_search(world)),
+        DISTINCTIVE_ARTISTS: _create(backend, DISTINCTIVE_ARTISTS, lookups.distinctive_artists(artists, world, totals)),
+        SIMILAR_COUNTRIES: _create(backend, SIMILAR_COUNTRIES, lookups.similar_countries(artists, world, totals)),
+        RANK_CHANGES: _create_rank_changes(backend, tables, previous),
     }
-    yield from ((table, _create(backend, table, expression)) for table, expression in rows.items())
-    totals, world = (backend.table(each.full_name) for each in rows)
-    yield (
-        DISTINCTIVE_ARTISTS,
-        _create(backend, DISTINCTIVE_ARTISTS, lookups.distinctive_artists(artists, world, totals)),
-    )
-    yield SIMILAR_COUNTRIES, _create(backend, SIMILAR_COUNTRIES, lookups.similar_countries(artists, world, totals))
-    yield RANK_CHANGES, _create_rank_changes(backend, tables, previous)
+    return {table: rows.count().to_pyarrow().as_py() for table, rows in created.items()}
 
 
-def _create(backend: Backend, table: Table, rows: ir.Table) -> int:
+def _create(backend: Backend, table: Table, rows: ir.Table) -> ir.Table:
     typed = rows.select(list(table.schema)).cast(table.schema).order_by(list(table.sort_by))
-    count: int = backend.create_table(table.full_name, typed).count().to_pyarrow().as_py()
-    return count
+    return backend.create_table(table.full_name, typed)
 
 
 def _create_rank_changes(
     backend: Backend, tables: Mapping[str, PublishedTable], previous: PublishedSnapshot | None
-) -> int:
+) -> ir.Table:
     if previous is not None and RANK_CHANGES.full_name in previous.tables:
         try:
             with _attached(backend, previous) as database:

@@ -128,7 +128,8 @@ class Publisher:
                 ((rows,),) = connection.execute(f"SELECT count(*) FROM {view.full_name}").fetchall()
                 tables[view.full_name] = PublishedTable(versions[raw].version, rows, (), versions[raw].table_id)
             ranking = versions[ARTIST_RANK_IN_COUNTRY]
-            for table, rows in create_lookup_tables(connection, tables, self._comparable_snapshot()):
+            lookups = create_lookup_tables(connection, tables, self._comparable_snapshot())
+            for table, rows in lookups.items():
                 _describe(connection, table, "TABLE")
                 tables[table.full_name] = PublishedTable(ranking.version, rows, (), ranking.table_id)
             connection.execute("CHECKPOINT")

@@ -240,6 +240,8 @@ def test_artists_of_the_world(service: Service, dataset: Dataset, search: str | 
     expected = [row for row in ranked.itertuples(index=False) if (search or "").lower() in row.artist_name.lower()]
     rows = service.http.get("/artists", params=params).json()["rows"]
     assert [tuple(row[:4]) for row in rows] == [tuple(row) for row in expected]
+    page = service.http.get("/artists", params={**params, "limit": 2, "offset": 3}).json()["rows"]
+    assert page == rows[3:5]
 
 
 @pytest.mark.parametrize("artist", ["Drake", "AC/DC", "..", "nobody"])
