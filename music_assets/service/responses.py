@@ -154,14 +154,15 @@ class ResultResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        if self._data.in_memory:
+            await send({"type": "http.response.body", "body": self._data.content()})
+            return
+        unsent = self._data.size
         try:
-            async with asyncio.timeout(TRANSFER_SECONDS + self._data.size / MIN_TRANSFER_RATE):
-                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-                unsent = self._data.size
+            async with asyncio.timeout(TRANSFER_SECONDS + unsent / MIN_TRANSFER_RATE):
                 async for chunk in self._data.chunks():
                     unsent -= len(chunk)
                     await send({"type": "http.response.body", "body": chunk, "more_body": unsent > 0})
-                if not self._data.size:
-                    await send({"type": "http.response.body", "body": b""})
         except TimeoutError:
             raise ProblemError("timeout", "The client did not read the result in time.") from None

@@ -32,7 +32,7 @@ def send(service: Service, sql: str, source: str = "127.0.0.1", parameters: byte
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service whose only worker must survive every test, on rankings of names in many scripts."""
     dataset = make_dataset(tmp_path_factory.mktemp("strangers"), artists=NAMES * 2)
-    with serving(dataset.root, query_workers=1, query_memory_mb=256) as running:
+    with serving(dataset.root, query_workers=1, query_memory_mb=256, timeout_ms=30_000) as running:
         yield running
         assert running.app.state.parts.pool.restarts == 0
         assert running.rows("SELECT 1") == [[1]]

@@ -32,7 +32,7 @@ from music_assets.storage.published_snapshot import NothingPublishedError, Publi
 FAST_MS, FAST_MS_IN_CROWD = 500, 100
 """Timeout of a query on a fast worker: as a rule, and while `CROWD` queries wait."""
 CROWD = 50
-SLOW_NICE = 5
+SLOW_NICE = 2
 """CPU niceness of slow workers."""
 GRACE_SECONDS = 1.0
 """Time after a query's timeout at which its worker is killed. DuckDB itself stops most queries at the timeout."""

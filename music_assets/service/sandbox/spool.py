@@ -7,8 +7,8 @@ ones go to unlinked temporary files.
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
-from tempfile import SpooledTemporaryFile
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO
 
 from music_assets.service.problems import ProblemError
 
@@ -47,35 +47,53 @@ class SpooledResult:
     def __init__(self, spool: Spool, caller: str) -> None:
         self._spool = spool
         self._caller = caller
-        self._file: SpooledTemporaryFile[bytes] = SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115  See `close`.
+        self._parts: list[bytes] = []
+        self._file: IO[bytes] | None = None
         self.size = 0
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the result is small."""
+        return self._file is None
 
     async def write(self, data: bytes) -> None:
         """Append data. Raises ProblemError if the spool is full."""
         self._spool.reserve(self._caller, len(data))
         self.size += len(data)
+        if self._file is None and self.size <= MEMORY_BYTES:
+            self._parts.append(data)
+            return
         try:
-            await self._call(self._file.write, data)
+            await asyncio.to_thread(self._write_to_file, data)
         except OSError:
             raise ProblemError("busy", FULL, {"Retry-After": "5"}) from None
 
+    def _write_to_file(self, data: bytes) -> None:
+        if self._file is None:
+            self._file = TemporaryFile(buffering=0)  # noqa: SIM115  See `close`.
+        self._file.write(b"".join([*self._parts, data]))
+        self._parts.clear()
+
+    def content(self) -> bytes:
+        """Return all data of a small result."""
+        return b"".join(self._parts)
+
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the data from its beginning."""
-        await self._call(self._file.seek, 0)
-        while data := await self._call(self._file.read, CHUNK_BYTES):
+        if self._file is None:
+            yield self.content()
+            return
+        await asyncio.to_thread(self._file.seek, 0)
+        while data := await asyncio.to_thread(self._file.read, CHUNK_BYTES):
             yield data
 
     def close(self) -> None:
         """Delete the data. May be called more than once."""
-        if not self._file.closed:
+        if self._file is not None:
             self._file.close()
+        if self.size:
             self._spool.release(self._caller, self.size)
+        self.size = 0
 
     def __del__(self) -> None:
         self.close()  # of a result that was cancelled on its way to the caller
-
-    async def _call(self, method: Any, *arguments: Any) -> Any:
-        """Call a method of the file, in a thread if the data is on disk."""
-        if self.size <= MEMORY_BYTES:
-            return method(*arguments)
-        return await asyncio.to_thread(method, *arguments)
