@@ -12,6 +12,7 @@ from music_assets.service.problems import ProblemError
 from music_assets.tables import TRAIN_EMBEDDINGS
 
 TIMEOUT_SECONDS = 20.0
+REACHABLE_SECONDS = 2.0
 
 State = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
 STATES: dict[str, State] = {
@@ -50,6 +51,13 @@ SHOW = """
 query($id: ID!) {
   runOrError(runId: $id) { __typename ... on Run { runId status startTime endTime jobName } }
 }"""
+MESSAGES = """
+query($id: ID!) {
+  logsForRun(runId: $id) {
+    __typename ... on EventConnection { events { __typename ... on LogMessageEvent { message } } }
+  }
+}"""
+REACHABLE = "query { version }"
 
 
 class TrainingRun(BaseModel):
@@ -93,6 +101,19 @@ class TrainingRuns:
         if run["__typename"] == "RunNotFoundError" or run.get("jobName", TRAIN_EMBEDDINGS) != TRAIN_EMBEDDINGS:
             raise ProblemError("not-found", "There is no training run with this id.")
         return self._training_run(checked(run, "Run"))
+
+    async def last_message(self, run_id: str) -> str:
+        """Return the last line that a run has logged, which tells its progress; empty if there is none."""
+        async with self._dagster.client(TIMEOUT_SECONDS) as client:
+            answer = await self._dagster.query(client, MESSAGES, id=run_id)
+        events = checked(answer["logsForRun"], "EventConnection")["events"]
+        messages = [event["message"] for event in events if event["__typename"] == "LogMessageEvent"]
+        return messages[-1] if messages else ""
+
+    async def check_reachable(self) -> None:
+        """Raise ProblemError if Dagster cannot be reached."""
+        async with self._dagster.client(REACHABLE_SECONDS) as client:
+            await self._dagster.query(client, REACHABLE)
 
     def _training_run(self, run: dict[str, Any]) -> TrainingRun:
         return TrainingRun(

@@ -1,8 +1,8 @@
-"""The page of an artist: countries on a map and as a table, similar artists, and training when there are none."""
+"""The page of an artist: countries on a map and as a table, and similar artists."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from music_assets.service import ready_made_queries as queries
 from music_assets.service.explorer.reading import Name, Rows, read
@@ -10,7 +10,6 @@ from music_assets.service.explorer.rendering import country_url, percent, render
 from music_assets.service.explorer.world_map import world_map
 from music_assets.service.problems import ProblemError
 from music_assets.service.routes.deps import parts_of
-from music_assets.service.routes.embeddings import start_run
 
 MAX_COUNTRIES = 1_000
 MIN_LISTENERS = (1, 3, 10, 30, 100, 300, 1000)
@@ -56,26 +55,13 @@ async def similar_artists(request: Request, name: Name) -> Response:
     except ProblemError as problem:
         if problem.kind != "not-trained":
             raise
-        return render(request, "parts/not_trained.html")
+        return render(request, "parts/not_trained.html", what="similar")
     pairs = zip(matches.keys, matches.scores, strict=True)
     return render(
         request,
         "parts/similar_artists.html",
         rows=[{"artist_name": key, "similarity": similarity} for key, similarity in pairs],
     )
-
-
-@router.post("/explore/training")
-async def start_training(request: Request) -> Response:
-    """Start a training of the embeddings, or show the unfinished one."""
-    return render(request, "training.html", "parts/training_run.html", run=await start_run(request))
-
-
-@router.get("/explore/training/{run_id}")
-async def training(request: Request, run_id: Annotated[str, Path(max_length=200)]) -> Response:
-    """Show the state of a training."""
-    run = await parts_of(request).training_runs.show(run_id)
-    return render(request, "training.html", "parts/training_run.html", run=run)
 
 
 async def countries_of_artist(request: Request, name: str) -> Rows:

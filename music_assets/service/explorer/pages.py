@@ -13,8 +13,11 @@ from music_assets.service.explorer import (
     sign_in,
     sql_console,
     static_files,
+    training,
 )
 
+PAGES = (home, search, country, artist, training, compare, music_map, pipeline, sign_in, sql_console, static_files)
+
 router = APIRouter(include_in_schema=False)
-for module in (home, search, country, artist, compare, music_map, pipeline, sign_in, sql_console, static_files):
-    router.include_router(module.router)
+for page in PAGES:
+    router.include_router(page.router)

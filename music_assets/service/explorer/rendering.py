@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 from fastapi import Request, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from music_assets.service.auth import KEY_COOKIE
 from music_assets.service.explorer.compression import respond
 from music_assets.service.explorer.static_files import static_url
 
@@ -35,7 +36,8 @@ HEADERS = {
 def render(request: Request, whole: str, part: str | None = None, /, status: int = 200, **context: Any) -> Response:
     """Return the template `whole`, or `part`, the part of it that htmx replaces, if htmx has sent the request."""
     template = ENVIRONMENT.get_template(part if part and is_from_htmx(request) else whole)
-    html = template.render(path=request.url.path, **context).encode()
+    is_signed_in = KEY_COOKIE in request.cookies
+    html = template.render(path=request.url.path, is_signed_in=is_signed_in, **context).encode()
     return respond(request, html, "text/html", HEADERS, status)
 
 

@@ -7,10 +7,11 @@ import dagster as dg
 from playwright.sync_api import Browser, expect
 
 from music_assets.data_root import DataRoot
+from music_assets.service.auth import create_api_key
 from music_assets.service.explorer.rendering import artist_url
 from music_assets.tables import USER_DATA
 from music_assets_tests.service.conftest import Dataset, serving
-from music_assets_tests.service.explorer.conftest import context_of, opening_pages
+from music_assets_tests.service.explorer.conftest import opening_pages
 from music_assets_tests.service.explorer.test_browser import check
 from music_assets_tests.service.explorer.test_pages import text
 from music_assets_tests.support.processes import wait_until
@@ -53,18 +54,47 @@ def test_refresh_and_training_are_followed_in_the_browser(browser: Browser, tmp_
             page.goto(artist_url("Drake"))
             page.get_by_role("button", name="Train the embeddings").click()
             expect(page.get_by_text("The training is")).to_be_visible()
+            expect(page.get_by_text(re.compile(r"of \d+ passes"))).to_be_visible(timeout=TRAINING_SECONDS * 1000)
             expect(page.get_by_text("The training has succeeded.")).to_be_visible(timeout=TRAINING_SECONDS * 1000)
             page.get_by_role("link", name="Reload the page").click()
             expect(page.locator("#similar li")).to_have_count(12)
             check(page)
+            page.goto("/explore/map")
+            expect(page.locator("#map canvas")).to_be_visible(timeout=TRAINING_SECONDS * 1000)
 
 
-def test_training_without_dagster_is_an_error_in_place(browser: Browser, dataset: Dataset) -> None:
+def test_training_is_offered_only_with_dagster(browser: Browser, dataset: Dataset) -> None:
     with (
         serving(dataset.root, query_workers=1, dagster_url="http://127.0.0.1:9") as service,
-        context_of(browser, service.url) as page,
+        opening_pages(browser, service.url) as open_page,
     ):
-        page.goto(artist_url("Drake"))
-        page.get_by_role("button", name="Train the embeddings").click()
-        expect(page.get_by_role("alert")).to_contain_text("Dagster cannot be reached")
+        for address in (artist_url("Drake"), "/explore/map"):
+            page = open_page(address)
+            expect(page.get_by_text("Dagster cannot be reached.")).to_be_visible()
+            expect(page.get_by_role("button", name="Train the embeddings")).to_have_count(0)
+            check(page)
+        started = service.http.post("/explore/training")
+        assert (started.status_code, "Dagster cannot be reached" in text(started)) == (503, True)
+
+
+def test_key_opens_pages_console_and_closes_them_again(browser: Browser, dataset: Dataset) -> None:
+    key, entry = create_api_key("someone", ["read"])
+    with (
+        serving(dataset.root, query_workers=1, api_keys=entry) as service,
+        opening_pages(browser, service.url) as open_page,
+    ):
+        page = open_page("/sql#query=SELECT+42")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
         check(page)
+        page.get_by_label("API key").fill(key)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", level=1)).to_have_text("SQL")
+        page.get_by_role("button", name="Run").press("Enter")
+        expect(page.locator("#status")).to_contain_text("row")
+        assert key not in page.url
+        assert page.evaluate("document.cookie") == ""
+        check(page)
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
+        page.goto(artist_url("Drake"))
+        expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
