@@ -176,6 +176,17 @@ class Settings(BaseSettings):
     named_queries: AbsolutePath | None = Field(
         None, description="TOML file of named queries for the SQL console: `[name]`, `title`, `sql`."
     )
+    max_connections: int = Field(
+        1000,
+        ge=1,
+        description="Maximum number of connections to the query service. Beyond it, the connection that has been "
+        "waiting for a request for longest is closed.",
+    )
+    trusted_proxies: str = Field(
+        "",
+        description="Addresses or networks of reverse proxies, separated by commas, whose `X-Forwarded-For` names the "
+        "client.",
+    )
     dagster_url: HttpUrl = Field(
         HttpUrl("http://127.0.0.1:3000"),
         description="URL of the Dagster web UI, through which the query service starts the training of embeddings.",

@@ -64,6 +64,11 @@ SLOW = (
     "service/explorer/test_sql_console.py::*",
     "service/test_attacks.py::test_expensive_statement_is_stopped*",
     "service/test_attacks.py::test_large_statement_stays_within_the_memory_limit*",
+    "service/test_http_protocol.py::test_2000_silent_connections",
+    "service/test_http_protocol.py::test_busy_connections_are_not_closed_for_new_ones",
+    "service/test_http_protocol.py::test_forwarded_addresses_are_trusted_by_setting_only",
+    "service/test_http_protocol.py::test_requests_that_do_not_arrive_are_ended*",
+    "service/test_logs.py::*",
     "service/test_strangers.py::test_a_result_beyond_the_spool_is_refused",
     "service/test_strangers.py::test_every_value_has_an_encoding*",
     "service/test_strangers.py::test_failing_query_is_reported_and_costs_no_worker*",
@@ -76,6 +81,7 @@ SLOW = (
 
 FAST = (
     "engines/test_engine.py::*",
+    "service/test_http_protocol.py::test_requests_that_do_not_arrive_are_ended[[]dripping-half a head]",
     "service/explorer/test_browser.py::test_three_clicks_lead_to_an_artist_and_its_map",
     "transforms/test_current_rows.py::test_keys_are_found_among_all_ranks*",
     "transforms/test_rankings.py::test_ranks_by_hand*",

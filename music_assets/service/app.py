@@ -1,7 +1,8 @@
 """The application: `create_app` assembles it, `serve` runs it."""
 
 import asyncio
-import logging.config
+import logging
+import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from os import cpu_count
@@ -20,8 +21,10 @@ from music_assets.service.auth import BEARER, AccessControl, api_keys, is_loopba
 from music_assets.service.dagster_api import DagsterApi
 from music_assets.service.explorer import pages
 from music_assets.service.explorer.named_queries import read_named_queries
+from music_assets.service.http_protocol import bounded_protocol
+from music_assets.service.logs import configure_logging, flush_logs
 from music_assets.service.metrics import Metrics
-from music_assets.service.middleware import ACCESS_LOG, RequestMiddleware
+from music_assets.service.middleware import RequestMiddleware
 from music_assets.service.problems import ProblemError
 from music_assets.service.readiness import Readiness
 from music_assets.service.refreshes import Refreshes
@@ -41,6 +44,8 @@ log = logging.getLogger(__name__)
 REFRESH_SECONDS = 0.5
 """Interval in which idle workers are moved to the newest snapshot. A query always uses the newest one."""
 MIN_WORKERS = 2
+OTHER_FILES = 128
+"""Open files besides connections: workers, the snapshot, results on their way."""
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -73,6 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
         with suppress(asyncio.CancelledError):
             await refresh
         await pool.close()
+        flush_logs()
 
     app: FastAPI = FastAPIOffline(
         title="music_db",
@@ -117,8 +123,15 @@ def serve(settings: Settings) -> None:
         )
     DataRoot(settings.data).check_layout()
     app = create_app(settings)
-    logging.config.dictConfig(LOGGING)
-    uvicorn.run(
+    configure_logging()
+    max_connections = _connections_of_open_files(settings.max_connections)
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(server_config(app, settings, max_connections)).run()
+
+
+def server_config(app: FastAPI, settings: Settings, max_connections: int) -> uvicorn.Config:
+    """Return the configuration of the HTTP server."""
+    return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
@@ -126,30 +139,22 @@ def serve(settings: Settings) -> None:
         access_log=False,
         server_header=False,
         loop="uvloop",
-        http="httptools",
+        http=bounded_protocol(max_connections, settings.request_timeout),
         ws="none",
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=10,
     )
 
 
-LOGGING: dict[str, Any] = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {
-        "line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
-        "bare": {"format": "%(message)s"},
-    },
-    "handlers": {
-        "errors": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"},
-        "access": {"class": "logging.StreamHandler", "formatter": "bare", "stream": "ext://sys.stdout"},
-    },
-    "loggers": {
-        ACCESS_LOG: {"handlers": ["access"], "level": "INFO", "propagate": False},
-        "uvicorn": {"handlers": ["errors"], "level": "INFO", "propagate": False},
-        "music_assets": {"handlers": ["errors"], "level": "INFO", "propagate": False},
-    },
-}
-"""The access log goes to standard output, one JSON object per line; everything else to standard error."""
+def _connections_of_open_files(wanted: int) -> int:
+    """Raise the limit of open files for this number of connections, and return the number that the limit admits."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        wanted = max(1, min(wanted, hard - OTHER_FILES))
+    if soft != resource.RLIM_INFINITY and soft < wanted + OTHER_FILES:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted + OTHER_FILES, hard))
+    return wanted
 
 
 def _with_bearer(document: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import logging
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import httpx
 
@@ -16,14 +16,14 @@ class DagsterApi:
     """Sends queries to the Dagster web server at a URL, which may contain a user name and a password."""
 
     def __init__(self, url: str) -> None:
-        self._url = url.rstrip("/")
-        parts = urlsplit(self._url)
+        parts = urlsplit(url.rstrip("/"))
         self.web_ui = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-        """URL for people, without user name and password."""
+        """URL without user name and password, which must not reach people or logs."""
+        self._auth = (unquote(parts.username or ""), unquote(parts.password or "")) if "@" in parts.netloc else None
 
     def client(self, timeout_seconds: float) -> httpx.AsyncClient:
         """Return an HTTP client for `query`."""
-        return httpx.AsyncClient(base_url=self._url, timeout=timeout_seconds, trust_env=False)
+        return httpx.AsyncClient(base_url=self.web_ui, auth=self._auth, timeout=timeout_seconds, trust_env=False)
 
     async def query(self, client: httpx.AsyncClient, query: str, **variables: Any) -> dict[str, Any]:
         """Return the data of a query, by field. Raises ProblemError if Dagster cannot be reached or refuses it."""
@@ -34,8 +34,7 @@ class DagsterApi:
             if body.get("errors") or data is None:
                 raise ValueError(body.get("errors"))
         except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
-            cause = f"{type(error).__name__}: {error}".replace(self._url, self.web_ui)
-            log.warning("No valid response from Dagster at %s: %s", self.web_ui, cause)
+            log.warning("No valid response from Dagster at %s: %s: %s", self.web_ui, type(error).__name__, error)
             raise ProblemError(
                 "no-dagster", "Dagster cannot be reached, or its response is invalid.", {"Retry-After": "10"}
             ) from None

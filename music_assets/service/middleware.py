@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from music_assets.service.auth import AccessControl, check_origin, is_public
 from music_assets.service.explorer.errors import error_page, is_page
+from music_assets.service.logs import ACCESS_LOG
 from music_assets.service.metrics import Metrics
 from music_assets.service.problems import ProblemError
 from music_assets.service.sandbox.pool import Pool
@@ -29,7 +30,6 @@ BUSY_DELAY_SECONDS = 0.5
 """Delay of a `busy` response, so that clients which retry immediately do not crowd out the others."""
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-ACCESS_LOG = "music_assets.access"
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger(ACCESS_LOG)

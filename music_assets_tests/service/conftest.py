@@ -17,7 +17,7 @@ import pytest
 import uvicorn
 
 from music_assets.data_root import DataRoot
-from music_assets.service.app import create_app
+from music_assets.service.app import create_app, server_config
 from music_assets.settings import Settings
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.published_snapshot import PublishedSnapshot
@@ -140,8 +140,9 @@ class Service:
 def serving(root: Path, **settings: Any) -> Iterator[Service]:
     """Run a service with these settings on a free port."""
     values: Mapping[str, Any] = {"query_workers": 2, "rate_limit": "100000/second", "timeout_ms": 3000, **settings}
-    app = create_app(Settings(data=root, **values))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, ws="none"))
+    current = Settings(data=root, port=0, **values)
+    app = create_app(current)
+    server = uvicorn.Server(server_config(app, current, current.max_connections))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
