@@ -51,6 +51,7 @@ SLOW = (
     "faults/test_recovery.py::*",
     "maintenance/test_backup.py::test_backup_taken_during_a_run_is_complete*",
     "maintenance/test_forget.py::test_killed_erasure_is_repeated*",
+    "maintenance/test_forget.py::test_vectors_of_release_0_1_are_erased_too",
     "maintenance/test_rebuild.py::test_damaged_derived_data_is_recomputed*",
     "runtime/test_launcher.py::test_a_dead_idle_worker_is_replaced",
     "runtime/test_launcher.py::test_a_finished_run_is_not_terminated",

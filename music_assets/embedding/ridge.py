@@ -2,7 +2,7 @@
 
 A user's vector u minimizes, over the artists a of the user's list with weights w that sum to 1,
 
-    sum of w (1 - u·a)²  +  UNOBSERVED times the mean over all artists of (u·a)²  +  USER_RIDGE |u|²
+    sum of w (1 - u·a)²  +  UNOBSERVED times the sum over all artists of (u·a)²  +  USER_RIDGE |u|²
 
 so that the inner product is near 1 for artists of the list and near 0 for others. It depends on the list and the table
 of artists alone: the training, refreshes and the service compute the same vector. Artists are fitted to users alike,
@@ -26,8 +26,8 @@ from music_assets.embedding.interactions import Ints
 
 Floats = npt.NDArray[np.float32]
 
-UNOBSERVED = 20.0
-"""Weight of all artists that are not in a user's list, relative to that of the list."""
+UNOBSERVED = 0.0013
+"""Weight of each artist that is not in a user's list, where the list weighs 1."""
 USER_RIDGE = 0.12
 FREQUENCY_POWER = 0.3
 """An artist with n listeners weighs n ** -FREQUENCY_POWER: lists are told apart by their rare artists."""
@@ -62,13 +62,12 @@ def artist_vectors(
 ) -> Floats:
     """Return a vector for each column of pair weights, from the vectors of the rows; zeros for empty columns.
 
-    The ridge draws the vectors `towards` the given ones. All unobserved pairs together weigh `unobserved` times the
-    observed ones, which weigh 1 on average.
+    The ridge draws the vectors `towards` the given ones. An unobserved pair weighs `unobserved`; the others weigh 1 on
+    average.
     """
     scaled = pairs.T.tocsr()
     scaled.data /= scaled.data.mean()
-    share = scaled.nnz / (pairs.shape[0] * pairs.shape[1])
-    return Ridge.build(users, unobserved * share, ridge).fit_rows(scaled, users, threads, towards)
+    return Ridge.build(users, unobserved, ridge).fit_rows(scaled, users, threads, towards)
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class Ridge:
     @classmethod
     def of_users(cls, artists: Floats) -> "Ridge":
         """Return the regression of users on the vectors of all artists. The weights of a list must sum to 1."""
-        return cls.build(artists, UNOBSERVED / max(len(artists), 1), USER_RIDGE)
+        return cls.build(artists, UNOBSERVED, USER_RIDGE)
 
     @classmethod
     def build(cls, vectors: Floats, unobserved: float, ridge: float) -> "Ridge":

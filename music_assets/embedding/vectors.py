@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -54,17 +55,26 @@ def embed(
     listeners = np.bincount(interactions.artists, minlength=len(interactions.artist_names))
     pairs = interactions.matrix()
     pairs.data = pair_weights(interactions.weights, listeners[interactions.artists])
+    ridge = hyperparameters.ridge or hyperparameters.min_listeners_for(len(interactions.user_ids))
     words, trained = normalize(word_vectors.vectors), np.zeros(len(listeners), bool)
     trained[word_vectors.artists] = True
     towards = np.zeros((len(listeners), words.shape[1]), np.float32)
     towards[word_vectors.artists] = hyperparameters.anchor * words
     users = start.users if start else user_vectors(pairs[:, word_vectors.artists], words, threads)
     for _ in range(1 if start else hyperparameters.rounds):
-        artists = artist_vectors(pairs, users, towards, hyperparameters.unobserved, hyperparameters.ridge, threads)
+        users = scale(users, np.ones(len(users)))
+        artists = artist_vectors(pairs, users, towards, hyperparameters.unobserved, ridge, threads)
+        artists = scale(artists, listeners)
         users = user_vectors(pairs, artists, threads)
     unknown = ~users.any(axis=1)
     users[unknown] = users.mean(axis=0)
     return Embeddings(interactions.artist_names, artists, listeners, trained, interactions.user_ids, users)
+
+
+def scale(vectors: Floats, weights: npt.NDArray[Any]) -> Floats:
+    """Scale all rows alike, so that the weighted mean of their squared lengths is 1, which ridges are relative to."""
+    size = np.average((vectors**2).sum(axis=1), weights=weights)
+    return np.asarray(vectors / np.sqrt(size or 1), np.float32)
 
 
 def normalize(vectors: Floats) -> Floats:

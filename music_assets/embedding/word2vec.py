@@ -59,15 +59,16 @@ class Hyperparameters(BaseModel):
     )
     rounds: int = Field(6, ge=1, description="Rounds of ridge regression: artists from users, users from artists.")
     anchor: float = Field(
-        0.1, ge=0, description="Length of the word vectors that the ridge draws trained artists towards."
+        0.15, ge=0, description="Length of the word vectors that the ridge draws trained artists towards."
     )
-    ridge: float = Field(
-        4.0, gt=0, description="Ridge of the artists' vectors: the larger, the later rare artists are recommended."
+    ridge: float | None = Field(
+        None,
+        gt=0,
+        description="Ridge of the artists' vectors, in listeners: the larger, the later rare artists are recommended; "
+        "default: as min_listeners.",
     )
     unobserved: float = Field(
-        10.0,
-        gt=0,
-        description="Weight of all pairs of user and artist that are in no list, relative to those that are.",
+        0.02, gt=0, description="Weight of a pair of user and artist that is in no list; the others weigh 1 on average."
     )
 
     def min_listeners_for(self, users: int) -> int:

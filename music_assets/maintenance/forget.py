@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from music_assets.data_root import DataRoot, LockHeldError, exclusive_lock
 from music_assets.engines.duckdb import DuckDBEngine
@@ -182,10 +183,13 @@ class Erasure:
     def _unlisted_artists(self) -> pa.Array:
         """Return the artists that have a vector, but no row in the raw table any more."""
         reader = DuckDBEngine(self.store.root.scratch, self.settings.memory_limit, self.settings.threads)
-        vectors = reader.read(ARTIST_EMBEDDING, self.store.table_version(ARTIST_EMBEDDING).files)
         listed = reader.read(USER_TOP_ARTISTS, self.store.table_version(USER_TOP_ARTISTS).files)
-        unlisted = vectors.select("artist_name").anti_join(listed, "artist_name")
-        return unlisted.to_pyarrow()["artist_name"].combine_chunks()
+        known = listed.select("artist_name").distinct().to_pyarrow()["artist_name"].combine_chunks()
+        # Not by the reader, since release 0.1 wrote fewer columns.
+        files = self.store.table_version(ARTIST_EMBEDDING).files
+        names = [pq.ParquetFile(file).read(columns=["artist_name"])["artist_name"] for file in files]
+        found = pa.chunked_array(names, pa.string()).combine_chunks()
+        return found.filter(pc.invert(pc.is_in(found, known)))
 
     def _report_rows(self, name: str, rows: int) -> None:
         self.report(f"{name}: {rows:,} rows deleted")

@@ -35,7 +35,7 @@ def test_user_vectors_are_the_least_squares_solution(density: float, threads: in
     assert any(row.any() for row in weights)
     for row, vector in zip(weights, found, strict=True):
         share = row / row.sum() if row.any() else row
-        expected = least_squares(artists, share, ridge.UNOBSERVED / COLUMNS, ridge.USER_RIDGE)
+        expected = least_squares(artists, share, ridge.UNOBSERVED, ridge.USER_RIDGE)
         assert vector == pytest.approx(expected, abs=1e-4)
 
 
@@ -47,9 +47,8 @@ def test_artist_vectors_are_the_least_squares_solution(density: float, towards: 
     drawn = np.full((COLUMNS, DIMENSIONS), towards, np.float32)
     found = artist_vectors(scipy.sparse.csr_matrix(weights.astype(np.float32)), users, drawn, unobserved=2, ridge=0.7)
     observed = weights / weights[weights > 0].mean()
-    base = 2 * np.count_nonzero(weights) / weights.size
     for column, vector in zip(observed.T, found, strict=True):
-        expected = least_squares(users, column, base, 0.7, towards) if column.any() else np.zeros(DIMENSIONS)
+        expected = least_squares(users, column, 2, 0.7, towards) if column.any() else np.zeros(DIMENSIONS)
         assert vector == pytest.approx(expected, abs=1e-4)
 
 

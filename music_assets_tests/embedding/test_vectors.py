@@ -60,7 +60,7 @@ def test_rare_artist_has_the_taste_of_its_listener_and_is_recommended_later() ->
     embeddings = embedded(two_tastes((1, "rare", 3)), a=0, c=1)
     assert cosine(artist(embeddings, "rare"), artist(embeddings, "a")) > 0.99
     other = embeddings.users[1]
-    assert 0 < other @ artist(embeddings, "rare") < 0.5 * other @ artist(embeddings, "a")
+    assert 0 < other @ artist(embeddings, "rare") < 0.7 * other @ artist(embeddings, "a")
 
 
 def test_a_larger_ridge_makes_rare_artists_shorter() -> None:

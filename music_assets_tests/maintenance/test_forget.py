@@ -17,6 +17,7 @@ from music_assets.data_root import DataRoot, exclusive_lock
 from music_assets.maintenance.doctor import Level, examine
 from music_assets.maintenance.redaction import UnsearchableError, redact
 from music_assets.settings import settings
+from music_assets.storage.lineage import INPUTS
 from music_assets.storage.published_snapshot import connect, newest_snapshot
 from music_assets.tables import (
     ARTIST_EMBEDDING,
@@ -144,6 +145,19 @@ def test_no_byte_below_the_data_root_has_the_user(project: Project) -> None:
     assert str(USER) not in result.stdout
     assert (project.root.rejected / "bad.csv").read_text() == "user_id,rank,artist_name\n61,1,Can\n"
     assert [each for each in examine(project.settings) if each.level is Level.PROBLEM] == []
+
+
+def test_vectors_of_release_0_1_are_erased_too(project: Project) -> None:
+    """Their table has no column `listeners`."""
+    store = project.store
+    inputs = store.latest_commit_metadata(ARTIST_EMBEDDING, INPUTS)
+    (file,) = store.table_version(ARTIST_EMBEDDING).files
+    old = store.new_folder(ARTIST_EMBEDDING) / "rows.parquet"
+    pq.write_table(pq.read_table(file).drop_columns(["listeners", "trained"]), old)
+    store.replace(ARTIST_EMBEDDING, [old], {INPUTS: inputs})
+    result = forget(USER)
+    assert result.exit_code == 0, result.output
+    assert "processed_parquet_artist_embedding: 1 rows deleted" in result.stdout
 
 
 def test_everything_works_afterwards(project: Project) -> None:

@@ -17,6 +17,6 @@ def user_of(artists: pd.DataFrame, plays: Mapping[str, int]) -> np.ndarray:
     weights = 2 * counted / (counted + 1) / artists.loc[list(plays), "listeners"].to_numpy() ** 0.3
     listed = artists.loc[list(plays), DIMENSIONS].to_numpy()
     everyone = artists[DIMENSIONS].to_numpy()
-    scale = np.sqrt(np.r_[weights / weights.sum(), np.full(len(everyone), 20 / len(everyone)), np.full(50, 0.12)])
+    scale = np.sqrt(np.r_[weights / weights.sum(), np.full(len(everyone), 0.0013), np.full(50, 0.12)])
     target = np.r_[np.ones(len(listed)), np.zeros(len(everyone) + 50)]
     return np.linalg.lstsq(np.vstack([listed, everyone, np.eye(50)]) * scale[:, None], target * scale)[0]
