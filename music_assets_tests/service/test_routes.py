@@ -178,6 +178,21 @@ def test_result_cache_distinguishes_parameters_and_limits(service: Service) -> N
     assert len(drawn) == 20
 
 
+@pytest.mark.parametrize(
+    ("table", "column", "late"),
+    [
+        ("raw_parquet_user_top_artists", "playcount", True),
+        ("world_artists", "listeners", False),
+    ],
+)
+def test_first_rows_of_views_are_found_before_their_other_columns_are_read(
+    service: Service, table: str, column: str, late: bool
+) -> None:
+    for _ in range(3):  # more often than there are workers
+        plan = service.rows(f"EXPLAIN SELECT * FROM {table} ORDER BY {column} DESC LIMIT 5")
+        assert ("SEMI" in str(plan)) == late
+
+
 def test_countries(service: Service, dataset: Dataset) -> None:
     answer = service.http.get("/countries").json()
     groups = dataset.rankings.groupby("country")

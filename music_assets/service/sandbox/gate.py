@@ -8,6 +8,7 @@ import difflib
 import json
 import re
 from collections.abc import Collection
+from dataclasses import dataclass
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any
 
@@ -55,6 +56,14 @@ class GateError(Exception):
         self.location = location
 
 
+@dataclass(frozen=True)
+class Allowed:
+    """A statement that may run: the tables it reads, and whether its result depends on more than these."""
+
+    volatile: bool
+    tables: frozenset[str]
+
+
 class Gate:
     """Checks statements against the tables of one snapshot."""
 
@@ -63,8 +72,8 @@ class Gate:
         self._tables = {fold(table) for table in tables}
         self._reserved = {fold(name) for _, name in connection.execute(CATALOG_VIEWS).fetchall()}
 
-    def check(self, sql: str) -> bool:
-        """Return whether an allowed statement is volatile: its result depends on more than the data, as on the time.
+    def check(self, sql: str) -> Allowed:
+        """Return what the caller must know about an allowed statement.
 
         Raises GateError of kind `syntax`, `not-allowed` or `unknown-table`.
         """
@@ -79,7 +88,7 @@ class Gate:
             checker.visit(self._tree(select), frozenset())
         except RecursionError:
             raise GateError("not-allowed", "The SQL is nested too deeply.") from None
-        return checker.volatile
+        return Allowed(checker.volatile, frozenset(checker.read))
 
     def _explained_select(self, sql: str) -> str:
         """Return the SELECT after EXPLAIN, with blanks in front so that its positions in the text stay the same."""
@@ -127,6 +136,7 @@ class _TreeChecker:
         self._tables = tables
         self._reserved = reserved
         self.volatile = False
+        self.read: set[str] = set()
 
     def visit(self, node: Any, ctes: frozenset[str]) -> None:
         if isinstance(node, list):
@@ -197,6 +207,7 @@ class _TreeChecker:
             return
         if path[-1] not in self._tables or path[:-1] not in ([], [CATALOG], ["main"], [CATALOG, "main"]):
             raise GateError("unknown-table", f"There is no table {name!r}.{self._hint(name)}", _location(node))
+        self.read.add(path[-1])
 
     def _hint(self, name: str) -> str:
         close = difflib.get_close_matches(fold(name)[:200], self._tables, n=1)
