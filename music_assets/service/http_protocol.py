@@ -33,7 +33,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._since = self.loop.time()
         self._in_head, self._in_message, self._too_large = True, False, False
-        self._received = self._head_bytes = self._head_lines = 0
+        self._received = 0
         self._written_since: float | None = None
         self._check = self.loop.call_later(CHECK_SECONDS, self._check_time)
         if len(self.connections) > self.max_connections:
@@ -57,21 +57,17 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._since = self.loop.time()
         self._in_head = self._in_message = True
-        self._received = self._head_bytes = self._head_lines = 0
-
-    def on_url(self, url: bytes) -> None:
-        """Receive a part of the URL."""
-        if self._count(len(url)):
-            super().on_url(url)
+        self._received = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Receive a header. Trailers are ignored."""
-        self._head_lines += 1
-        if self._in_head and self._count(len(name) + len(value)):
+        if self._in_head:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Start the application, unless the head is too large."""
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        self._too_large = size > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS
         if not self._too_large:
             super().on_headers_complete()
             self._in_head = False
@@ -102,12 +98,6 @@ class BoundedProtocol(HttpToolsProtocol):
     def _is_incomplete(self) -> bool:
         """Whether the client has not finished its request, or not begun one."""
         return self._in_message or (self._in_head and self._is_idle)
-
-    def _count(self, size: int) -> bool:
-        """Count bytes of the head, and return whether it is within its bounds."""
-        self._head_bytes += size
-        self._too_large |= self._head_bytes > MAX_HEAD_BYTES or self._head_lines > MAX_HEADERS
-        return not self._too_large
 
     def _make_room(self) -> None:
         waiting = [one for one in self.connections if isinstance(one, BoundedProtocol) and one is not self]
