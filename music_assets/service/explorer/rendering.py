@@ -69,7 +69,7 @@ def number(value: float) -> str:
 
 def percent(share: float) -> str:
     """Format a share as per cent with two significant digits."""
-    value = share * 100
+    value = float(f"{share * 100:.1e}")
     digits = max(0, min(6, 1 - floor(log10(value)))) if value > 0 else 0
     return f"{value:.{digits}f} %"
 

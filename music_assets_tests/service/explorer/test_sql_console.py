@@ -23,6 +23,7 @@ def address(sql: str) -> str:
 
 
 def type_sql(page: Page, sql: str) -> None:
+    expect(page.get_by_role("button", name="Run")).to_be_enabled()
     page.locator(".cm-content").focus()
     page.keyboard.press("Control+A")
     page.keyboard.insert_text(sql)

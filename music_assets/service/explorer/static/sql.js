@@ -314,5 +314,6 @@ function showHistory() {
   if (entries.length) element("history").querySelector("ul").replaceChildren(...entries);
 }
 
+for (const button of document.querySelectorAll(".toolbar button")) button.disabled = button === stopButton;
 showHistory();
 openAddress();
