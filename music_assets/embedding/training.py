@@ -1,7 +1,7 @@
 """One training from start to end: interactions, holdout, word2vec, evaluation, embeddings.
 
-Held-out interactions are used neither by word2vec nor in the vectors that are evaluated, but they are part of the
-published vectors. One training therefore gives both the metrics and the published vectors.
+Held-out interactions are used neither by word2vec nor in the vectors that are evaluated. One more round of ridge
+regression includes them in the published vectors, so one training gives both.
 """
 
 import shutil
