@@ -1,16 +1,17 @@
-"""The lookup tables of the published snapshot, computed by `transforms/lookups.py` while it is built."""
+"""The lookup tables of the published snapshot: answers to frequent questions, so that no query has to aggregate.
+
+They are SQL, since DuckDB builds the snapshot whichever engine computed the rankings, and compiling Ibis expressions
+would take twice as long as running them after a small drop.
+"""
 
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import duckdb
-import ibis
-import ibis.expr.types as ir
-from ibis.backends.duckdb import Backend
 
 from music_assets.storage.published_snapshot import PublishedSnapshot, PublishedTable
-from music_assets.storage.sql import literal
+from music_assets.storage.sql import column_type, identifier, literal
 from music_assets.tables import (
     ARTIST_RANK_IN_COUNTRY,
     ARTIST_SEARCH,
@@ -22,11 +23,102 @@ from music_assets.tables import (
     WORLD_ARTISTS,
     Table,
 )
-from music_assets.transforms import lookups
 
 LOG = logging.getLogger(__name__)
 PREVIOUS = "previous"
-Database = tuple[str, str]
+LISTED = 200
+"""Number of first artists, or of distinctive ones, that are stored for each country."""
+SHRINKAGE = 10
+"""Listeners added to the found and to the expected number, so that three listeners in a small country do not win."""
+COMPARED_ARTISTS = 1_000
+"""Number of artists, those with the most listeners, by which the taste of countries is compared."""
+SIMILAR_COUNTRIES_LISTED = 50
+ARTISTS_PER_SEARCH_ROW = 32
+"""Rows of several names take a sixth of the time of single ones to search."""
+NAME_SEPARATOR = 31
+"""The control character for this purpose: nobody types it, so no search matches across two names."""
+ARTISTS, COUNTRIES = ARTIST_RANK_IN_COUNTRY.full_name, COUNTRY_RANK_PER_ARTIST.full_name
+EXPECTED = "listings * worldwide / (SELECT sum(listings) FROM country_totals)"
+"""Listeners of an artist in a country if it listened as the world does."""
+
+QUERIES = {
+    COUNTRY_TOTALS: f"""
+        SELECT country, count(*) AS artists, sum(total_playcount) AS total_playcount, sum(listeners) AS listings
+        FROM {ARTISTS}
+        GROUP BY country""",
+    WORLD_ARTISTS: f"""
+        SELECT *, row_number() OVER (ORDER BY total_playcount DESC, artist_name) AS rank
+        FROM (
+            SELECT artist_name, sum(total_playcount) AS total_playcount, sum(listeners) AS listeners,
+                count(*) AS countries, max(country) FILTER (rank = 1) AS top_country
+            FROM {COUNTRIES}
+            GROUP BY artist_name
+        )""",
+    ARTIST_SEARCH: f"""
+        SELECT min(rank) AS first_rank, string_agg(lower(artist_name), chr({NAME_SEPARATOR}) ORDER BY rank) AS names
+        FROM world_artists
+        GROUP BY (rank - 1) // {ARTISTS_PER_SEARCH_ROW}""",
+    DISTINCTIVE_ARTISTS: f"""
+        WITH several AS (
+            SELECT country, artist_name, total_playcount, listeners, {EXPECTED} AS expected_listeners
+            FROM {ARTISTS}
+            JOIN (SELECT artist_name, listeners AS worldwide FROM world_artists) USING (artist_name)
+            JOIN (SELECT country, listings FROM country_totals) USING (country)
+            WHERE listeners > 1  -- one user is not the taste of a country
+        ), ratios AS (
+            SELECT *, (listeners + {SHRINKAGE}) / (expected_listeners + {SHRINKAGE}) AS ratio FROM several
+        )
+        SELECT *, row_number() OVER (PARTITION BY country ORDER BY ratio DESC, artist_name) AS rank
+        FROM ratios
+        WHERE ratio > 1
+        QUALIFY rank <= {LISTED}""",
+    SIMILAR_COUNTRIES: f"""
+        WITH compared AS (
+            SELECT artist_name, listeners AS worldwide
+            FROM world_artists
+            ORDER BY listeners DESC, artist_name
+            LIMIT {COMPARED_ARTISTS}
+        ), ratios AS (
+            SELECT country, artist_name,
+                (coalesce(listeners, 0) + {SHRINKAGE}) / ({EXPECTED} + {SHRINKAGE}) AS ratio
+            FROM (SELECT country, listings FROM country_totals WHERE listings > 0)
+            CROSS JOIN compared
+            LEFT JOIN (SELECT country, artist_name, listeners FROM {ARTISTS}) USING (country, artist_name)
+        ), tastes AS (
+            SELECT country, list(ln(ratio) ORDER BY artist_name) AS taste FROM ratios GROUP BY country
+        ), pairs AS (
+            SELECT one.country, other.country AS similar_country,
+                list_cosine_similarity(one.taste, other.taste) AS similarity
+            FROM tastes AS one JOIN tastes AS other ON one.country <> other.country
+        )
+        SELECT *, row_number() OVER (PARTITION BY country ORDER BY similarity DESC, similar_country) AS rank
+        FROM pairs
+        WHERE NOT isnan(similarity)
+        QUALIFY rank <= {SIMILAR_COUNTRIES_LISTED}""",
+}
+"""The queries of the tables that one snapshot suffices for. The later ones read the earlier tables."""
+
+RANKS = """
+    SELECT country, artist_name, rank FROM {catalog}main.processed_parquet_artist_rank_in_country
+    UNION ALL SELECT '', artist_name, rank FROM {catalog}main.world_artists"""
+"""Ranks in the countries, and in the world, whose country is empty."""
+CHANGES = f"""
+    WITH now AS ({RANKS.format(catalog="")}), before AS ({RANKS.format(catalog=f"{PREVIOUS}.")}), listed AS (
+        SELECT country, artist_name FROM now WHERE rank <= {LISTED}
+        UNION SELECT country, artist_name FROM before WHERE rank <= {LISTED}
+    )
+    SELECT nullif(country, '') AS country, artist_name, now.rank AS rank, before.rank AS previous_rank,
+        CASE
+            WHEN previous_rank IS NULL THEN 'new'
+            WHEN now.rank IS NULL THEN 'gone'
+            WHEN now.rank < previous_rank THEN 'riser'
+            WHEN now.rank > previous_rank THEN 'faller'
+            ELSE 'unchanged'
+        END AS change
+    FROM listed
+    LEFT JOIN now USING (country, artist_name)
+    LEFT JOIN before USING (country, artist_name)"""
+NO_CHANGES = f"SELECT {', '.join(f'NULL AS {name}' for name in RANK_CHANGES.schema)} WHERE false"
 
 
 def create_lookup_tables(
@@ -36,61 +128,39 @@ def create_lookup_tables(
 
     Returns their numbers of rows. `rank_changes` compares with the previous snapshot, and is empty without.
     """
-    backend = ibis.duckdb.from_connection(connection)
-    artists, countries = (backend.table(each.full_name) for each in (ARTIST_RANK_IN_COUNTRY, COUNTRY_RANK_PER_ARTIST))
-    totals = _create(backend, COUNTRY_TOTALS, lookups.country_totals(artists))
-    world = _create(backend, WORLD_ARTISTS, lookups.world_artists(countries))
-    created = {
-        COUNTRY_TOTALS: totals,
-        WORLD_ARTISTS: world,
-        ARTIST_SEARCH: _create(backend, ARTIST_SEARCH, lookups.artist_search(world)),
-        DISTINCTIVE_ARTISTS: _create(backend, DISTINCTIVE_ARTISTS, lookups.distinctive_artists(artists, world, totals)),
-        SIMILAR_COUNTRIES: _create(backend, SIMILAR_COUNTRIES, lookups.similar_countries(artists, world, totals)),
-        RANK_CHANGES: _create_rank_changes(backend, tables, previous),
-    }
-    return {table: rows.count().to_pyarrow().as_py() for table, rows in created.items()}
+    rows = {table: _create(connection, table, sql) for table, sql in QUERIES.items()}
+    return {**rows, RANK_CHANGES: _create_rank_changes(connection, tables, previous)}
 
 
-def _create(backend: Backend, table: Table, rows: ir.Table) -> ir.Table:
-    typed = rows.select(list(table.schema)).cast(table.schema).order_by(list(table.sort_by))
-    return backend.create_table(table.full_name, typed)
+def _create(connection: duckdb.DuckDBPyConnection, table: Table, sql: str) -> int:
+    columns = ", ".join(
+        f"{identifier(name)}::{column_type(kind)} AS {identifier(name)}" for name, kind in table.schema.items()
+    )
+    order = ", ".join(table.sort_by)
+    connection.execute(f"CREATE TABLE {table.full_name} AS SELECT {columns} FROM ({sql}) ORDER BY {order}")
+    ((rows,),) = connection.execute(f"SELECT count(*) FROM {table.full_name}").fetchall()
+    return int(rows)
 
 
 def _create_rank_changes(
-    backend: Backend, tables: Mapping[str, PublishedTable], previous: PublishedSnapshot | None
-) -> ir.Table:
+    connection: duckdb.DuckDBPyConnection, tables: Mapping[str, PublishedTable], previous: PublishedSnapshot | None
+) -> int:
     if previous is not None and RANK_CHANGES.full_name in previous.tables:
+        # A ranking that is published again, as after a training, has changed as it had before.
+        same = previous.tables[ARTISTS] == tables[ARTISTS]
+        sql = f"FROM {PREVIOUS}.main.{RANK_CHANGES.full_name}" if same else CHANGES
         try:
-            with _attached(backend, previous) as database:
-                return _create(backend, RANK_CHANGES, _rank_changes(backend, tables, previous, database))
+            with _attached(connection, previous):
+                return _create(connection, RANK_CHANGES, sql)
         except duckdb.Error as error:
             LOG.warning(f"{RANK_CHANGES.full_name} is empty, since {previous.path} cannot be read: {error}")
-    return _create(backend, RANK_CHANGES, ibis.memtable(RANK_CHANGES.schema.to_pyarrow().empty_table()))
+    return _create(connection, RANK_CHANGES, NO_CHANGES)
 
 
 @contextmanager
-def _attached(backend: Backend, snapshot: PublishedSnapshot) -> Iterator[Database]:
-    backend.raw_sql(f"ATTACH {literal(str(snapshot.path))} AS {PREVIOUS} (READ_ONLY)")
+def _attached(connection: duckdb.DuckDBPyConnection, snapshot: PublishedSnapshot) -> Iterator[None]:
+    connection.execute(f"ATTACH {literal(str(snapshot.path))} AS {PREVIOUS} (READ_ONLY)")
     try:
-        yield (PREVIOUS, "main")
+        yield
     finally:
-        backend.raw_sql(f"DETACH {PREVIOUS}")
-
-
-def _rank_changes(
-    backend: Backend, tables: Mapping[str, PublishedTable], previous: PublishedSnapshot, database: Database
-) -> ir.Table:
-    name = ARTIST_RANK_IN_COUNTRY.full_name
-    if previous.tables[name] == tables[name]:  # published again, as after a training
-        return backend.table(RANK_CHANGES.full_name, database=database)
-    return lookups.rank_changes(_ranks(backend), _ranks(backend, database))
-
-
-def _ranks(backend: Backend, database: Database | None = None) -> ir.Table:
-    """Return country, artist_name and rank in each country, and in the world, whose country is empty."""
-    artists, world = (
-        backend.table(each.full_name, database=database) for each in (ARTIST_RANK_IN_COUNTRY, WORLD_ARTISTS)
-    )
-    return artists.select("country", "artist_name", "rank").union(
-        world.select("artist_name", "rank", country=ibis.literal("")).select("country", "artist_name", "rank")
-    )
+        connection.execute(f"DETACH {PREVIOUS}")
