@@ -62,6 +62,7 @@ SLOW = (
     "service/explorer/test_pages.py::test_changes_of_ranks_are_shown",
     "service/explorer/test_pages.py::test_home_without_data_says_how_to_start",
     "service/explorer/test_pipeline.py::*",
+    "service/explorer/test_real_names.py::*",
     "service/explorer/test_sql_console.py::*",
     "service/test_attacks.py::test_expensive_statement_is_stopped*",
     "service/test_attacks.py::test_large_statement_stays_within_the_memory_limit*",

@@ -12,10 +12,12 @@ ADVICE = {
     "busy": "Reload the page in a moment.",
     "rate-limited": "Reload the page in a moment.",
     "timeout": "Reload the page.",
+    "unknown-table": "An earlier release has published the data. Drop a file, or run music-assets rebuild.",
+    "sql": "An earlier release has published the data. Drop a file, or run music-assets rebuild.",
     "invalid": "Open the page from the start page.",
     "bad-request": "Open the page from the start page.",
 }
-"""Advice for people, where that for programs does not help them."""
+"""Advice for people, where that for programs does not help them. All SQL of the pages is ready-made."""
 
 
 def is_page(path: str) -> bool:
