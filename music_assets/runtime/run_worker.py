@@ -26,6 +26,7 @@ LIBRARIES = (
     "pydantic_settings",
     "scipy",
     "sqlalchemy.dialects.sqlite",
+    "threadpoolctl",
     "upath.implementations.local",
 )
 """The libraries a refresh imports, including deferred imports: two seconds in a new process.

@@ -174,7 +174,8 @@ def test_check_fails_on_a_broken_table(project: Project, table: Table, name: str
 
 
 def vector(key: str, value: Any, number: float | None = 0.5) -> dict[str, Any]:
-    return {key: value, **{f"dim_{place}": 0.5 for place in range(50)}, "dim_7": number}
+    dimensions = {**{f"dim_{place}": 0.5 for place in range(50)}, "dim_7": number}
+    return {key: value, **dimensions, **({"listeners": 3, "trained": True} if key == "artist_name" else {})}
 
 
 KEYED = {ARTIST_EMBEDDING: ("artist_name", ["Can", "Neu!"]), USER_EMBEDDING: ("user_id", [1, 2])}

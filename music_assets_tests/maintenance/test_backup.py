@@ -1,5 +1,6 @@
 """Backups of data roots in use, and their restoration at another path."""
 
+import shutil
 import subprocess
 import threading
 from pathlib import Path
@@ -26,15 +27,26 @@ class KilledError(Exception):
     """Ends a backup or restore as a kill does: nothing is cleaned up."""
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A published data root with Dagster's run history, and a file that waits."""
-    monkeypatch.delenv("DAGSTER_HOME", raising=False)
-    project = Project(tmp_path / "data")
-    project.instance = dg.DagsterInstance.from_config(str(prepare_dagster_home(project.root)))
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a published data root with Dagster's run history, and a file that waits."""
+    project = Project(tmp_path_factory.mktemp("backup") / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("DAGSTER_HOME", raising=False)
+        project.instance = dg.DagsterInstance.from_config(str(prepare_dagster_home(project.root)))
     project.drop_both()
     assert project.refresh().success
     project.drop(USER_DATA, MORE_USERS, "more.csv")
+    return project.root.path
+
+
+@pytest.fixture
+def project(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Return a copy of that data root."""
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    shutil.copytree(published, tmp_path / "data")
+    project = Project(tmp_path / "data")
+    project.instance = dg.DagsterInstance.from_config(str(prepare_dagster_home(project.root)))
     return project
 
 

@@ -82,7 +82,7 @@ def test_a_refresh_after_the_rebuild_succeeds(root: DataRoot) -> None:
     project = Project(root)
     project.drop(USER_DATA, "user_id,country,total_scrobbles\n1,Malta,1\n")
     assert project.refresh().success
-    assert ("Malta", "Can", 60.0, 1) in ranked(root)
+    assert ("Malta", "Can", 60.0, 1, 1) in ranked(root)
 
 
 @pytest.mark.parametrize("cause", RAW_CORRUPTIONS)

@@ -1,6 +1,7 @@
 """`music-assets drops` and `retract`, on a published data root, through the command line and the sensor."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,10 @@ BEFORE = [("Chad", "Air", 42.0), ("Germany", "Can", 60.0)]
 AFTER = [("France", "Air", 40.0), ("Germany", "Can", 60.0)]
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Two drops of users, the second of which replaces a user of the first and has a bad row, and one of artists."""
-    monkeypatch.setenv("MUSIC_ASSETS_DATA", str(tmp_path / "data"))
-    settings.cache_clear()
-    project = Project(tmp_path / "data", reject_fail_share=1.0)
+    project = Project(tmp_path_factory.mktemp("retract") / "data", reject_fail_share=1.0)
     project.hashes = {}
     for name, table, text in [
         ("first.csv", USER_DATA, FIRST),
@@ -48,6 +47,17 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
         if table is USER_DATA:
             project.materialize_raw()
     assert project.refresh().success
+    return project
+
+
+@pytest.fixture
+def project(published: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Return a copy of that data root, without the run history."""
+    monkeypatch.setenv("MUSIC_ASSETS_DATA", str(tmp_path / "data"))
+    settings.cache_clear()
+    shutil.copytree(published.root.path, tmp_path / "data")
+    project = Project(tmp_path / "data", reject_fail_share=1.0)
+    project.hashes = published.hashes
     return project
 
 

@@ -37,9 +37,12 @@ def explorer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Return a Chromium. The test is skipped where there is none, and fails there under CI=true."""
+    """Return a Chromium. The test is skipped where there is none, and fails there under CI=true.
+
+    Until it ends, an event loop runs in this thread, and tests of coroutines fail.
+    """
     chromium = shutil.which("chromium")
     if chromium is None and not os.environ.get("CI"):
         pytest.skip("There is no chromium on the path.")
