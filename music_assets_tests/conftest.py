@@ -75,6 +75,8 @@ SLOW = (
     "runtime/test_launcher.py::test_concurrent_runs_have_separate_workers",
     "service/explorer/test_browser.py::*",
     "service/explorer/test_music_map.py::*",
+    "service/explorer/test_named_queries.py::test_examples_run*",
+    "service/explorer/test_named_queries.py::test_unknown_name_is_not_found",
     "service/explorer/test_pages.py::test_changes_of_ranks_are_shown",
     "service/explorer/test_pages.py::test_home_without_data_says_how_to_start",
     "service/explorer/test_pipeline.py::*",

@@ -15,6 +15,7 @@ from music_assets.service.problems import ProblemError
 
 FOLDER = Path(__file__).with_name("static")
 PREFIX = "/explore/static/"
+SMALLEST = 9
 HEADERS = {"Cache-Control": "public, max-age=31536000, immutable"}
 
 router = APIRouter()
@@ -49,7 +50,7 @@ def _content(name: str) -> bytes:
 
 @cache
 def _compressed(name: str) -> bytes:
-    return compress(_content(name))
+    return compress(_content(name), SMALLEST)
 
 
 @cache

@@ -98,14 +98,17 @@ def test_keyboard_alone_reaches_the_content_and_the_suggestions(open_page: OpenP
     expect(page.locator(".suggestions a")).to_have_count(0)
 
 
-def test_every_link_and_control_is_reached_with_tab(open_page: OpenPage) -> None:
-    page = open_page(artist_url("Drake"))
-    controls = page.locator("main :is(a[href], button, input:not([type=hidden]), select):not([tabindex='-1'])")
+@pytest.mark.parametrize("name", ["home", "country", "artist", "compare countries", "sql", "pipeline"])
+def test_every_link_and_control_is_reached_with_tab(open_page: OpenPage, name: str) -> None:
+    page = open_page(ADDRESSES[name])
+    controls = page.locator(
+        "main :is(a[href], button:enabled, input:not([type=hidden]), select, summary):not([tabindex='-1'])"
+    ).filter(visible=True)
     page.locator("main").focus()
-    for index in range(controls.count()):
-        while not controls.nth(index).evaluate("control => control === document.activeElement"):
+    for control in controls.all():
+        while not control.evaluate("control => control === document.activeElement"):
             page.keyboard.press("Tab")
-            assert page.evaluate("document.activeElement.closest('main') !== null"), controls.nth(index)
+            assert page.evaluate("document.activeElement.closest('main') !== null"), control.inner_text()
 
 
 def test_filter_and_pages_replace_the_table_and_keep_the_address(open_page: OpenPage) -> None:
