@@ -107,7 +107,7 @@ SLOW = (
 
 FAST = (
     "engines/test_engine.py::*",
-    "service/test_http_protocol.py::test_requests_that_do_not_arrive_are_ended[[]dripping-half a head]",
+    "service/test_http_protocol.py::test_requests_that_do_not_arrive_are_ended[dripping-half a head]",
     "service/explorer/test_browser.py::test_three_clicks_lead_to_an_artist_and_its_map",
     "transforms/test_rankings.py::test_ranks_by_hand*",
 )
