@@ -215,6 +215,12 @@ def durable_write(target: Path, rename: Callable[[Path, Path], object] = Path.re
         unfinished.unlink(missing_ok=True)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Delete what processes that died in `durable_write` left in the folder. No other process may write there."""
+    for unfinished in folder.glob(f".*{UNFINISHED_SUFFIX}"):
+        unfinished.unlink()
+
+
 def sync(path: Path) -> None:
     """Force a file, or the entries of a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)

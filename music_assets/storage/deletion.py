@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
-from music_assets.data_root import durable_write
+from music_assets.data_root import durable_write, remove_unfinished
 from music_assets.storage.compaction import write_merged
 from music_assets.storage.delta import LOG_FOLDER, DeltaStore, read_log_entry
 from music_assets.storage.lineage import REMOVED
@@ -87,6 +87,7 @@ def erase_statistics(store: DeltaStore, table: Table) -> None:
         return
     live = {add["path"] for add in pa.table(delta.get_add_actions(flatten=True)).to_pylist()}
     log = store.folder(table) / LOG_FOLDER
+    remove_unfinished(log)
     for entry in sorted(log.glob("*.json")):
         actions = read_log_entry(entry)
         erased = [_without_extremes(action, live) for action in actions]

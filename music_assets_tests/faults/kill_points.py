@@ -94,6 +94,7 @@ class KillPoint(Enum):
     AFTER_DELETION_OF_OLD_SNAPSHOT = Call("pathlib:Path.unlink", When.AFTER, "music_db-")
     PUBLISHED = Call("music_assets.storage.publisher:Publisher.publish", When.AFTER)
     STATISTICS_NOT_ERASED = Call("music_assets.storage.deletion:durable_write", When.BEFORE)
+    STATISTICS_UNWRITTEN = Call("pathlib:Path.open", When.AFTER, "_delta_log/.")
     COPY_UNSYNCED = Call("music_assets.maintenance.backup:sync", When.BEFORE)
     FILE_COPIED = Call("music_assets.maintenance.backup:_Copy.file", When.AFTER)
     MANIFEST_UNWRITTEN = Call("music_assets.maintenance.backup:durable_write", When.BEFORE)
