@@ -1,5 +1,7 @@
 """Error responses of the pages: a page, a part of one, or the way to the form for the key."""
 
+from urllib.parse import SplitResult, urlsplit
+
 from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
 
@@ -30,8 +32,9 @@ def error_page(request: Request, problem: ProblemError, request_id: str) -> Resp
     kind = KINDS[problem.kind]
     if problem.kind == "unauthorized":
         if is_from_htmx(request):
-            return Response(status_code=kind.status, headers={"HX-Redirect": "/sign-in"})
-        return RedirectResponse(page_url("/sign-in", after=f"{request.url.path}?{request.url.query}".rstrip("?")), 303)
+            form = _sign_in(request.headers.get("hx-current-url", "/"))
+            return Response(status_code=kind.status, headers={"HX-Redirect": form})
+        return RedirectResponse(_sign_in(str(request.url)), 303)
     response = render(
         request,
         "error.html",
@@ -45,3 +48,12 @@ def error_page(request: Request, problem: ProblemError, request_id: str) -> Resp
     )
     response.headers.update(problem.headers or {})
     return response
+
+
+def _sign_in(page: str) -> str:
+    """Return the address of the form for the key, which continues with a page of this service."""
+    try:
+        parts = urlsplit(page)
+    except ValueError:
+        return "/sign-in"
+    return page_url("/sign-in", after=SplitResult("", "", parts.path, parts.query, "").geturl())

@@ -213,7 +213,13 @@ def test_with_keys_pages_lead_to_the_form(locked: tuple[Service, str]) -> None:
         303,
         "/sign-in?after=%2Fexplore%2Fartist%3Fname%3DAC%2FDC",
     )
-    part = service.http.get("/explore/artist?name=AC/DC", headers=HTMX)
+    current = {**HTMX, "HX-Current-URL": f"{service.url}/explore/country?name=Japan"}
+    part = service.http.get("/explore/artist?name=AC/DC", headers=current)
+    assert (part.status_code, part.headers["hx-redirect"]) == (
+        401,
+        "/sign-in?after=%2Fexplore%2Fcountry%3Fname%3DJapan",
+    )
+    part = service.http.get("/explore/artist?name=AC/DC", headers={**HTMX, "HX-Current-URL": "http://["})
     assert (part.status_code, part.headers["hx-redirect"]) == (401, "/sign-in")
     form = service.http.get(response.headers["location"])
     assert 'name="after" value="/explore/artist?name=AC/DC"' in form.text
