@@ -1,6 +1,8 @@
 """Layer 2: a read-only connection to one snapshot, with locked settings and no access to other files."""
 
 import re
+import threading
+import time
 from collections import OrderedDict
 from functools import lru_cache
 from typing import Any
@@ -27,6 +29,10 @@ LATE_ROWS = 50
 """Up to this LIMIT, the first rows of views of parquet files are found by the columns of ORDER BY alone; a second pass
 reads their other columns. That halves the time on these large views, but adds half to lookups in sorted tables.
 """
+INTERRUPT_SECONDS = 0.02
+"""Pause between two interrupts of a query."""
+RESUME_SECONDS = 1.0
+"""Time to wait for a signal that was sent already."""
 VIEWS = f"SELECT view_name FROM duckdb_views() WHERE database_name = '{CATALOG}' AND NOT internal"
 
 _REPORTED_ERRORS = (
@@ -73,14 +79,28 @@ class Database:
         self._threads = threads
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._values: dict[str, int] = {}
-        self.interrupted = False
-        """Whether `interrupt` was called since the last query began."""
+        self._interrupted = threading.Event()
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether `interrupt` was called, and `resume` not yet."""
+        return self._interrupted.is_set()
 
     def interrupt(self) -> None:
-        """Stop the running query as if its time were over. May be called from another thread."""
-        self.interrupted = True
-        if self._connection is not None:
-            self._connection.interrupt()
+        """Stop the running query, and each one until `resume` is called, as if its time were over.
+
+        Call it from another thread. It returns after `resume`: DuckDB ignores an interrupt just before a query starts.
+        """
+        self._interrupted.set()
+        while self._interrupted.is_set():
+            if self._connection is not None:
+                self._connection.interrupt()
+            time.sleep(INTERRUPT_SECONDS)
+
+    def resume(self) -> None:
+        """Wait for the call of `interrupt`, which a signal may still be about to make, and accept queries again."""
+        self._interrupted.wait(RESUME_SECONDS)
+        self._interrupted.clear()
 
     def use(self, path: str, files: list[str], tables: list[str]) -> None:
         """Open the snapshot in this file. Besides it, only these parquet files, which its views read, are accessible.
@@ -148,7 +168,6 @@ class Database:
         """
         if self._connection is None:
             raise RejectedError("snapshot-gone", "No snapshot is open.")
-        self.interrupted = False
         self._set(self._connection, MAX_EXECUTION_TIME, timeout_ms)
         key = orjson.dumps([sql, params, limit])
         if key in self._results:

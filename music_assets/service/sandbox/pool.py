@@ -280,6 +280,8 @@ class Pool:
             async with asyncio.timeout(ABANDONED_SECONDS):
                 while worker.busy:
                     await worker.next_frame()
+                await worker.send({"resume": True})
+                await worker.next_frame()
         except (TimeoutError, EOFError):
             self._queue.charge(caller, ABANDONED_SECONDS, cost_worker=True)
             self._replace(worker, "was still busy with an abandoned query")

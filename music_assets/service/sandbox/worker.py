@@ -72,6 +72,8 @@ def _serve(sock: socket.socket, database: "Database", request: dict[str, Any]) -
     from music_assets.service.sandbox.database import BrokenError, RejectedError
 
     try:
+        if "resume" in request:
+            database.resume()
         if "snapshot" in request:
             database.use(**request["snapshot"])
         if "sql" in request:
