@@ -7,12 +7,12 @@ from benchmarks.cases.embeddings import embeddings
 from benchmarks.cases.growth import growth
 from benchmarks.cases.pages import pages
 from benchmarks.cases.queries import bombs, queries
-from benchmarks.cases.rankings import cores, csv_to_rankings, refresh_from_parquet, small_drop, spark_cluster
+from benchmarks.cases.rankings import csv_to_rankings, refresh_from_parquet, small_drop, spark_cluster
 from benchmarks.context import Context
 from benchmarks.results import Measurement
 
 RANKINGS = (csv_to_rankings, refresh_from_parquet, small_drop)
-OTHERS = (queries, bombs, pages, drop_latency, many_drops, growth, cores, spark_cluster, embeddings)
+OTHERS = (queries, bombs, pages, drop_latency, many_drops, growth, spark_cluster, embeddings)
 CASES: dict[str, Callable[[Context], Iterator[Measurement]]] = {case.__name__: case for case in (*RANKINGS, *OTHERS)}
 MOST_USERS = {"embeddings": 50_000}
 """Largest numbers of users of cases that are not chosen by name."""

@@ -1,4 +1,4 @@
-"""Rankings from CSV files, from raw parquet files, after a small drop, on one core and two, and on a Spark cluster."""
+"""Rankings from CSV files, from raw parquet files, after a small drop, and on a Spark cluster."""
 
 import json
 from collections.abc import Iterator
@@ -43,17 +43,6 @@ def small_drop(context: Context) -> Iterator[Measurement]:
         unfinished = ignore_patterns("spill")  # which Spark's JVM still deletes
         folder = copytree(base, empty_folder(context.work, "drop", one.name), ignore=unfinished, dirs_exist_ok=True)
         yield _compared(context, number, one, folder, _load(one, folder, drop))
-
-
-def cores(context: Context) -> Iterator[Measurement]:
-    """Load the two files into an empty folder, on one core and on two."""
-    drop = data.full_drop(context.work, context.users)
-    for number, one in context.turns(CONTESTANTS):
-        for count, variant in ((1, "1 core"), (2, "2 cores")):
-            folder = empty_folder(context.work, "cores", one.name)
-            threads = ("env", f"{PREFIX}THREADS={count}", f"DUCKDB_THREADS={count}")  # DuckDB ignores the affinity mask
-            command = [*threads, "taskset", "-c", f"0-{count - 1}", *one.load(folder, drop)]
-            yield _compared(context, number, one, folder, run(command, folder), variant)
 
 
 def spark_cluster(context: Context) -> Iterator[Measurement]:
