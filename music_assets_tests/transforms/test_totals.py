@@ -46,6 +46,7 @@ class Totals:
         ranked = artist_rank_in_country(totals, engine.cache).named()
         folder = store.new_folder(ARTIST_RANK_IN_COUNTRY)
         store.replace(ARTIST_RANK_IN_COUNTRY, engine.write(ranked, ARTIST_RANK_IN_COUNTRY, folder))
+        engine.clear_cache()
         ranking = engine.read(ARTIST_RANK_IN_COUNTRY, store.table_version(ARTIST_RANK_IN_COUNTRY).files)
         self.previous = _earlier(ranking, *snapshots)
         return self.root.rows(ARTIST_RANK_IN_COUNTRY)
