@@ -77,11 +77,11 @@ def test_single_diverged_component_is_detected(component: float):
 
 
 def send_during_job(number: int, sent: signal.Signals, session: Any) -> None:
-    """Send this process a signal as soon as the Spark job of that number runs."""
+    """Send this process a signal as soon as the Spark job of that number, or a later one, runs."""
     tracker = session.sparkContext.statusTracker()
 
     def watch() -> None:
-        while number not in tracker.getActiveJobsIds():
+        while max(tracker.getActiveJobsIds(), default=0) < number:
             pass
         os.kill(os.getpid(), sent)
 
