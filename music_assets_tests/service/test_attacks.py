@@ -483,7 +483,7 @@ def test_raw_bytes(attacked: tuple[Service, Dataset], sent: bytes) -> None:
             connection.shutdown(socket.SHUT_WR)
             while part := connection.recv(65536):
                 received += part
-        except (ConnectionError, TimeoutError):
+        except OSError:  # the service may close the connection before everything is sent
             pass
     assert b"root:" not in received
     assert b" 500 " not in received.partition(b"\r\n")[0]
