@@ -85,7 +85,7 @@ def check_consistent(root: DataRoot) -> None:
 def test_training_killed_at_any_time_leaves_consistent_tables(root: DataRoot) -> None:
     moments = random.Random(5)
     for _ in range(KILLS):
-        with start(root, "-c", TRAIN, root, 3) as process:
+        with start(root, "-c", TRAIN, root, 30) as process:
             trainer = training_process(process)
             time.sleep(moments.uniform(0, 2.5))
             process.kill()
