@@ -148,7 +148,8 @@ class SparkEngine:
 
     def clear_cache(self) -> None:
         """Free the memory and the disk space of the executors."""
-        self.session.catalog.clearCache()
+        if "session" in vars(self):  # else a JVM would start
+            self.session.catalog.clearCache()
 
     def write(self, rows: ir.Table, table: Table, folder: Path) -> list[Path]:
         """Write the rows as parquet files; together, in order of their names, they are in the table's sort order."""

@@ -23,12 +23,14 @@ from music_assets.tables import ARTIST_EMBEDDING, EMBEDDING_TABLES, RANKING_TABL
 def music_db(
     context: dg.AssetExecutionContext,
     publisher: dg.ResourceParam[Publisher],
+    engine: dg.ResourceParam[Engine],
     store: dg.ResourceParam[DeltaStore],
     reader: dg.ResourceParam[Engine],
     threads: dg.ResourceParam[int],
 ) -> dg.MaterializeResult:
     """Compute the vectors of users whose lists changed since the last training, and publish the newest tables."""
     started = time.monotonic()
+    engine.clear_cache()  # the rankings are written, and the publisher needs the memory
     if followed := follow_lists(store, reader, threads):
         context.log_event(_materialization(store, followed, time.monotonic() - started))
     snapshot = publisher.publish()

@@ -47,7 +47,6 @@ def ranking_assets(checks: Sequence[Check]) -> list[dg.AssetsDefinition]:
         user_top_artists: ir.Table,
     ) -> Iterator[Any]:
         """Rank the artists of each country; after a small drop by an update of the previous totals."""
-        engine.clear_cache()
         ranked = rank_artists(store, engine, reader, user_data, user_top_artists)
         yield from _checked(ranked, checks, CheckContext(ARTIST_RANK_IN_COUNTRY, store, reader, thresholds))
 
