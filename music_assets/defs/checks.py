@@ -440,6 +440,11 @@ def evaluate(checks: Sequence[Check], context: CheckContext) -> Iterator[dg.Asse
             yield result._replace(asset_key=dg.AssetKey(context.table.asset_key), check_name=check.name)
 
 
+def has_failed(result: dg.AssetCheckResult) -> bool:
+    """Return whether a result is more than a warning."""
+    return not result.passed and result.severity is dg.AssetCheckSeverity.ERROR
+
+
 def _checks_of(table: Table, checks: Sequence[Check]) -> dg.AssetChecksDefinition:
     @dg.multi_asset_check(name=f"check_{table.name}", specs=check_specs(table, checks), can_subset=True)
     def run_checks(

@@ -26,7 +26,7 @@ from music_assets.engines.base import Engine
 from music_assets.storage.compaction import compact
 from music_assets.storage.deletion import replace_rows
 from music_assets.storage.delta import ConcurrentCommitError, DeltaStore, TableVersion
-from music_assets.storage.lineage import COVERED, INPUTS
+from music_assets.storage.lineage import COVERED, INPUTS, inputs_of
 from music_assets.tables import ARTIST_EMBEDDING, EMBEDDING_DIMENSIONS, USER_EMBEDDING, USER_TOP_ARTISTS
 from music_assets.transforms.current_rows import current_rows
 from music_assets.transforms.interactions import weighted_interactions
@@ -86,16 +86,7 @@ def _follow(store: DeltaStore, reader: Engine, threads: int, state: _State, fold
     if changed is not None and not changed.count().to_pyarrow().as_py():
         return None  # the files were merged
     rows = history if changed is None else history.semi_join(changed, "user_id")
-    metadata = {
-        INPUTS: state.inputs,
-        COVERED: {
-            USER_TOP_ARTISTS.name: {
-                "version": state.lists.version,
-                "rows": state.lists.rows,
-                "until": state.lists.latest_ingest.isoformat() if state.lists.latest_ingest else None,
-            }
-        },
-    }
+    metadata = {**inputs_of({USER_TOP_ARTISTS.name: state.lists}), INPUTS: state.inputs}
     interactions = load_interactions(weighted_interactions(current_rows(rows, USER_TOP_ARTISTS)), reader, folder)
     users, vectors = _place(interactions, state.artists.files, threads)
     file = store.new_folder(USER_EMBEDDING) / "users.parquet"

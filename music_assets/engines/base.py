@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from music_assets.tables import RAW_TABLES, Table
 from music_assets.transforms.current_rows import repeated_users
+from music_assets.transforms.rankings import number_column
 
 
 class Engine(Protocol):
@@ -44,8 +45,8 @@ def as_declared(rows: ir.Table, table: Table) -> ir.Table:
 
     Where the rows have numbers in the order of a column, as `country_number`, they are sorted by these: it is faster.
     """
-    numbers = {name: f"{name}_number" for name in table.sort_by if f"{name}_number" in rows.columns}
-    ordered = rows.order_by([numbers.get(name, name) for name in table.sort_by]) if table.sort_by else rows
+    order = [column if (column := number_column(name)) in rows.columns else name for name in table.sort_by]
+    ordered = rows.order_by(order) if order else rows
     return ordered.select(list(table.schema)).cast(table.schema)
 
 

@@ -62,6 +62,11 @@ class Landing:
         self._first_seen: dict[DroppedFile, int] = {}
         """When each waiting file was first seen, in nanoseconds of the monotonic clock. See `_remember`."""
 
+    @property
+    def tables(self) -> list[Table]:
+        """The raw tables whose drop folder exists."""
+        return [table for table in RAW_TABLES if self.root.drop_folder(table).is_dir()]
+
     def files(self, table: Table) -> list[DroppedFile]:
         """Return every CSV file in the drop folder of the table, complete or not, the oldest first.
 

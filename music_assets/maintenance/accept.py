@@ -1,10 +1,10 @@
-"""Publish loaded rows although the share of rejected or of unknown ones is too high for a refresh to publish them."""
+"""Publish loaded rows although the share of rejected ones is too high for a refresh to publish them."""
 
 import dagster as dg
 
 from music_assets.data_root import DataRoot
 from music_assets.defs.build import build_definitions
-from music_assets.defs.checks import ACCEPTABLE, CHECKS, CheckContext
+from music_assets.defs.checks import ACCEPTABLE, CHECKS, CheckContext, evaluate, has_failed
 from music_assets.defs.sensors import unpublished_versions
 from music_assets.maintenance.rebuild import RebuildError, Report, check_idle, check_raw, recompute
 from music_assets.runtime.dagster_home import prepare_dagster_home
@@ -36,10 +36,8 @@ def accept(settings: Settings, report: Report) -> None:
 def _check_the_rest(settings: Settings, store: DeltaStore) -> None:
     """Evaluate the blocking checks of the raw tables, which the run leaves out, except those that can be accepted."""
     resources = build_definitions(settings).resources or {}
+    checks = [check for check in CHECKS if check.blocking and check.name not in ACCEPTABLE]
     for table in RAW_TABLES:
-        context = CheckContext(table, store, resources["reader"], resources["thresholds"])
-        for check in CHECKS:
-            if table in check.tables and check.blocking and check.name not in ACCEPTABLE:
-                result = check.evaluate(context)
-                if not result.passed and result.severity is dg.AssetCheckSeverity.ERROR:
-                    raise RebuildError(f"The check {check.name} of {table.name} fails: {result.description}.")
+        for result in evaluate(checks, CheckContext(table, store, resources["reader"], resources["thresholds"])):
+            if has_failed(result):
+                raise RebuildError(f"The check {result.check_name} of {table.name} fails: {result.description}.")

@@ -19,7 +19,7 @@ from music_assets.ingest.landing import DroppedFile, Landing
 from music_assets.storage.delta import LOG_FOLDER, DeltaStore, TableVersion
 from music_assets.storage.published_snapshot import NothingPublishedError, newest_snapshot, pointer_files
 from music_assets.storage.publisher import consistent_versions
-from music_assets.tables import RAW_TABLES, TABLES, Table
+from music_assets.tables import TABLES, Table
 
 Report = Callable[[str], None]
 MANIFEST = "backup.json"
@@ -115,7 +115,8 @@ class _Copy:
 
 def _copy_drops(root: DataRoot, copy: _Copy, settle_seconds: float) -> Iterable[Path]:
     """Copy the dropped files that are complete: unchanged for the settle time and while they are copied."""
-    waiting = [file for table in RAW_TABLES if root.drop_folder(table).is_dir() for file in Landing(root).files(table)]
+    landing = Landing(root)
+    waiting = [file for table in landing.tables for file in landing.files(table)]
     if waiting:
         time.sleep(settle_seconds)
     for file in waiting:

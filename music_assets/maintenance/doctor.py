@@ -135,7 +135,8 @@ def _refresh_bytes(root: DataRoot) -> int:
 
 
 def _waiting(root: DataRoot, table: Table) -> list[DroppedFile]:
-    return Landing(root).files(table) if root.drop_folder(table).is_dir() else []
+    landing = Landing(root)
+    return landing.files(table) if table in landing.tables else []
 
 
 def _check_drops(settings: Settings, root: DataRoot) -> Findings:

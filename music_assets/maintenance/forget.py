@@ -163,8 +163,7 @@ class Erasure:
     def name_waiting_files(self) -> None:
         """Report which waiting files would bring the users back."""
         landing = Landing(self.store.root)
-        folders = [table for table in RAW_TABLES if self.store.root.drop_folder(table).is_dir()]
-        for file in (file for table in folders for file in landing.files(table)):
+        for file in (file for table in landing.tables for file in landing.files(table)):
             try:
                 found = count(file.path, self.user_ids)
             except (UnsearchableError, OSError):

@@ -104,13 +104,12 @@ class Refreshes:
     def waiting_files(self) -> list[WaitingFile]:
         """Return what is in the drop folders. Raises OSError."""
         landing = Landing(self._root)
-        tables = [table for table in RAW_TABLES if self._root.drop_folder(table).is_dir()]
         waiting = [
             WaitingFile(table.name, file.name, file.size, datetime.fromtimestamp(file.modified_ns / 1e9, UTC))
-            for table in tables
+            for table in landing.tables
             for file in landing.files(table)
         ]
-        ignored = [(table.name, *each.split(": ", 1)) for table in tables for each in landing.ignored(table)]
+        ignored = [(table.name, *each.split(": ", 1)) for table in landing.tables for each in landing.ignored(table)]
         return waiting + [WaitingFile(table, name, problem=problem) for table, name, problem in ignored]
 
     def loaded_files(self, count: int) -> list[LoadedFile]:

@@ -31,7 +31,7 @@ class Numbered:
         named = self.rows if rows is None else rows
         for name, numbers in self.names.items():
             if name in named.columns:
-                named = named.rename({_number(name): name}).join(numbers, _number(name))
+                named = named.rename({number_column(name): name}).join(numbers, number_column(name))
         return named
 
 
@@ -66,12 +66,13 @@ def _numbered(rows: ir.Table, cache: Cache) -> Numbered:
     for name in NAMES:
         distinct = computed.select(name).distinct()
         number = ibis.row_number().over(order_by=distinct[name]).cast("int32")
-        names[name] = cache(distinct.mutate(**{_number(name): number}))
-        numbered = numbered.join(names[name], name).drop(name).rename({name: _number(name)})
+        names[name] = cache(distinct.mutate(**{number_column(name): number}))
+        numbered = numbered.join(names[name], name).drop(name).rename({name: number_column(name)})
     return Numbered(numbered, names)
 
 
-def _number(name: str) -> str:
+def number_column(name: str) -> str:
+    """Return the name of the column with the numbers of the names in a column."""
     return f"{name}_number"
 
 

@@ -12,7 +12,7 @@ import ibis.expr.types as ir
 import pyarrow as pa
 
 from music_assets.defs.assets import OWNERS
-from music_assets.defs.checks import Check, CheckContext, Thresholds, check_specs, evaluate
+from music_assets.defs.checks import Check, CheckContext, Thresholds, check_specs, evaluate, has_failed
 from music_assets.defs.io_manager import IN_MEMORY
 from music_assets.engines.base import Engine, repeated_users_in
 from music_assets.storage.delta import DeltaStore
@@ -86,7 +86,7 @@ def _checked(ranked: Numbered, checks: Sequence[Check], context: CheckContext) -
     failed = set()
     for result in evaluate(checks, replace(context, uncommitted=ranked)):
         yield result
-        if not result.passed and result.severity is dg.AssetCheckSeverity.ERROR:
+        if has_failed(result):
             failed.add(result.check_name)
     if not failed & blocking:
         yield dg.Output(ranked)
