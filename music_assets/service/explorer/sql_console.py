@@ -1,5 +1,6 @@
 """The SQL console. Its script sends the queries to `POST /query`, as every client does."""
 
+from functools import cache
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -18,7 +19,7 @@ router = APIRouter()
 @router.get("/sql")
 async def sql_console(request: Request, name: Annotated[str, Query(max_length=200)] = "") -> Response:
     """Show the console, with the named query `name` in the editor."""
-    examples, named = read_named_queries(EXAMPLES), parts_of(request).named_queries
+    examples, named = _examples(), parts_of(request).named_queries
     groups = [("Named queries", named), ("Examples", examples)]
     return render(
         request,
@@ -27,6 +28,11 @@ async def sql_console(request: Request, name: Annotated[str, Query(max_length=20
         query_groups=[(title, queries) for title, queries in groups if queries],
         tables=_tables(request),
     )
+
+
+@cache
+def _examples() -> list[NamedQuery]:
+    return read_named_queries(EXAMPLES)
 
 
 def _find(queries: list[NamedQuery], name: str) -> NamedQuery:
