@@ -30,7 +30,7 @@ UNOBSERVED = 0.0013
 """Weight of each artist that is not in a user's list, where the list weighs 1."""
 USER_RIDGE = 0.12
 FREQUENCY_POWER = 0.3
-"""An artist with n listeners weighs n ** -FREQUENCY_POWER: lists are told apart by their rare artists."""
+"""An artist with n listeners weighs n ** -FREQUENCY_POWER: rare artists distinguish lists."""
 SATURATION = 1.0
 """Half-way point of the saturation of plays: weights 1, 3 and 5 of `transforms.interactions` become 1, 1.5 and 1.67."""
 UNKNOWN_PLAYS = 0.01

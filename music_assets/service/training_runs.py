@@ -103,7 +103,7 @@ class TrainingRuns:
         return self._training_run(checked(run, "Run"))
 
     async def last_message(self, run_id: str) -> str:
-        """Return the last line that a run has logged, which tells its progress; empty if there is none."""
+        """Return the last line that a run has logged, which shows its progress; empty if there is none."""
         async with self._dagster.client(TIMEOUT_SECONDS) as client:
             answer = await self._dagster.query(client, MESSAGES, id=run_id)
         events = checked(answer["logsForRun"], "EventConnection")["events"]

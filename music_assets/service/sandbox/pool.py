@@ -2,7 +2,7 @@
 
 Half of the workers are *fast*: they run any query for `FAST_MS` at most. A query that takes longer starts again on a
 *slow* worker, where it may run until its timeout, with a lower CPU priority. Slow workers also take new queries when
-they are idle. So long queries never occupy all workers, whoever sends them. A single worker is a slow one.
+they are idle. So long queries never occupy all workers. A single worker is a slow one.
 """
 
 import asyncio
@@ -67,7 +67,7 @@ class Query:
 
 @dataclass(frozen=True)
 class QueryResult:
-    """A query result: its summary, and the encoded rows. Whoever gets one must close `data`."""
+    """A query result: its summary, and the encoded rows. The caller must close `data`."""
 
     summary: dict[str, Any]
     data: SpooledResult
