@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from music_assets.service import ready_made_queries as queries
-from music_assets.service.explorer.reading import Name, Rows, read
+from music_assets.service.explorer.reading import Name, Rows, read_all
 from music_assets.service.explorer.rendering import country_url, percent, render
 from music_assets.service.explorer.world_map import world_map
 from music_assets.service.problems import ProblemError
@@ -25,7 +25,7 @@ async def artist(
     request: Request, name: Name, min_listeners: Annotated[int | None, Query(ge=1, le=2**31)] = None
 ) -> Response:
     """Show the countries of an artist, where the artist is most popular first."""
-    countries = await countries_of_artist(request, name)
+    (countries,) = await countries_of_artists(request, name)
     least = min_listeners or _default_min_listeners(countries)
     rows = [row for row in countries if row["listeners"] >= least]
     values = {row["country"]: row["normalized_popularity"] for row in rows}
@@ -64,13 +64,14 @@ async def similar_artists(request: Request, name: Name) -> Response:
     )
 
 
-async def countries_of_artist(request: Request, name: str) -> Rows:
-    """Return all countries of an artist with their listeners. Raises ProblemError if there is none."""
+async def countries_of_artists(request: Request, *names: str) -> list[Rows]:
+    """Return all countries of each artist with their listeners. Raises ProblemError if an artist has none."""
     bounds = {"limit": MAX_COUNTRIES, "offset": 0, "min_listeners": 1}
-    countries = await read(request, queries.COUNTRIES_OF_ARTIST, artist=name, **bounds)
-    if not countries:
-        raise ProblemError("not-found", f"No ranking has the artist {name!r}. Names must match exactly.")
-    return countries
+    found = await read_all(request, *((queries.COUNTRIES_OF_ARTIST, {"artist": name, **bounds}) for name in names))
+    for name, countries in zip(names, found, strict=True):
+        if not countries:
+            raise ProblemError("not-found", f"No ranking has the artist {name!r}. Names must match exactly.")
+    return found
 
 
 def _default_min_listeners(countries: Rows) -> int:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 
 from music_assets.service import ready_made_queries as queries
-from music_assets.service.explorer.artist import countries_of_artist
+from music_assets.service.explorer.artist import countries_of_artists
 from music_assets.service.explorer.reading import Search, read, read_all
 from music_assets.service.explorer.rendering import country_url, percent, render
 from music_assets.service.explorer.world_map import world_map
@@ -57,8 +57,8 @@ async def _countries(request: Request, first: str, second: str) -> dict[str, Any
 
 
 async def _artists(request: Request, first: str, second: str) -> dict[str, Any]:
-    countries = [await countries_of_artist(request, name) for name in (first, second)]
-    left, right = ({row["country"]: row for row in rows} for rows in countries)
+    both = await countries_of_artists(request, first, second)
+    left, right = ({row["country"]: row for row in rows} for rows in both)
     names = [
         name
         for name in left.keys() | right.keys()

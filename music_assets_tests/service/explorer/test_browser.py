@@ -1,13 +1,15 @@
 """The pages in Chromium: no violation of the security policy, accessible, usable by keyboard, names stay text."""
 
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from music_assets.service.explorer.rendering import artist_url, country_url, page_url
-from music_assets_tests.service.conftest import Service
+from music_assets_tests.service.conftest import Dataset, Service, serving
 from music_assets_tests.service.explorer.conftest import HOSTILE, OpenPage, context_of, opening_pages
 
 PHONE = {"width": 390, "height": 844}
@@ -59,6 +61,35 @@ def test_error_is_accessible_and_fits(browser: Browser, explorer: Service, name:
         check(page)
 
 
+def test_a_caller_beyond_the_rate_is_told_so(browser: Browser, dataset: Dataset) -> None:
+    with serving(dataset.root, rate_limit="20/hour") as limited, context_of(browser, limited.url) as page:
+        page.goto("/")
+        for _ in range(20):
+            limited.http.get("/explore/countries")
+        page.goto("/explore/countries")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Too many requests")
+        check(page)
+
+
+def test_a_busy_service_says_so_on_pages_and_while_typing(browser: Browser, dataset: Dataset) -> None:
+    endless = "SELECT count(*) FROM range(100000000) AS one, range(100000) AS other"
+    with (
+        serving(dataset.root, query_workers=1, query_queue=0, timeout_ms=8_000) as busy,
+        ThreadPoolExecutor() as callers,
+        context_of(browser, busy.url) as page,
+    ):
+        page.goto("/explore/countries")
+        running = callers.submit(busy.query, endless)
+        while busy.http.get("/explore/countries").status_code != 503:
+            time.sleep(0.1)
+        page.locator("#header-search").press_sequentially("dra")
+        expect(page.locator(".suggestions").get_by_role("alert")).to_contain_text("too many unfinished requests")
+        page.goto("/explore/countries")
+        expect(page.get_by_role("alert")).to_contain_text("Reload the page in a moment.")
+        check(page)
+        assert running.result().status_code == 408
+
+
 def check(page: Page) -> None:
     """Check, in light and dark, wide and on a phone, that axe finds nothing serious and nothing is too wide."""
     assert "injected" not in page.title()
@@ -98,7 +129,7 @@ def test_keyboard_alone_reaches_the_content_and_the_suggestions(open_page: OpenP
     expect(page.locator(".suggestions a")).to_have_count(0)
 
 
-@pytest.mark.parametrize("name", ["home", "country", "artist", "compare countries", "sql", "pipeline"])
+@pytest.mark.parametrize("name", [name for name in ADDRESSES if "without" not in name and "filtered" not in name])
 def test_every_link_and_control_is_reached_with_tab(open_page: OpenPage, name: str) -> None:
     page = open_page(ADDRESSES[name])
     controls = page.locator(
