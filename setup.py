@@ -80,6 +80,8 @@ setup(
             "pytest>=9,<10",
             "pytest-cov>=6,<8",
             "pytest-xdist>=3.6,<4",
+            # A test that hangs fails, with the stack of each thread.
+            "pytest-timeout>=2.3,<3",
             "hypothesis>=6.130,<7",
             # Property tests derived from the OpenAPI document of the query service.
             "schemathesis>=4,<5",
