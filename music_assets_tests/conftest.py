@@ -93,6 +93,7 @@ SLOW = (
     "service/test_snapshots.py::test_data_root_created_and_replaced_while_serving",
     "service/test_snapshots.py::test_ten_snapshots_under_load",
     "service/test_strangers.py::test_a_result_beyond_the_spool_is_refused",
+    "service/test_strangers.py::test_a_slow_reader_of_a_small_result*",
     "service/test_strangers.py::test_every_value_has_an_encoding*",
     "service/test_strangers.py::test_failing_query_is_reported_and_costs_no_worker*",
     "service/test_strangers.py::test_readiness_means_that_a_worker_answers",

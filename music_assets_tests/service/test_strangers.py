@@ -3,6 +3,7 @@
 import json
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -197,6 +198,25 @@ def test_slow_readers_hold_no_worker(dataset: Dataset) -> None:
             assert connection.recv(12) == b"HTTP/1.1 200"
         assert service.rows("SELECT 1") == [[1]]
         assert service.app.state.parts.pool.restarts == 0
+
+
+def test_a_slow_reader_of_a_small_result_gets_all_of_it_and_holds_no_worker(dataset: Dataset) -> None:
+    request = b"GET /query?format=csv&query=SELECT+repeat('x',50000) HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with serving(dataset.root, query_workers=1, request_timeout=1.0) as service, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        connection.settimeout(30)
+        connection.connect(("127.0.0.1", int(service.url.rpartition(":")[2])))
+        connection.sendall(request)
+        received = bytearray()
+        for _ in range(20):  # two seconds, twice what a request may take
+            received += connection.recv(1)
+            assert service.rows("SELECT 1") == [[1]]
+            time.sleep(0.1)
+        while data := connection.recv(1024):
+            received += data
+        assert service.app.state.parts.pool.restarts == 0
+    assert received.startswith(b"HTTP/1.1 200 OK")
+    assert received.count(b"x" * 50_000) == 1
 
 
 def test_parameters_in_array_notation_are_not_ignored(service: Service) -> None:
