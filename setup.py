@@ -24,6 +24,9 @@ setup(
         # Orchestration and web UI.
         "dagster>=1.13,<1.14",
         "dagster-webserver>=1.13,<1.14",
+        # Run history in PostgreSQL; imported only if MUSIC_ASSETS_POSTGRES_URL is set.
+        "dagster-postgres>=0.29,<0.30",
+        "sqlalchemy>=2.0,<3",
         # The distributed engine; imported only if MUSIC_ASSETS_ENGINE is spark.
         "dagster-pyspark>=0.29,<0.30",
         "pyspark>=4.0,<4.1",

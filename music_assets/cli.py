@@ -32,7 +32,7 @@ from music_assets.data_root import DataRoot, LayoutError
 from music_assets.engines.java import JavaMissingError, check_java
 from music_assets.ingest.csv_header import BadFileError
 from music_assets.ingest.landing import Landing
-from music_assets.runtime.dagster_home import EXPORT_HOME, foreign_home, prepare_dagster_home
+from music_assets.runtime.dagster_home import EXPORT_HOME, DatabaseError, foreign_home, prepare_dagster_home
 from music_assets.runtime.ports import PortError, check_port
 from music_assets.runtime.up import AlreadyUpError, run_services, up_lock
 from music_assets.settings import Settings, SettingsError, settings
@@ -45,7 +45,15 @@ if TYPE_CHECKING:
     from music_assets.service.formats import Result
     from music_assets.storage.delta import DeltaStore
 
-EXPECTED_ERRORS = (AlreadyUpError, JavaMissingError, LayoutError, NothingPublishedError, PortError, SettingsError)
+EXPECTED_ERRORS = (
+    AlreadyUpError,
+    DatabaseError,
+    JavaMissingError,
+    LayoutError,
+    NothingPublishedError,
+    PortError,
+    SettingsError,
+)
 
 
 class Commands(typer.core.TyperGroup):

@@ -11,13 +11,23 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, HttpUrl, SecretStr, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    AnyUrl,
+    BeforeValidator,
+    Field,
+    HttpUrl,
+    SecretStr,
+    StringConstraints,
+    UrlConstraints,
+    ValidationError,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "MUSIC_ASSETS_"
 MEMORY_SIZE = r"(?i)^\d+(\.\d+)?\s*(KB|MB|GB|TB|KiB|MiB|GiB|TiB)$"
 SPARK_MEMORY_SIZE = r"(?i)^\d+[kmgt]b?$"
-SECRETS = ("alert_webhook", "api_keys", "dagster_url", "spark_conf")
+SECRETS = ("alert_webhook", "api_keys", "dagster_url", "postgres_url", "spark_conf")
 """Settings whose values are never printed."""
 
 
@@ -49,6 +59,7 @@ def _encoding(name: str) -> str:
 
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PostgresUrl = Annotated[AnyUrl, UrlConstraints(allowed_schemes=["postgresql+psycopg2"])]
 SparkKey = Annotated[str, StringConstraints(pattern=r"^spark\.")]
 
 
@@ -190,6 +201,11 @@ class Settings(BaseSettings):
     dagster_url: HttpUrl = Field(
         HttpUrl("http://127.0.0.1:3000"),
         description="URL of the Dagster web UI, through which the query service starts the training of embeddings.",
+    )
+    postgres_url: PostgresUrl | None = Field(
+        None,
+        description="PostgreSQL database of Dagster's run history: "
+        "`postgresql+psycopg2://USER:PASSWORD@HOST/DATABASE`. Default: SQLite in the Dagster home.",
     )
 
 

@@ -68,6 +68,8 @@ SLOW = (
     "maintenance/test_retract.py::test_everything_is_retracted",
     "maintenance/test_retract.py::test_root_of_an_older_release",
     "maintenance/test_retract.py::test_same_bytes_can_be_dropped_again",
+    "runtime/test_dagster_home.py::test_runs_are_recorded_in_postgresql",
+    "runtime/test_launcher.py::test_a_code_server_*",
     "runtime/test_launcher.py::test_a_dead_idle_worker_is_replaced",
     "runtime/test_launcher.py::test_a_finished_run_is_not_terminated",
     "runtime/test_launcher.py::test_a_run_is_terminated",

@@ -84,6 +84,7 @@ class TestSecrets:
         monkeypatch.setenv("MUSIC_ASSETS_DATA", str(tmp_path / "data"))
         monkeypatch.setenv("MUSIC_ASSETS_API_KEYS", f"ann:{SECRET}")
         monkeypatch.setenv("MUSIC_ASSETS_ALERT_WEBHOOK", f"http://127.0.0.1:9/{SECRET}")
+        monkeypatch.setenv("MUSIC_ASSETS_POSTGRES_URL", f"postgresql+psycopg2://ann:{SECRET}@127.0.0.1:9/dagster")
         settings.cache_clear()
         yield
         settings.cache_clear()
@@ -91,7 +92,7 @@ class TestSecrets:
     def test_doctor_does_not_print_them(self) -> None:
         assert SECRET not in str(examine(Settings()))
 
-    @pytest.mark.parametrize("command", [["doctor"], ["tables"], ["serve"], ["up", "--port", "1"]])
+    @pytest.mark.parametrize("command", [["doctor"], ["tables"], ["serve"], ["home"], ["up", "--port", "1"]])
     def test_no_command_prints_them(self, command: list[str]) -> None:
         """`serve` reports the invalid API key without its value."""
         result = CliRunner().invoke(cli.app, command)

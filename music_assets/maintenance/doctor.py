@@ -22,7 +22,13 @@ from music_assets.engines.java import JavaMissingError, check_java
 from music_assets.ingest.file_names import printable
 from music_assets.ingest.landing import DroppedFile, Landing
 from music_assets.ingest.quarantine import REASON_SUFFIX
-from music_assets.runtime.dagster_home import EXPORT_HOME, find_dagster_home, foreign_home
+from music_assets.runtime.dagster_home import (
+    EXPORT_HOME,
+    DatabaseError,
+    check_database,
+    find_dagster_home,
+    foreign_home,
+)
 from music_assets.settings import SECRETS, Settings
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.integrity import DamagedFile, damaged_files, stray_files
@@ -266,6 +272,12 @@ def _check_dagster(settings: Settings, root: DataRoot) -> Findings:
         yield _note("Dagster", f"DAGSTER_HOME is that of another data root, {foreign}, and ignored", EXPORT_HOME)
     if not (home / "dagster.yaml").is_file():
         yield _note("Dagster", f"{home} contains no run history yet", RUN_UP)
+        return
+    try:
+        check_database()
+    except DatabaseError as error:
+        problem, _, advice = str(error).rpartition(". ")
+        yield _problem("Dagster", problem, advice)
         return
     with dg.DagsterInstance.from_config(str(home)) as instance:
         yield _check_sensor(instance)

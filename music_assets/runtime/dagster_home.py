@@ -1,15 +1,27 @@
 """The DAGSTER_HOME of a data root, and the configuration files of Dagster that come with the package."""
 
-import shutil
 from pathlib import Path
 
-from music_assets.data_root import DataRoot
-from music_assets.settings import ForeignVariables
+import sqlalchemy
+from sqlalchemy.exc import SQLAlchemyError
+
+from music_assets.data_root import DataRoot, durable_write
+from music_assets.settings import PREFIX, ForeignVariables, settings
 
 INSTANCE_FILE = Path(__file__).with_name("dagster.yaml")
 EXPORT_HOME = 'Set it with: export DAGSTER_HOME="$(music-assets home)"'
 WORKSPACE_FILE = Path(__file__).with_name("workspace.yaml")
 """In the repository a symbolic link to the top-level file, which `dagster dev` reads there; in a wheel a copy."""
+POSTGRES_STORAGE = f"""
+storage:
+  postgres:
+    postgres_url: {{env: {PREFIX}POSTGRES_URL}}
+"""
+CONNECT_SECONDS = 10
+
+
+class DatabaseError(Exception):
+    """The database of the run history cannot be used."""
 
 
 def find_dagster_home(root: DataRoot) -> Path:
@@ -30,11 +42,33 @@ def foreign_home(root: DataRoot) -> Path | None:
 def prepare_dagster_home(root: DataRoot) -> Path:
     """Create the DAGSTER_HOME of a data root with the project's dagster.yaml, and return it.
 
-    A dagster.yaml in a folder that the variable DAGSTER_HOME names is not overwritten.
+    A dagster.yaml in another folder that the variable DAGSTER_HOME names is not overwritten. Raises DatabaseError if
+    the run history is in PostgreSQL, and the server cannot be reached.
     """
+    check_database()
     folder = find_dagster_home(root)
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / INSTANCE_FILE.name
-    if ForeignVariables().dagster_home is None or foreign_home(root) or not target.exists():
-        shutil.copyfile(INSTANCE_FILE, target)
+    if folder.resolve() == root.dagster_home.resolve() or not target.exists():
+        with durable_write(target) as file:  # another process may be reading it
+            file.write(instance_configuration().encode())
     return folder
+
+
+def instance_configuration() -> str:
+    """Return the content of dagster.yaml. The URL of the database is not in it, since it contains a password."""
+    return INSTANCE_FILE.read_text(encoding="utf-8") + (POSTGRES_STORAGE if settings().postgres_url else "")
+
+
+def check_database() -> None:
+    """Raise DatabaseError if the settings name a PostgreSQL database that does not accept connections."""
+    url = settings().postgres_url
+    if url is None:
+        return
+    try:
+        sqlalchemy.create_engine(str(url), connect_args={"connect_timeout": CONNECT_SECONDS}).connect().close()
+    except SQLAlchemyError as error:
+        reason = " ".join(str(getattr(error, "orig", error)).split())
+        raise DatabaseError(
+            f"PostgreSQL does not accept connections: {reason}. Start the server, or correct {PREFIX}POSTGRES_URL."
+        ) from None

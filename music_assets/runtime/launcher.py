@@ -1,4 +1,8 @@
-"""Run launcher: starts runs in prestarted workers, terminates any run on this machine, and supports health checks.
+"""Run launcher: starts runs where their code is, terminates them, and supports health checks.
+
+A run of a code location that a gRPC server provides on a TCP port is started by that server, which may be on another
+machine and in another environment. All other runs are started on this machine, also those of a server on a Unix
+socket, which is how `dagster dev` serves every location.
 
 Prestarted: a worker process that has imported the libraries waits for the next run (`run_worker`); Dagster's default
 launcher starts from scratch each time. The next worker starts when a run has ended, so as not to compete with it.
@@ -20,9 +24,12 @@ from typing import Any
 
 import dagster as dg
 import psutil
+from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, LaunchRunContext, WorkerStatus
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
 from dagster._core.storage.tags import GRPC_INFO_TAG
-from dagster._grpc.types import ExecuteRunArgs
+from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult, ExecuteRunArgs
+from dagster._serdes import deserialize_value
 
 CLOCK_SECONDS = 1.0
 """Tolerance of a process's start time, which is derived from the boot time of the machine."""
@@ -30,7 +37,7 @@ WORKER = (sys.executable, "-m", "music_assets.runtime.run_worker")
 
 
 class LocalRunLauncher(DefaultRunLauncher):
-    """Launches, terminates and monitors runs on this machine."""
+    """Launches, terminates and monitors runs, on this machine or through the code server of their location."""
 
     def __init__(self, inst_data: Any = None) -> None:
         super().__init__(inst_data)
@@ -39,9 +46,9 @@ class LocalRunLauncher(DefaultRunLauncher):
         self._lock = threading.Lock()
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Start the run in a worker, or, if it needs another Python, as Dagster's default launcher does."""
+        """Start the run in a worker, or, if it needs a server or another Python, as Dagster's default launcher does."""
         origin, run = context.job_code_origin, context.dagster_run
-        if origin is None or origin.executable_path != sys.executable:
+        if origin is None or origin.executable_path != sys.executable or _has_server(run):
             super().launch_run(context)
             return
         command = ExecuteRunArgs(origin, run.run_id, self._instance.get_ref()).get_command_args()
@@ -92,7 +99,9 @@ class LocalRunLauncher(DefaultRunLauncher):
         return True
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
-        """Return whether a process of the run is alive, by the process ids in the run's event log."""
+        """Return whether the run is alive, by the process ids in its event log, or according to its code server."""
+        if _has_server(run):
+            return self._health_on_server(run)
         processes = list(self._processes(run))
         if any(_is_alive(pid, timestamp) for pid, timestamp in processes):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
@@ -104,6 +113,19 @@ class LocalRunLauncher(DefaultRunLauncher):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "no process has started the run")
 
+    def _health_on_server(self, run: dg.DagsterRun) -> CheckRunHealthResult:
+        """Return whether the code server executes the run. While the server is unreachable the run counts as alive."""
+        client = self._get_grpc_client_for_termination(run.run_id)
+        if client is None:  # it has ended meanwhile
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        try:
+            reply = client.can_cancel_execution(CanCancelExecutionRequest(run_id=run.run_id))
+        except DagsterUserCodeUnreachableError:
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        if deserialize_value(reply, CanCancelExecutionResult).can_cancel:
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "the code server was restarted during the run")
+
     def _processes(self, run: dg.DagsterRun) -> Iterator[tuple[int, float]]:
         """Yield the id of each process of the run, and the time at which it was logged."""
         for entry in self._instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
@@ -111,6 +133,13 @@ class LocalRunLauncher(DefaultRunLauncher):
             pid = event.engine_event_data.metadata.get("pid") if event else None
             if pid is not None:
                 yield int(str(pid.value)), entry.timestamp
+
+
+def _has_server(run: dg.DagsterRun) -> bool:
+    """Return whether the run's code location is served on a TCP port."""
+    origin = run.remote_job_origin
+    location = origin.repository_origin.code_location_origin if origin else None
+    return isinstance(location, GrpcServerCodeLocationOrigin) and location.port is not None
 
 
 def _new_worker() -> subprocess.Popen[str]:

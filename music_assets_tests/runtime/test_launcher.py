@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -16,10 +17,13 @@ import pytest
 from dagster import DagsterRunStatus
 from dagster._core.events import DagsterEvent, EngineEventData
 from dagster._core.launcher import LaunchRunContext, WorkerStatus
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import GrpcServerTarget
 
 from music_assets.runtime.dagster_home import INSTANCE_FILE
 from music_assets.runtime.launcher import LocalRunLauncher
-from music_assets_tests.support.processes import TIMEOUT, wait_until
+from music_assets.runtime.ports import free_port
+from music_assets_tests.support.processes import TIMEOUT, kill_tree, wait_until
 
 HOUR = 3600
 
@@ -236,3 +240,69 @@ def test_a_run_of_another_python_is_launched_by_dagster(project: Project) -> Non
     with pytest.raises(dg.DagsterInvariantViolationError, match="requires a workspace"):
         project.launch("pass", executable="/usr/bin/another-python")
     assert workers() == []
+
+
+class CodeServer:
+    """A gRPC server of the project's module on a TCP port, with PLACE=server in its environment."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.port = free_port()
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "dagster", "api", "grpc", "-h", "127.0.0.1", "-p", str(self.port)]
+        command += ["-f", "sample_project.py"]
+        self.process = subprocess.Popen(command, cwd=self.project.folder, env={**os.environ, "PLACE": "server"})
+        with socket.socket() as client:
+            wait_until(lambda: client.connect_ex(("127.0.0.1", self.port)) == 0, "the server", process=self.process)
+
+    def launch(self) -> str:
+        """Launch a run of the module's job, as the daemon does, and return the run id."""
+        target = GrpcServerTarget(host="127.0.0.1", port=self.port, socket=None, location_name="sample")
+        instance = self.project.instance
+        with WorkspaceProcessContext(instance, target) as process_context:
+            workspace = process_context.create_request_context()
+            (repository,) = workspace.get_code_location("sample").get_repositories().values()
+            remote = repository.get_full_job("sample")
+            run = instance.create_run_for_job(
+                dg.reconstructable(import_module("sample_project").sample).get_definition(),
+                remote_job_origin=remote.get_remote_origin(),
+                job_code_origin=remote.get_python_origin(),
+            )
+            instance.run_launcher.launch_run(LaunchRunContext(run, workspace))
+        return run.run_id
+
+
+@pytest.fixture
+def server(project: Project) -> Iterator[CodeServer]:
+    place = project.folder / "place"
+    project.write(f"Path({str(place)!r}).write_text(os.environ.get('PLACE', 'here')); time.sleep({TIMEOUT})")
+    server = CodeServer(project)
+    try:
+        yield server
+    finally:
+        kill_tree(server.process)
+
+
+def test_a_code_server_starts_its_runs_and_knows_whether_they_live(server: CodeServer, project: Project) -> None:
+    """The server may be on another machine, where the process ids in the event log mean nothing."""
+    run_id = server.launch()
+    wait_until((project.folder / "place").exists, "the start of the run")
+    assert (project.folder / "place").read_text() == "server"
+
+    def status() -> WorkerStatus:
+        return project.instance.run_launcher.check_run_worker_health(project.instance.get_run_by_id(run_id)).status
+
+    assert status() is WorkerStatus.RUNNING
+    kill_tree(server.process)
+    assert status() is WorkerStatus.RUNNING, "the server may come back"
+    server.start()
+    assert status() is WorkerStatus.NOT_FOUND
+
+
+def test_a_code_server_ends_its_runs_on_request(server: CodeServer, project: Project) -> None:
+    run_id = server.launch()
+    wait_until((project.folder / "place").exists, "the start of the run")
+    assert project.instance.run_launcher.terminate(run_id)
+    assert project.wait_for(run_id) == DagsterRunStatus.CANCELED
