@@ -4,6 +4,66 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+CLIENT = [
+    # HTTP client of `music_assets.client` and of the alerts.
+    "httpx>=0.28,<1",
+    # Arrow tables and parquet metadata.
+    "pyarrow>=21,<27",
+]
+PIPELINE = [
+    # Orchestration and web UI.
+    "dagster>=1.13,<1.14",
+    "dagster-webserver>=1.13,<1.14",
+    # Run history in PostgreSQL; imported only if MUSIC_ASSETS_POSTGRES_URL is set.
+    "dagster-postgres>=0.29,<0.30",
+    "sqlalchemy>=2.0,<3",
+    # The distributed engine; imported only if MUSIC_ASSETS_ENGINE is spark.
+    "dagster-pyspark>=0.29,<0.30",
+    "pyspark>=4.0,<4.1",
+    # The embedded engine, the published snapshot and SQL of the query service.
+    "duckdb>=2.0,<2.1",
+    # Transforms that run on both engines.
+    "ibis-framework[duckdb]>=12.0,<13",
+    # Delta Lake tables without a JVM.
+    "deltalake>=1.6,<2",
+    # Fast CSV reader. Pinned, since ingest checks for exactly the defects that 2.1 accepts silently.
+    "polars>=2.1,<2.2",
+    # Word2vec.
+    "gensim>=4.4,<5",
+    # Sparse interaction matrices; one BLAS thread per thread of the ridge regression.
+    "scipy>=1.13,<2",
+    "threadpoolctl>=3.5,<4",
+    # Required by Ibis; also test oracles.
+    "pandas>=2.2,<4",
+    "numpy>=2.0,<3",
+    # Validated settings from environment variables.
+    "pydantic>=2.10,<3",
+    "pydantic-settings>=2.7,<3",
+    # Command line.
+    "typer>=0.16,<1",
+    "rich>=13.9,<16",
+    # Map of the artist vectors in the metadata of a training.
+    "matplotlib>=3.9,<4",
+    # Locks of a data root.
+    "filelock>=3.16,<5",
+    # Health checks of run processes.
+    "psutil>=6,<8",
+    # Query service: routes, server, faster event loop and HTTP parser, API documentation without a CDN.
+    "fastapi>=0.115,<1",
+    "uvicorn>=0.34,<1",
+    "uvloop>=0.21,<1",
+    "httptools>=0.6,<1",
+    "fastapi-offline>=1.7,<2",
+    # Web pages.
+    "jinja2>=3.1,<4",
+    # JSON encoding of query results.
+    "orjson>=3.10,<4",
+    # Rate limits.
+    "limits>=5,<6",
+    # Prometheus metrics.
+    "prometheus-client>=0.21,<1",
+]
+
 setup(
     name="music-assets",
     version="0.1.0",
@@ -20,65 +80,13 @@ setup(
         "music_assets.sample_data": ["words.toml"],
         "music_assets.service.explorer": ["*.json", "templates/**/*", "static/**/*"],
     },
-    install_requires=[
-        # Orchestration and web UI.
-        "dagster>=1.13,<1.14",
-        "dagster-webserver>=1.13,<1.14",
-        # Run history in PostgreSQL; imported only if MUSIC_ASSETS_POSTGRES_URL is set.
-        "dagster-postgres>=0.29,<0.30",
-        "sqlalchemy>=2.0,<3",
-        # The distributed engine; imported only if MUSIC_ASSETS_ENGINE is spark.
-        "dagster-pyspark>=0.29,<0.30",
-        "pyspark>=4.0,<4.1",
-        # The embedded engine, the published snapshot and SQL of the query service.
-        "duckdb>=2.0,<2.1",
-        # Transforms that run on both engines.
-        "ibis-framework[duckdb]>=12.0,<13",
-        # Delta Lake tables without a JVM.
-        "deltalake>=1.6,<2",
-        # Fast CSV reader. Pinned, since ingest checks for exactly the defects that 2.1 accepts silently.
-        "polars>=2.1,<2.2",
-        # Arrow tables and parquet metadata.
-        "pyarrow>=21,<27",
-        # Word2vec.
-        "gensim>=4.4,<5",
-        # Sparse interaction matrices; one BLAS thread per thread of the ridge regression.
-        "scipy>=1.13,<2",
-        "threadpoolctl>=3.5,<4",
-        # Required by Ibis; also test oracles.
-        "pandas>=2.2,<4",
-        "numpy>=2.0,<3",
-        # Validated settings from environment variables.
-        "pydantic>=2.10,<3",
-        "pydantic-settings>=2.7,<3",
-        # Command line.
-        "typer>=0.16,<1",
-        "rich>=13.9,<16",
-        # Map of the artist vectors in the metadata of a training.
-        "matplotlib>=3.9,<4",
-        # Locks of a data root.
-        "filelock>=3.16,<5",
-        # Health checks of run processes.
-        "psutil>=6,<8",
-        # Query service: routes, server, faster event loop and HTTP parser, API documentation without a CDN.
-        "fastapi>=0.115,<1",
-        "uvicorn>=0.34,<1",
-        "uvloop>=0.21,<1",
-        "httptools>=0.6,<1",
-        "fastapi-offline>=1.7,<2",
-        # Web pages.
-        "jinja2>=3.1,<4",
-        # HTTP client of the service, the alerts and `query --url`.
-        "httpx>=0.28,<1",
-        # JSON encoding of query results.
-        "orjson>=3.10,<4",
-        # Rate limits.
-        "limits>=5,<6",
-        # Prometheus metrics.
-        "prometheus-client>=0.21,<1",
-    ],
+    # What `music_assets.client` needs: a notebook does not install the pipeline.
+    install_requires=CLIENT,
     extras_require={
+        # The pipeline, the service, and the command.
+        "pipeline": PIPELINE,
         "dev": [
+            *PIPELINE,
             # Tests.
             "pytest>=9,<10",
             "pytest-cov>=6,<8",
@@ -117,7 +125,7 @@ setup(
             "playwright>=1.55,<2",
         ],
     },
-    entry_points={"console_scripts": ["music-assets=music_assets.cli:app"]},
+    entry_points={"console_scripts": ["music-assets=music_assets.__main__:main"]},
     classifiers=[
         "Operating System :: POSIX",
         "Programming Language :: Python :: 3.11",

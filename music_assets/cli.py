@@ -4,7 +4,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -28,6 +28,7 @@ from rich.table import Column
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from music_assets.client import MusicDBError
 from music_assets.data_root import DataRoot, LayoutError
 from music_assets.engines.java import JavaMissingError, check_java
 from music_assets.ingest.csv_header import BadFileError
@@ -82,6 +83,15 @@ PIPE_WIDTH = 10_000
 """Width where standard output is no terminal: programs that read tables need whole lines and paths."""
 out = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True)
+
+
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        envvar="MUSIC_ASSETS_API_KEY",
+        help="API key of that service. Prefer the variable: other users of this machine can see arguments.",
+    ),
+]
 
 
 class OutputFormat(StrEnum):
@@ -241,21 +251,15 @@ def query(
     output: Annotated[OutputFormat, typer.Option("--format", help="How to print the rows.")] = OutputFormat.TABLE,
     limit: Annotated[int | None, typer.Option(min=0, help="Print at most this many rows.")] = None,
     url: Annotated[str | None, typer.Option(help="Send the query to the service at this URL.")] = None,
-    key: Annotated[
-        str | None,
-        typer.Option(
-            envvar="MUSIC_ASSETS_API_KEY",
-            help="API key of that service. Prefer the variable: other users of this machine can see arguments.",
-        ),
-    ] = None,
+    key: ApiKey = None,
 ) -> None:
     """Run a SELECT on the published music_db. Without --limit all rows are printed; json is an array of objects."""
-    from music_assets.service.client import ClientError, query_service, query_snapshot
+    from music_assets.service.query_command import query_service, query_snapshot
 
     try:
-        with query_service(url, sql, key, limit) if url else query_snapshot(_root(), sql) as result:
+        with nullcontext(query_service(url, sql, key, limit)) if url else query_snapshot(_root(), sql) as result:
             _print_result(result if limit is None else result.head(limit), output)
-    except (ClientError, duckdb.Error) as error:
+    except (MusicDBError, duckdb.Error) as error:
         raise _fail(str(error)) from None
 
 

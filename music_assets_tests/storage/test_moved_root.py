@@ -9,7 +9,7 @@ import pytest
 
 from music_assets.data_root import DataRoot
 from music_assets.maintenance.doctor import Level, examine
-from music_assets.service.client import query_snapshot
+from music_assets.service.query_command import query_snapshot
 from music_assets.settings import Settings
 from music_assets.storage.published_snapshot import newest_snapshot
 from music_assets.storage.publisher import Publisher
