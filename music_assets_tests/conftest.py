@@ -43,6 +43,7 @@ SLOW = (
     "end_to_end/test_commands.py::test_demo_prints_the_tables",
     "end_to_end/test_commands.py::test_dg_validates_the_definitions",
     "end_to_end/test_commands.py::test_loading_the_definitions_does_not_import_spark",
+    "end_to_end/test_deployment.py::*",
     "end_to_end/test_interrupted_training.py::*",
     "end_to_end/test_spark.py::test_demo_prints_the_same_as_on_duckdb",
     "end_to_end/test_spark.py::test_job_on_a_cluster_survives_a_killed_worker",
@@ -105,6 +106,7 @@ SLOW = (
     "storage/test_compaction.py::test_ingest_after_compaction_checkpoint_and_vacuum",
     "storage/test_compaction.py::test_vacuum_keeps_published_files",
     "storage/test_published_snapshot.py::test_computed_tables_keep_the_published_versions_and_one_more",
+    "test_deploy.py::test_units_are_valid_and_hardened*",
 )
 """Patterns of test ids, without the folder of the tests, that belong to the slow tier; `*` and `?` are wildcards."""
 
