@@ -5,12 +5,19 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 CLIENT = [
-    # HTTP client of `music_assets.client` and of the alerts.
+    # HTTP client of `music_assets.client`, of the tools for assistants and of the alerts.
     "httpx>=0.28,<1",
     # Arrow tables and parquet metadata.
     "pyarrow>=21,<27",
 ]
+MCP = [
+    # Tools for assistants, at /mcp of the service and on standard input.
+    "mcp>=2.3,<3",
+    # Command line.
+    "typer>=0.16,<1",
+]
 PIPELINE = [
+    *MCP,
     # Orchestration and web UI.
     "dagster>=1.13,<1.14",
     "dagster-webserver>=1.13,<1.14",
@@ -39,8 +46,7 @@ PIPELINE = [
     # Validated settings from environment variables.
     "pydantic>=2.10,<3",
     "pydantic-settings>=2.7,<3",
-    # Command line.
-    "typer>=0.16,<1",
+    # Tables, progress bars and messages of the command.
     "rich>=13.9,<16",
     # Map of the artist vectors in the metadata of a training.
     "matplotlib>=3.9,<4",
@@ -87,6 +93,8 @@ setup(
         "pipeline": PIPELINE,
         # A deployment on Kubernetes: each run in a pod of its own, and the output of runs on S3.
         "kubernetes": ["dagster-k8s>=0.29,<0.30", "dagster-aws>=0.29,<0.30"],
+        # `python -m music_assets.mcp_server`, which connects an assistant to a service.
+        "mcp": MCP,
         "dev": [
             *PIPELINE,
             # Tests.

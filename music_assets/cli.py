@@ -28,7 +28,7 @@ from rich.table import Column
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from music_assets.client import MusicDBError
+from music_assets.client import LOCAL_SERVICE, MusicDBError
 from music_assets.data_root import DataRoot, LayoutError
 from music_assets.engines.java import JavaMissingError, check_java
 from music_assets.ingest.csv_header import BadFileError
@@ -405,6 +405,16 @@ def serve(
 
     options = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
     run(settings().model_copy(update=options))
+
+
+@app.command()
+def mcp(
+    url: Annotated[str, typer.Option(help="URL of the query service.")] = LOCAL_SERVICE, key: ApiKey = None
+) -> None:
+    """Serve an assistant on standard input and output by the Model Context Protocol: tools to query a service."""
+    from music_assets.mcp_server import run
+
+    run(url, key)
 
 
 @app.command()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
@@ -53,7 +54,8 @@ class ProblemError(MusicDBError):
         self.retry_after = retry_after
         errors = "".join(f" {error['where']}: {error['what']}." for error in problem.get("errors", ()))
         wait = f" Retry-After: {retry_after}." if retry_after is not None else ""
-        super().__init__(f"{self.title}: {self.detail}{_place(problem.get('position'))}{errors} {self.advice}{wait}")
+        what = f"{self.title}: {self.detail}{_place(problem.get('position'))}{errors}"
+        super().__init__(f"{what} {self.advice}".rstrip() + wait)
 
 
 class InvalidQueryError(ProblemError):
@@ -259,13 +261,17 @@ def no_answer(url: str, error: Exception) -> NoAnswerError:
     )
 
 
-def error_of(response: httpx.Response) -> MusicDBError | None:
-    """Return the error that a response stands for; None if it is a success."""
+def error_of(response: httpx.Response, advice: Mapping[str, str] = MappingProxyType({})) -> MusicDBError | None:
+    """Return the error that a response stands for; None if it is a success.
+
+    `advice` replaces the service's for these kinds of problems.
+    """
     if response.status_code == 200:
         return None
     try:
         problem = response.json()
         kind = problem["type"].rpartition(":")[2]
+        problem["advice"] = advice.get(kind, problem["advice"])
         return _ERRORS.get(kind, ProblemError)(problem, _retry_after(response))
     except (ValueError, KeyError, TypeError, AttributeError):
         return NoAnswerError(_not_this_service(response))

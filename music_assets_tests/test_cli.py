@@ -24,6 +24,7 @@ COMMANDS = [
     "drops",
     "retract",
     "query",
+    "mcp",
     "api-key",
     "tables",
     "doctor",

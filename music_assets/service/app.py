@@ -23,6 +23,7 @@ from music_assets.service.explorer import pages
 from music_assets.service.explorer.named_queries import read_named_queries
 from music_assets.service.http_protocol import bounded_protocol
 from music_assets.service.logs import configure_logging, flush_logs
+from music_assets.service.mcp_endpoint import McpEndpoint
 from music_assets.service.metrics import Metrics
 from music_assets.service.middleware import RequestMiddleware
 from music_assets.service.problems import ProblemError
@@ -73,7 +74,8 @@ def create_app(settings: Settings) -> FastAPI:
         settings.data.mkdir(parents=True, exist_ok=True)
         await pool.start()
         refresh = asyncio.create_task(_refresh_workers(pool, snapshots, metrics))
-        yield
+        async with assistants.run():
+            yield
         refresh.cancel()
         with suppress(asyncio.CancelledError):
             await refresh
@@ -101,6 +103,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     for module in (sql, tables, rankings, embeddings, operations, pages):
         app.include_router(module.router)
+    assistants = McpEndpoint(app)
+    app.router.routes.append(assistants.route)
     app.openapi_schema = _with_bearer(app.openapi())
     _serve_prepared(app, "/openapi.json", orjson.dumps(app.openapi_schema))
     for kind in (HTTPException, RequestValidationError, NothingPublishedError):

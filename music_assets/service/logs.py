@@ -60,6 +60,8 @@ def configure_logging() -> None:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.INFO)
+    # Warnings of all other libraries, also instead of the handler that the MCP library installs, which can wait.
+    logging.basicConfig(level=logging.WARNING, handlers=[errors], force=True)
 
 
 def flush_logs() -> None:

@@ -52,6 +52,9 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if "caller" in scope.get("state", {}):
+            await self._answer_inner(scope, receive, send)
+            return
         channel = _Channel(scope, receive, send, self._request_timeout)
         try:
             await self._answer(scope, channel)
@@ -66,6 +69,15 @@ class RequestMiddleware:
             await channel.send_problem(ProblemError("internal", "An unexpected error occurred."))
         finally:
             self._record(scope, channel)
+
+    async def _answer_inner(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that the service sends to itself, as part of one that was admitted."""
+        try:
+            await self._app(scope, receive, send)
+        except ProblemError as problem:
+            if problem.kind == "busy":
+                await asyncio.sleep(BUSY_DELAY_SECONDS)
+            await problem.response(scope["state"]["request_id"])(scope, receive, send)
 
     async def _answer(self, scope: Scope, channel: "_Channel") -> None:
         channel.check_content_length()
@@ -135,7 +147,7 @@ class _Channel:
             message = await self._receive()
         else:
             message = await self._receive_body()
-        self._disconnected |= message["type"] == "http.disconnect"
+        self._disconnected |= message["type"] == "http.disconnect" and not self._response_complete
         return message
 
     async def _receive_body(self) -> Message:
