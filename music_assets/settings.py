@@ -135,6 +135,13 @@ class Settings(BaseSettings):
     retention_hours: NonNegative = Field(
         24.0, description="Hours until parquet files that no table refers to are deleted."
     )
+    freshness_hours: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Hours after the last publication from which the Dagster web UI shows `music_db` as overdue. "
+        "Default: never.",
+    )
     alert_webhook: HttpUrl | None = Field(
         None, description="URL that receives a JSON POST when a run fails. Default: failures are only logged."
     )

@@ -29,6 +29,7 @@ ENGINES = ("duckdb", "spark")
 SLOW = (
     "*[spark-*]",
     "*[spark]",
+    "defs/assets/test_code_versions.py::*",
     "defs/assets/test_embeddings.py::test_every_artist_and_user_has_a_vector_when_spark_trains",
     "defs/assets/test_embeddings.py::test_lists_are_not_followed_during_a_training",
     "defs/assets/test_embeddings.py::test_retraction_of_lists_is_followed",

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from datetime import timedelta
 from functools import partial
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ import dagster as dg
 from music_assets.data_root import DataRoot
 from music_assets.defs.assets import embeddings, published_snapshot, raw_tables
 from music_assets.defs.assets.rankings import ranking_assets
+from music_assets.defs.assets.raw_tables import drop_folders
 from music_assets.defs.checks import CHECKS, Check, Thresholds, asset_checks
 from music_assets.defs.io_manager import DeltaIOManager
 from music_assets.defs.jobs import refresh_rankings, train_embeddings
@@ -46,7 +48,9 @@ def build_definitions(
     landing = Landing(root, settings.settle_seconds, settings.encoding)
     retry_policy = RetryPolicy(settings.max_attempts, settings.retry_pause)
     loaded = dg.load_assets_from_modules([raw_tables, embeddings, published_snapshot])
-    assets = cast("list[dg.AssetsDefinition]", [*loaded, *ranking_assets(checks)])
+    assets = cast("list[dg.AssetsDefinition]", [*loaded, *ranking_assets(checks), *drop_folders(root)])
+    if settings.freshness_hours is not None:
+        assets = list(dg.map_asset_specs(partial(_with_freshness, settings.freshness_hours), assets))
     service_url = str(settings.service_url or f"http://{settings.host}:{settings.port}")
     return dg.Definitions(
         assets=dg.map_asset_specs(partial(with_page, service_url), assets),
@@ -75,6 +79,13 @@ def build_definitions(
             **(resources or {}),
         },
     )
+
+
+def _with_freshness(hours: float, asset: dg.AssetSpec) -> dg.AssetSpec:
+    """Return the asset; `music_db` with the policy that it is published again within so many hours."""
+    if asset.key != published_snapshot.music_db.key:
+        return asset
+    return asset.replace_attributes(freshness_policy=dg.FreshnessPolicy.time_window(timedelta(hours=hours)))
 
 
 def _computing(settings: Settings) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import ibis.expr.types as ir
 
+from music_assets.ingest.landing import DroppedFile
 from music_assets.ingest.report import IngestReport
 from music_assets.storage.delta import TableVersion
 from music_assets.tables import (
@@ -35,7 +36,7 @@ SHOWN_FILES = 200
 
 
 PAGES = {
-    **{dg.AssetKey(table.asset_key): "/pipeline" for table in RAW_TABLES},
+    **{dg.AssetKey(key): "/pipeline" for table in RAW_TABLES for key in (table.asset_key, ["user_data", table.name])},
     **{dg.AssetKey(table.asset_key): "/explore/map" for table in EMBEDDING_TABLES},
 }
 """The page of the explorer that shows an asset; for all others it is the start page."""
@@ -122,6 +123,16 @@ def ingest_metadata(report: IngestReport) -> dict[str, Any]:
         "rows loaded": sum(file.rows for file in report.files),
         "rows rejected": sum(file.rejects for file in report.files),
         "reject reasons": markdown_table(reasons),
+    }
+
+
+def waiting_metadata(files: Sequence[DroppedFile]) -> dict[str, Any]:
+    """Return what an observation of a drop folder says about the files that wait there."""
+    shown = [{"file": file.name, "size (bytes)": file.size} for file in files[:SHOWN_FILES]]
+    return {
+        "waiting files": len(files),
+        "size (bytes)": sum(file.size for file in files),
+        "files": markdown_table(shown),
     }
 
 

@@ -14,7 +14,9 @@ from urllib.parse import urlsplit
 
 import dagster as dg
 
+from music_assets.defs.assets.raw_tables import drop_folder_key
 from music_assets.defs.checks import ACCEPT_ADVICE, ACCEPTABLE
+from music_assets.defs.metadata import waiting_metadata
 from music_assets.ingest.landing import DroppedFile, Landing
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.lineage import removed_rows
@@ -201,7 +203,11 @@ def csv_drop_sensor(
         landing.root.prepare()
         work = Work(landing.complete_files(MAX_SETTLE_WAIT), unpublished_versions(store))
         now = time.time()
-        arrivals = Arrivals.parse(context.cursor).updated(work.files, now)
+        earlier = Arrivals.parse(context.cursor)
+        files = work.files
+        if files != earlier.files:
+            _observe(context.instance, work)
+        arrivals = earlier.updated(files, now)
         context.update_cursor(str(arrivals))
         return decide(
             work,
@@ -214,6 +220,13 @@ def csv_drop_sensor(
         )
 
     return sensor
+
+
+def _observe(instance: dg.DagsterInstance, work: Work) -> None:
+    """Record what waits in each drop folder."""
+    for table in RAW_TABLES:
+        metadata = waiting_metadata(work.waiting.get(table, ()))
+        instance.report_runless_asset_event(dg.AssetObservation(drop_folder_key(table), metadata=metadata))
 
 
 def unpublished_versions(store: DeltaStore) -> dict[Table, int]:

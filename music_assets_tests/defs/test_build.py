@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -14,12 +15,12 @@ from music_assets.defs.checks import CHECKS
 from music_assets.defs.jobs import JOB_TAG
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.settings import Settings
-from music_assets.tables import EMBEDDING_TABLES, REFRESH_RANKINGS, TRAIN_EMBEDDINGS
+from music_assets.tables import EMBEDDING_TABLES, RAW_TABLES, REFRESH_RANKINGS, TRAIN_EMBEDDINGS, Table
 from music_assets_tests.conftest import need_java
 
 UPSTREAM = {
-    "raw_parquet/user_data": set(),
-    "raw_parquet/user_top_artists": set(),
+    "raw_parquet/user_data": {"user_data/user_data"},
+    "raw_parquet/user_top_artists": {"user_data/user_top_artists"},
     "artist_rank_in_country": {"raw_parquet/user_data", "raw_parquet/user_top_artists"},
     "country_rank_per_artist": {"artist_rank_in_country"},
     "artist_embedding": {"raw_parquet/user_top_artists", "country_rank_per_artist"},
@@ -95,6 +96,26 @@ def test_asset_declaration(graph, name: str) -> None:
     assert node.description
     assert node.kinds
     assert node.is_materializable
+    assert node.code_version
+
+
+@pytest.mark.parametrize("table", RAW_TABLES, ids=lambda table: table.name)
+def test_drop_folders_are_external_assets(defs: dg.Definitions, graph, table: Table) -> None:
+    node = graph.get(dg.AssetKey(["user_data", table.name]))
+    assert not node.is_materializable
+    assert not node.parent_keys
+    assert node.group_name == "drops"
+    assert node.metadata["path"].value == str(defs.resources["store"].root.drop_folder(table))
+
+
+def test_music_db_is_overdue_by_setting(defs: dg.Definitions, tmp_path: Path) -> None:
+    def policies(definitions: dg.Definitions) -> dict[str, dg.FreshnessPolicy | None]:
+        return {spec.key.to_user_string(): spec.freshness_policy for spec in definitions.resolve_all_asset_specs()}
+
+    assert set(policies(defs).values()) == {None}
+    found = policies(build_definitions(Settings(data=tmp_path, freshness_hours=36)))
+    assert found.pop("music_db") == dg.FreshnessPolicy.time_window(timedelta(hours=36))
+    assert set(found.values()) == {None}
 
 
 @pytest.mark.parametrize(
@@ -130,6 +151,8 @@ def test_assets_link_to_their_pages_in_the_explorer(tmp_path: Path) -> None:
     settings = Settings(data=tmp_path, service_url="https://music.example/")
     specs = build_definitions(settings).resolve_all_asset_specs()
     assert {spec.key.to_user_string(): spec.metadata["explorer"].value for spec in specs} == {
+        "user_data/user_data": "https://music.example/pipeline",
+        "user_data/user_top_artists": "https://music.example/pipeline",
         "raw_parquet/user_data": "https://music.example/pipeline",
         "raw_parquet/user_top_artists": "https://music.example/pipeline",
         "artist_rank_in_country": "https://music.example/",

@@ -227,6 +227,33 @@ class TestSensor:
         project.drop_both()
         assert project.tick().skip_message.startswith("Waiting for the first complete CSV file")
 
+    def test_what_waits_is_observed_when_it_changes(self, tmp_path: Path) -> None:
+        """An event at every tick would fill the database."""
+        project = Project(tmp_path)
+
+        def observed() -> dict[str, list[int]]:
+            events = {
+                table.name: project.instance.fetch_observations(dg.AssetKey(["user_data", table.name]), 10).records
+                for table in RAW_TABLES
+            }
+            return {
+                name: [record.asset_observation.metadata["waiting files"].value for record in reversed(records)]
+                for name, records in events.items()
+            }
+
+        project.tick()
+        project.tick()
+        assert observed() == {"user_data": [], "user_top_artists": []}
+        project.drop_both()
+        project.drop(USER_DATA, USERS, "more.csv")
+        project.tick()
+        project.tick()
+        assert observed() == {"user_data": [2], "user_top_artists": [1]}
+        project.refresh()
+        project.tick()
+        project.tick()
+        assert observed() == {"user_data": [2, 0], "user_top_artists": [1, 0]}
+
     def test_tick_waits_for_a_new_file_to_settle(self, tmp_path: Path) -> None:
         """Otherwise the file waits for the next tick, five seconds later."""
         project = Project(tmp_path, settle_seconds=0.5)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from music_assets.data_root import DataRoot
-from music_assets.defs.assets import OWNERS
+from music_assets.defs.assets import EMBEDDING_CODE, OWNERS
 from music_assets.defs.metadata import markdown_table, picture
 from music_assets.embedding.evaluation import ARTIST_TO_ARTIST, USER_TO_ARTIST, USER_TO_USER, Comparison
 from music_assets.embedding.training import TrainingResult, load_interactions, train_and_evaluate, training_folder
@@ -52,6 +52,7 @@ class TrainingConfig(dg.Config, Hyperparameters):
             description=table.description,
             kinds={"python", "parquet", "deltalake"},
             owners=OWNERS,
+            code_version=EMBEDDING_CODE,
         )
         for table in EMBEDDING_TABLES
     },

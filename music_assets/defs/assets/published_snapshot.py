@@ -4,7 +4,7 @@ import time
 
 import dagster as dg
 
-from music_assets.defs.assets import OWNERS
+from music_assets.defs.assets import OWNERS, PUBLISHED_CODE
 from music_assets.defs.metadata import markdown_table, music_db_lineage, music_db_schema, table_metadata
 from music_assets.embedding.refresh import FollowedLists, follow_lists
 from music_assets.engines.base import Engine
@@ -19,6 +19,7 @@ from music_assets.tables import ARTIST_EMBEDDING, EMBEDDING_TABLES, RANKING_TABL
     group_name="published",
     owners=OWNERS,
     kinds={"duckdb"},
+    code_version=PUBLISHED_CODE,
 )
 def music_db(
     context: dg.AssetExecutionContext,

@@ -11,7 +11,7 @@ import dagster as dg
 import ibis.expr.types as ir
 import pyarrow as pa
 
-from music_assets.defs.assets import OWNERS
+from music_assets.defs.assets import OWNERS, RANKING_CODE
 from music_assets.defs.checks import Check, CheckContext, Thresholds, check_specs, evaluate, has_failed
 from music_assets.defs.io_manager import IN_MEMORY
 from music_assets.engines.base import Engine, repeated_users_in
@@ -76,6 +76,7 @@ def _options(table: Table, checks: Sequence[Check]) -> dict[str, Any]:
         "output_required": False,
         "group_name": "rankings",
         "owners": OWNERS,
+        "code_version": RANKING_CODE,
         "kinds": {"ibis", "parquet", "deltalake"},
     }
 
