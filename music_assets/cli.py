@@ -160,7 +160,9 @@ def generate(
 @app.command()
 def drop(files: Annotated[list[Path], typer.Argument(help="CSV files, gzip-compressed (.csv.gz) or not.")]) -> None:
     """Copy CSV files into the drop folder of the table that their header matches. Refuses files that would not load."""
-    landing = Landing(_root(), encoding=settings().encoding)
+    root = _root()
+    root.check_layout()
+    landing = Landing(root, encoding=settings().encoding)
     failed = False
     for file in files:
         try:

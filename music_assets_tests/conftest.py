@@ -115,6 +115,7 @@ SLOW = (
     "storage/test_compaction.py::test_vacuum_keeps_published_files",
     "storage/test_published_snapshot.py::test_computed_tables_keep_the_published_versions_and_one_more",
     "test_deploy.py::test_units_are_valid_and_hardened*",
+    "test_upgrade.py::test_root_of_*",
 )
 """Patterns of test ids, without the folder of the tests, that belong to the slow tier; `*` and `?` are wildcards."""
 

@@ -41,9 +41,11 @@ class RebuildError(Exception):
 def rebuild(settings: Settings, report: Report) -> None:
     """Recompute and publish the rankings, and report each step. Damaged tables are moved to the folder `damaged` first.
 
-    Raises RebuildError if a raw table is damaged or empty, if a run is in progress, or if the run fails.
+    Raises RebuildError if a raw table is damaged or empty, if a run is in progress, or if the run fails; and
+    LayoutError.
     """
     root = DataRoot(settings.data)
+    root.check_layout()
     store = DeltaStore(root)
     check_raw(store)
     with dg.DagsterInstance.from_config(str(prepare_dagster_home(root))) as instance:

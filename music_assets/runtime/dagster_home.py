@@ -42,9 +42,10 @@ def foreign_home(root: DataRoot) -> Path | None:
 def prepare_dagster_home(root: DataRoot) -> Path:
     """Create the DAGSTER_HOME of a data root with the project's dagster.yaml, and return it.
 
-    A dagster.yaml in another folder that the variable DAGSTER_HOME names is not overwritten. Raises DatabaseError if
-    the run history is in PostgreSQL, and the server cannot be reached.
+    A dagster.yaml in another folder that the variable DAGSTER_HOME names is not overwritten. Raises LayoutError, and
+    DatabaseError if the run history is in PostgreSQL, and the server cannot be reached.
     """
+    root.check_layout()
     check_database()
     folder = find_dagster_home(root)
     folder.mkdir(parents=True, exist_ok=True)
