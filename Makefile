@@ -11,7 +11,7 @@ ROUNDS ?= 3
 CASES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow bench faults fuzz audit lint format docs vendor up clean
+.PHONY: help install demo test test-slow bench faults fuzz audit lint format docs vendor dbt up clean
 
 help:  ## Show the targets.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -71,6 +71,10 @@ fuzz: $(INSTALLED)  ## Fuzz the CSV reader and the query gate for SECONDS=60 eac
 audit: $(INSTALLED)  ## Check constraints.txt for known vulnerabilities (requires network access).
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[audit]'
 	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
+
+dbt: $(INSTALLED)  ## Install dbt into an environment of its own, .venv/dbt, for the test of docs/dbt.md.
+	$(PYTHON) -m venv $(VENV)/dbt
+	$(VENV)/dbt/bin/pip install --quiet 'dbt-core>=1.11,<1.12' 'dbt-duckdb>=1.11,<1.12' 'duckdb>=2.0,<2.1'
 
 up: $(INSTALLED)  ## Start web UI, daemon and query service; Ctrl-C stops them.
 	$(BIN)/music-assets up

@@ -111,6 +111,9 @@ setup(
             "axe-playwright-python>=0.1.4,<0.2",
             # Example in docs/embeddings.md: classifying users by country.
             "scikit-learn>=1.6,<2",
+            # Runs docs/notebooks/tour.ipynb.
+            "nbclient>=0.10,<0.12",
+            "ipykernel>=7,<8",
             # Lint, format, import contracts, the Dockerfile, the compose file, types.
             "ruff>=0.17,<0.18",
             "import-linter>=2.17,<3",

@@ -293,6 +293,12 @@ def tables() -> None:
 
 
 @app.command()
+def snapshot() -> None:
+    """Print the path of the newest published snapshot, for programs that open the DuckDB file themselves."""
+    out.print(str(newest_snapshot(_root()).path), highlight=False, soft_wrap=True)
+
+
+@app.command()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as a JSON array.")] = False,
 ) -> None:

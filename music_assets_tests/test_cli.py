@@ -27,6 +27,7 @@ COMMANDS = [
     "mcp",
     "api-key",
     "tables",
+    "snapshot",
     "doctor",
     "rebuild",
     "accept",

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from nbclient import NotebookClient
 
 from music_assets.data_root import DataRoot, exclusive_lock
 from music_assets.defs.assets.embeddings import BEATS_BASELINES, REQUIRED_RATIOS, TrainingConfig
@@ -46,6 +48,7 @@ from music_assets_tests.support.user_oracle import user_of
 USERS = 400
 PASSES = 8
 PAGE = Path(__file__).parents[3] / "docs" / "embeddings.md"
+NOTEBOOK = Path(__file__).parents[3] / "docs" / "notebooks" / "tour.ipynb"
 KEYS = {dg.AssetKey(table.asset_key) for table in EMBEDDING_TABLES}
 
 
@@ -199,6 +202,21 @@ def test_recipe_of_the_documentation_predicts_countries(trained: Trained, capsys
     assert len(found["data"]) > 100
     assert found["accuracy"] > 1.1 * found["majority"]
     assert f"accuracy {found['accuracy']:.3f}" in capsys.readouterr().out
+
+
+def test_notebook_answers_its_questions(trained: Trained) -> None:
+    """The outputs in the file are of other data; the code is the same."""
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    with serving(trained.root, query_workers=1, query_memory_mb=1024) as service:
+        for cell in notebook.cells:
+            cell.source = cell.source.replace("http://127.0.0.1:8000", service.url)
+        NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 1
+    printed = "".join(output.text for output in outputs if output.get("name") == "stdout")
+    assert "Did you mean" in printed
+    accuracy, majority = (float(number) for number in re.findall(r"0\.\d{3}", printed))
+    assert accuracy > 1.1 * majority
 
 
 def test_training_never_starts_automatically(tmp_path: Path) -> None:
