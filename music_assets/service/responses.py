@@ -50,9 +50,8 @@ class QueryResponder:
         """
         result_format, variant = _requested_format(request, result_format)
         query = self._query(variant, sql, params, limit, timeout_ms)
-        identity = orjson.dumps([query.sql, query.params, query.limit, query.format])
         client_etags = request.headers.get("if-none-match", "")
-        etag = _etag(self._snapshots.newest().data_version, identity)
+        etag = _etag(self._snapshots.newest().data_version, query)
         if client_etags and etag in [tag.strip() for tag in client_etags.split(",")]:
             return Response(status_code=304, headers={"ETag": etag, **CACHING})
         result = await self._run(request, query)
@@ -67,7 +66,7 @@ class QueryResponder:
         if result.summary["volatile"]:
             headers["Cache-Control"] = "no-store"
         else:
-            headers |= {"ETag": _etag(result.summary["data_version"], identity), **CACHING}
+            headers |= {"ETag": _etag(result.summary["data_version"], query), **CACHING}
         return ResultResponse(result, headers)
 
     async def sample(self, request: Request, sql: str, rows: int) -> list[list[Any]]:
@@ -100,9 +99,16 @@ class QueryResponder:
         log_fields = request.state.log_fields
         log_fields.update(query_id=query.query_id, sql=query.sql[:MAX_LOGGED_SQL])
         await request.body()
-        result = await _cancel_on_disconnect(request, self._pool.run(query, request.state.caller.account))
+        caller = request.state.caller.account
+        result = await self._pool.known_result(query, caller)
+        if result is None:
+            result = await _cancel_on_disconnect(request, self._pool.run(query, caller))
         request.state.cleanup.callback(result.data.close)
-        log_fields.update(rows=result.summary["row_count"], data_version=result.summary["data_version"])
+        log_fields.update(
+            query_id=result.summary["query_id"],  # that of an earlier query, if the result was known
+            rows=result.summary["row_count"],
+            data_version=result.summary["data_version"],
+        )
         return result
 
 
@@ -124,9 +130,9 @@ def _accepted_format(request: Request) -> str:
     return accepted
 
 
-def _etag(data_version: str, identity: bytes) -> str:
+def _etag(data_version: str, query: Query) -> str:
     """Return a weak ETag: equivalent responses differ in query id and elapsed time."""
-    return f'W/"{hashlib.sha256(data_version.encode() + identity).hexdigest()[:32]}"'
+    return f'W/"{hashlib.sha256(data_version.encode() + query.identity).hexdigest()[:32]}"'
 
 
 async def _cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, QueryResult]) -> QueryResult:

@@ -166,6 +166,16 @@ def test_volatile_results_have_no_etag(service: Service, sql: str) -> None:
     assert response.headers["cache-control"] == "no-store"
 
 
+@pytest.mark.parametrize("form", ["json", "csv"])
+def test_a_repeated_query_is_not_run_again(service: Service, form: str) -> None:
+    sql = f"SELECT count(*) AS {form} FROM current_user_data"
+    first, second = (service.query(sql, form) for _ in range(2))
+    assert second.headers["x-query-id"] == first.headers["x-query-id"]
+    assert second.content == first.content
+    large = f"SELECT repeat('x', 40000) AS {form}"
+    assert len({service.query(large, form).headers["x-query-id"] for _ in range(2)}) == 2
+
+
 def test_result_cache_distinguishes_parameters_and_limits(service: Service) -> None:
     for _ in range(5):
         assert service.rows("SELECT ?", params=[1]) == [[1]]

@@ -3,12 +3,10 @@
 import re
 import threading
 import time
-from collections import OrderedDict
 from functools import lru_cache
 from typing import Any
 
 import duckdb
-import orjson
 import pyarrow as pa
 
 from music_assets.service.formats import Result, UnsupportedTypeError, columns_of
@@ -20,9 +18,6 @@ MAX_INTERVAL_HOURS = 2**63 // (3600 * 10**9)
 CACHED_CHECKS = 1024
 CACHED_SQL_CHARACTERS = 4_000
 """The gate's answer is cached for SQL up to this length."""
-CACHED_RESULTS = 512
-CACHED_RESULT_BYTES = 32 * 1024
-"""Results up to this size are cached until the next snapshot, unless the query is volatile."""
 MAX_EXECUTION_TIME = "max_execution_time"
 LATE_MATERIALIZATION = "late_materialization_max_rows"
 LATE_ROWS = 50
@@ -122,7 +117,6 @@ class Database:
         if self._connection is not None:
             self._connection.close()
         self._connection, self._views, self._values = connection, views, {}
-        self._results: OrderedDict[bytes, Result] = OrderedDict()
         self._check = lru_cache(CACHED_CHECKS)(Gate(connection, tables).check)
 
     def _reopen(self) -> None:
@@ -169,14 +163,10 @@ class Database:
         if self._connection is None:
             raise RejectedError("snapshot-gone", "No snapshot is open.")
         self._set(self._connection, MAX_EXECUTION_TIME, timeout_ms)
-        key = orjson.dumps([sql, params, limit])
-        if key in self._results:
-            self._results.move_to_end(key)
-            return self._results[key], False
         try:
             allowed = self._allowed(sql)
             self._set(self._connection, LATE_MATERIALIZATION, LATE_ROWS * (not allowed.tables.isdisjoint(self._views)))
-            result = _execute(self._connection, sql, params, limit, max_bytes)
+            return _execute(self._connection, sql, params, limit, max_bytes), allowed.volatile
         except GateError as error:
             raise RejectedError(error.kind, error.detail, _position(sql, error.location)) from None
         except UnsupportedTypeError as error:
@@ -192,19 +182,10 @@ class Database:
             raise self._rejection(sql, params, error) from None
         except (duckdb.Error, pa.ArrowException, RuntimeError):
             raise RejectedError("sql", "DuckDB could not run this query.") from None
-        self._cache(key, result, allowed.volatile)
-        return result, allowed.volatile
 
     def _allowed(self, sql: str) -> Allowed:
         check = self._check if len(sql) <= CACHED_SQL_CHARACTERS else self._check.__wrapped__
         return check(sql)
-
-    def _cache(self, key: bytes, result: Result, volatile: bool) -> None:
-        small = len(key) + sum(batch.nbytes for batch in result.batches) <= CACHED_RESULT_BYTES
-        if small and not volatile:
-            self._results[key] = result
-            if len(self._results) > CACHED_RESULTS:
-                self._results.popitem(last=False)
 
     def _set(self, connection: duckdb.DuckDBPyConnection, name: str, value: int) -> None:
         if value != self._values.get(name):

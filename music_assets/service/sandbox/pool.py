@@ -25,6 +25,7 @@ import music_assets
 from music_assets.service.problems import ProblemError
 from music_assets.service.sandbox import frames
 from music_assets.service.sandbox.fair_queue import FAST, SLOW, FairQueue
+from music_assets.service.sandbox.result_cache import ResultCache
 from music_assets.service.sandbox.spool import Spool, SpooledResult
 from music_assets.settings import ForeignVariables
 from music_assets.storage.published_snapshot import NothingPublishedError, PublishedSnapshot
@@ -64,6 +65,11 @@ class Query:
     timeout_ms: int
     format: str
 
+    @property
+    def identity(self) -> bytes:
+        """What the result depends on, apart from the snapshot."""
+        return orjson.dumps([self.sql, self.params, self.limit, self.format])
+
 
 @dataclass(frozen=True)
 class QueryResult:
@@ -97,6 +103,7 @@ class Pool:
         self._max_requests = queue + workers
         self._spool = spool
         self._queue = FairQueue()
+        self._cache = ResultCache()
         self._idle: tuple[list[_Worker], list[_Worker]] = ([], [])
         self._workers: set[_Worker] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -136,9 +143,25 @@ class Pool:
         NothingPublishedError.
         """
         try:
-            return await self._run(query, caller, self._queue.lane(caller))
+            result = await self._run(query, caller, self._queue.lane(caller))
         except _OutOfTimeError:
-            return await self._run(query, caller, SLOW)
+            result = await self._run(query, caller, SLOW)
+        if result.data.in_memory:
+            self._cache.put(query.identity, result.summary, result.data.content())
+        return result
+
+    async def known_result(self, query: Query, caller: str) -> QueryResult | None:
+        """Return the result of a query that has run on the newest snapshot before, if it was kept.
+
+        Raises ProblemError if the spool is full, and NothingPublishedError.
+        """
+        known = self._cache.get(self._newest().data_version, query.identity)
+        if known is None:
+            return None
+        summary, content = known
+        data = SpooledResult(self._spool, caller)
+        await data.write(content)
+        return QueryResult(summary, data)
 
     async def refresh(self) -> None:
         """Move idle workers to the newest snapshot, so that none keeps an old one open."""
