@@ -4,6 +4,7 @@ import gc
 import os
 import threading
 import time
+from itertools import count
 from pathlib import Path
 
 import httpx
@@ -55,8 +56,10 @@ def test_ten_snapshots_under_load(fresh_dataset: Dataset) -> None:
 
         def send_queries() -> None:
             with httpx.Client(base_url=service.url, timeout=30) as http:
-                while not stop.is_set():
-                    response = http.post("/query", json={"query": VERSIONS})
+                for number in count():
+                    if stop.is_set():
+                        break
+                    response = http.post("/query", json={"query": f"{VERSIONS} -- {number}"})  # not known before
                     result = response.json()
                     raw, ranking = result["rows"][0] if response.status_code == 200 else (0, 0)
                     seen.append((response.status_code, response.headers.get("x-data-version", ""), raw, ranking))
@@ -83,11 +86,11 @@ def test_ten_snapshots_under_load(fresh_dataset: Dataset) -> None:
 def open_snapshots_settled(service: Service, root: Path) -> int:
     """Count the open snapshot files once idle workers have moved to the newest snapshot."""
     deadline = time.monotonic() + 10
-    while (count := open_snapshots(root)) != 2 and time.monotonic() < deadline:
-        service.rows("SELECT 1")
+    while (found := open_snapshots(root)) != 2 and time.monotonic() < deadline:
+        service.rows(f"SELECT {time.monotonic_ns()}")
         time.sleep(0.1)
     gc.collect()
-    return count
+    return found
 
 
 def test_streamed_result_reads_one_snapshot(fresh_dataset: Dataset) -> None:
