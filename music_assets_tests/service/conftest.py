@@ -135,6 +135,10 @@ class Service:
         assert response.status_code == 200, response.text
         return response.json()["rows"]
 
+    def worker_answers(self) -> bool:
+        """Return whether a worker answers a query whose result is never kept."""
+        return self.rows("SELECT random() < 1") == [[True]]
+
 
 @contextmanager
 def serving(root: Path, **settings: Any) -> Iterator[Service]:

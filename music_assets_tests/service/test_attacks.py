@@ -352,7 +352,8 @@ def filled(statement: str, dataset: Dataset) -> str:
 
 
 def assert_answers_regular_query(service: Service) -> None:
-    assert service.rows("SELECT count(*) FROM processed_parquet_artist_rank_in_country WHERE rank = 1") == [[4]]
+    sql = "SELECT count(*) FROM processed_parquet_artist_rank_in_country WHERE rank = 1"
+    assert service.rows(f"{sql} AND random() < 1") == [[4]]  # the result is never kept
 
 
 @pytest.mark.parametrize("statement", STATEMENTS)

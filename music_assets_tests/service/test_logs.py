@@ -77,5 +77,5 @@ def test_client_that_hangs_up_is_one_line(dataset: Dataset, caplog: pytest.LogCa
         with service.http.stream("POST", "/query?format=csv", json={"query": "FROM range(100000)"}) as response:
             assert response.status_code == 200
         wait_until(lambda: caplog.text.count('"outcome":"cut"') >= 1, "the access log")
-        assert service.rows("SELECT 1") == [[1]]
+        assert service.worker_answers()
     assert not [record for record in caplog.records if record.exc_info]

@@ -37,7 +37,7 @@ def test_queries_beyond_the_queue_get_503(dataset: Dataset) -> None:
             assert response.status_code == 503
             assert response.headers["retry-after"] == "1"
             assert response.json()["type"].endswith(":busy")
-        assert service.rows("SELECT 1") == [[1]]
+        assert service.worker_answers()
 
 
 def test_500_concurrent_queries(dataset: Dataset) -> None:
@@ -54,7 +54,7 @@ def test_500_concurrent_queries(dataset: Dataset) -> None:
         statuses = asyncio.run(send_queries())
         assert set(statuses) <= {200, 503}
         assert statuses.count(200) >= 16
-        assert service.rows("SELECT 1") == [[1]]
+        assert service.worker_answers()
 
 
 def test_request_timeout_is_capped_by_the_service(dataset: Dataset) -> None:
@@ -69,7 +69,7 @@ def test_killed_worker_is_replaced(dataset: Dataset) -> None:
     with serving(dataset.root, query_workers=1, timeout_ms=500) as service:
         response = service.query("SELECT levenshtein(repeat('a', 100000), repeat('b', 100000))")
         assert response.status_code == 408
-        assert service.rows("SELECT 1") == [[1]]
+        assert service.worker_answers()
         assert "music_assets_worker_restarts 1.0" in service.http.get("/metrics").text
 
 
@@ -91,7 +91,7 @@ def test_client_that_does_not_read_holds_no_worker(dataset: Dataset) -> None:
         with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2]))) as connection:
             connection.sendall(head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
             assert connection.recv(100).startswith(b"HTTP/1.1 200")
-            assert service.rows("SELECT 1") == [[1]]
+            assert service.worker_answers()
         assert service.app.state.parts.pool.restarts == 0
 
 
