@@ -21,6 +21,8 @@ MAX_UPDATED_SHARE = 0.1
 """Share of the users up to which an update of the previous totals is faster than computing all of them."""
 ROWS_PER_SLICE = 2**25
 """Number of rows whose users and artists are compared at a time, in half a gigabyte of memory."""
+KEY = ("country", "artist_name")
+SUMS = ("total_playcount", "listeners")
 EXACT_BELOW = 2**53
 """A float64 represents every integer below this."""
 
@@ -56,9 +58,7 @@ def totals(users: ir.Table, top_artists: ir.Table, repeated: Callable[[Table], p
     plays = _one_row_per_artist(
         listed.mutate(playcount=listed["playcount"].cast("float64")), _number(top_artists.count())
     )
-    return plays.group_by("country", "artist_name").agg(
-        total_playcount=plays["playcount"].sum().fill_null(0), listeners=plays.count()
-    )
+    return plays.group_by(KEY).agg(total_playcount=plays["playcount"].sum().fill_null(0), listeners=plays.count())
 
 
 def _one_row_per_artist(listed: ir.Table, rows: float) -> ir.Table:
@@ -118,10 +118,13 @@ def _updated(previous: PreviousTotals, users: ir.Table, top_artists: ir.Table) -
     """Return the previous totals with the contribution of the affected users, whose history is given, replaced."""
     before = totals(_covered(users, USER_DATA, previous), _covered(top_artists, USER_TOP_ARTISTS, previous))
     subtracted = before.mutate(total_playcount=-before["total_playcount"], listeners=-before["listeners"])
-    added = totals(users, top_artists)
-    parts = ibis.union(*(part.select(*added.columns) for part in (previous.totals, subtracted, added)))
-    updated = parts.group_by("country", "artist_name").agg(
-        total_playcount=parts["total_playcount"].sum(), listeners=parts["listeners"].sum()
+    parts = subtracted.union(totals(users, top_artists))
+    changed = parts.group_by(KEY).agg({name: parts[name].sum() for name in SUMS})
+    # Only the changes are few: an aggregation of all totals would take twice as long.
+    merged = previous.totals.select(*KEY, *SUMS).outer_join(changed, KEY, rname="{name}_change")
+    updated = merged.select(
+        **{name: merged[name].fill_null(merged[f"{name}_change"]) for name in KEY},
+        **{name: merged[name].fill_null(0) + merged[f"{name}_change"].fill_null(0) for name in SUMS},
     )
     return updated.filter(updated["listeners"] > 0)
 
