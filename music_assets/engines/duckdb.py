@@ -21,6 +21,8 @@ PARQUET = {
     "row_group_size": ROW_GROUP_ROWS,
     # Bloom filters cost a tenth of the time and of the size, and no query uses them.
     "write_bloom_filter": False,
+    # A dictionary of the artists of a row group takes a quarter of the time and saves no space.
+    "dictionary_size_limit": 16_384,
 }
 
 
