@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import httpx
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from music_assets.data_root import DataRoot
@@ -186,6 +187,25 @@ def test_result_cache_distinguishes_parameters_and_limits(service: Service) -> N
         assert service.rows("FROM range(3)", limit=3) == [[0], [1], [2]]
     drawn = {service.rows("SELECT random()")[0][0] for _ in range(20)}
     assert len(drawn) == 20
+
+
+def test_statement_with_other_parameters_than_before(service: Service) -> None:
+    """A statement is read row by row once it had a small result; the second form is another statement."""
+    sql = """SELECT i::INTEGER AS i, i * $a AS scaled, 'x' || i AS t, i % 2 = 0 AS even, nullif(i, 1) AS n,
+        CASE i WHEN 0 THEN 'NaN' WHEN 1 THEN '-inf' ELSE '0.1' END::DOUBLE AS d, i::FLOAT / 10 AS f
+        FROM range($rows) r(i)"""
+    for rows, scale in ((2, 1), (3, 2**50), (3, 1.5), (0, 1), (25_000, 7), (2, 2)):
+        params = {"rows": rows, "a": scale}
+        repeated, first = (service.query(f"{text}{sql}", params=params).json() for text in ("", f"/* {params} */"))
+        assert repeated["columns"] == first["columns"]
+        assert repeated["rows"] == first["rows"]
+        repeated, first = (
+            pa.ipc.open_stream(service.query(f"{text}{sql}", "arrow", params=params).content).read_all()
+            for text in ("/* arrow */", f"/* arrow {params} */")
+        )
+        assert repeated.schema == first.schema
+        assert repeated.to_pandas().equals(first.to_pandas())
+    assert "boom" in service.query("SELECT CASE $a WHEN 1 THEN error('boom') END", params={"a": 1}).text
 
 
 @pytest.mark.parametrize(
