@@ -4,6 +4,7 @@ import re
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -115,8 +116,9 @@ class Database:
         """
         self._interrupted.set()
         while self._interrupted.is_set():
-            if self._connection is not None:
-                self._connection.interrupt()
+            with suppress(duckdb.ConnectionException):  # a snapshot is being opened, and the last connection is closed
+                if self._connection is not None:
+                    self._connection.interrupt()
             time.sleep(INTERRUPT_SECONDS)
 
     def resume(self) -> None:
