@@ -33,6 +33,9 @@ PIPELINE = [
     "ibis-framework[duckdb]>=12.0,<13",
     # Delta Lake tables without a JVM.
     "deltalake>=1.6,<2",
+    # Data roots on S3: objects, and the credentials, region and endpoint of every AWS program.
+    "obstore>=0.12,<0.13",
+    "botocore>=1.40,<2",
     # Fast CSV reader. Pinned, since ingest checks for exactly the defects that 2.1 accepts silently.
     "polars>=2.1,<2.2",
     # Word2vec.
@@ -101,6 +104,10 @@ setup(
             "pytest>=9,<10",
             "pytest-cov>=6,<8",
             "pytest-xdist>=3.6,<4",
+            # S3 server of the tests.
+            "moto[s3]>=5.2,<6",
+            "flask>=3,<4",
+            "flask-cors>=6,<7",
             # A test that hangs fails, with the stack of each thread.
             "pytest-timeout>=2.3,<3",
             "hypothesis>=6.130,<7",

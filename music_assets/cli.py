@@ -32,7 +32,8 @@ from music_assets.client import LOCAL_SERVICE, MusicDBError
 from music_assets.data_root import DataRoot, LayoutError
 from music_assets.engines.java import JavaMissingError, check_java
 from music_assets.ingest.csv_header import BadFileError
-from music_assets.ingest.landing import Landing
+from music_assets.ingest.object_landing import open_landing
+from music_assets.object_store import ObjectStoreError
 from music_assets.runtime.dagster_home import EXPORT_HOME, DatabaseError, foreign_home, prepare_dagster_home
 from music_assets.runtime.ports import PortError, check_port
 from music_assets.runtime.up import AlreadyUpError, run_services, up_lock
@@ -52,6 +53,7 @@ EXPECTED_ERRORS = (
     JavaMissingError,
     LayoutError,
     NothingPublishedError,
+    ObjectStoreError,
     PortError,
     SettingsError,
 )
@@ -112,7 +114,7 @@ def _escaped(text: object) -> str:
 
 
 def _root() -> DataRoot:
-    return DataRoot(settings().data)
+    return DataRoot.of(settings())
 
 
 def _store_and_reader() -> "tuple[DeltaStore, Engine]":
@@ -162,7 +164,7 @@ def drop(files: Annotated[list[Path], typer.Argument(help="CSV files, gzip-compr
     """Copy CSV files into the drop folder of the table that their header matches. Refuses files that would not load."""
     root = _root()
     root.check_layout()
-    landing = Landing(root, encoding=settings().encoding)
+    landing = open_landing(root, encoding=settings().encoding)
     failed = False
     for file in files:
         try:
@@ -173,7 +175,7 @@ def drop(files: Annotated[list[Path], typer.Argument(help="CSV files, gzip-compr
             reason = getattr(error, "strerror", None) or error
             err.print(f"[bold red]{_escaped(file)}[/]: not dropped: {_escaped(reason)}", soft_wrap=True)
             continue
-        out.print(f"{_escaped(file)} -> {_escaped(placed)}", highlight=False, soft_wrap=True)
+        out.print(f"{_escaped(file)} -> {_escaped(landing.root.address(placed))}", highlight=False, soft_wrap=True)
     if failed:
         raise typer.Exit(1)
 
@@ -351,7 +353,7 @@ def backup(folder: Annotated[Path, typer.Argument(help="Empty folder for the cop
 
     current = settings()
     try:
-        run(DataRoot(current.data), folder.absolute(), current.settle_seconds, _print_line)
+        run(DataRoot.of(current), folder.absolute(), current.settle_seconds, _print_line)
     except (BackupError, OSError) as error:
         raise _fail(str(error)) from None
 
@@ -387,7 +389,7 @@ def up(
 ) -> None:
     """Start web UI, daemon and query service, and stop all three on Ctrl-C."""
     current = _settings_of_runs()
-    root, web_ui = DataRoot(current.data), f"http://{host}:{port}"
+    root, web_ui = DataRoot.of(current), f"http://{host}:{port}"
     root.prepare()
     _warn_of_foreign_home(root)
     with up_lock(root, web_ui):

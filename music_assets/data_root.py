@@ -2,14 +2,20 @@
 
 No other module joins paths to the data root. What the files in these folders mean does not belong here: drops and
 rejected files belong to `ingest/`, tables and snapshots to `storage/`, the Dagster home to `runtime/`.
+
+A data root on S3 has the same folders twice. The bucket holds what lasts. The work folder on this machine holds what
+need not, and copies of what the bucket holds: `fetch` gets files that never change, `refresh` follows those that do.
 """
 
+import json
 import os
 import shutil
+import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
@@ -17,7 +23,9 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from music_assets.tables import RAW_TABLES, Table
+from music_assets.object_store import ObjectInfo, ObjectStore, ObjectStoreError, in_parallel
+from music_assets.settings import PREFIX, Settings
+from music_assets.tables import RAW_TABLES, TABLES, Table
 
 LAYOUT_VERSION = 2
 """Version of the folder layout. Increase it when an older release could not use the result.
@@ -28,6 +36,8 @@ SUPPORTED_VERSIONS = ("1", "2")
 UNFINISHED_SUFFIX = ".part"
 """Suffix of a file that is being written. Its name starts with a dot."""
 SCRATCH_PREFIX = "process-"
+IN_USE_SECONDS = 3_600
+"""Time after its last use in which a cached file is not removed: a reader may still be about to open it."""
 
 
 class LayoutError(Exception):
@@ -40,12 +50,38 @@ class LockHeldError(Exception):
 
 @dataclass(frozen=True)
 class DataRoot:
-    """The folders and locks of a data root. Creating the object accesses no file."""
+    """The folders and locks of a data root. Creating the object accesses no file.
+
+    `path` is the local folder. With a `store`, it is a part of the work folder.
+    """
 
     path: Path
+    store: ObjectStore | None = None
+    cache_bytes: int = 0
+
+    @classmethod
+    def of(cls, settings: Settings) -> "DataRoot":
+        """Return the data root of the settings."""
+        if isinstance(settings.data, Path):
+            return cls(settings.data)
+        store = ObjectStore.at(settings.data)
+        return cls(settings.work / store.bucket / store.prefix, store, int(settings.cache_gb * 1e9))
 
     def __str__(self) -> str:
-        return str(self.path)
+        return str(self.store or self.path)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The settings with which another process uses this data root."""
+        if not self.store:
+            return {f"{PREFIX}DATA": str(self.path)}
+        depth = len(Path(self.store.bucket, self.store.prefix).parts)
+        work = self.path.parents[depth - 1]
+        return {
+            f"{PREFIX}DATA": str(self.store),
+            f"{PREFIX}WORK": str(work),
+            f"{PREFIX}CACHE_GB": str(self.cache_bytes / 1e9),
+        }
 
     def drop_folder(self, table: Table) -> Path:
         """Return the folder for CSV files of a raw table."""
@@ -120,46 +156,224 @@ class DataRoot:
         """The file that marks a root of `music-assets demo`, which may be cleared."""
         return self.path / ".music-assets-demo"
 
+    @property
+    def staging(self) -> Path:
+        """The folder for dropped files that were fetched from S3 to be read."""
+        return self.scratch / "staging"
+
     def prepare(self) -> None:
-        """Create the drop folders, and record the layout version of a new data root. Raises LayoutError."""
+        """Create the drop folders, and record the layout version of a new data root.
+
+        Raises LayoutError, and ObjectStoreError if the store is not reliable enough.
+        """
+        if self.store:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.conditional_delete  # noqa: B018  The first use of a store on this machine probes it.
         self.check_layout()
         for table in RAW_TABLES:
             self.drop_folder(table).mkdir(parents=True, exist_ok=True)
-        if not self._version_file.exists():
+        if self._layout() is None:
             self.record_layout()
+
+    def probe(self) -> bool:
+        """Check that the store honours the conditions of writes; return whether it also honours those of deletions.
+
+        Raises ObjectStoreError if it does not.
+        """
+        found = self._existing_store.probe().conditional_delete
+        self.path.mkdir(parents=True, exist_ok=True)
+        with durable_write(self._probe_file) as file:
+            file.write(json.dumps(found).encode())
+        return found
+
+    @property
+    def conditional_delete(self) -> bool:
+        """Whether the store deletes an object only if it is the expected one, from the last probe on this machine."""
+        return json.loads(self._probe_file.read_bytes()) if self._probe_file.exists() else self.probe()
 
     def record_layout(self, version: str = str(LAYOUT_VERSION)) -> None:
         """Record the layout version of the data root. Text other than a version makes the root unusable."""
-        with durable_write(self._version_file) as file:
-            file.write(f"{version}\n".encode())
+        self.write(self._version_file, f"{version}\n".encode())
 
     def has_layout(self, version: str) -> bool:
         """Return whether this layout version is recorded."""
-        return self._version_file.exists() and self._version_file.read_text("ascii", "replace").strip() == version
+        return self._layout() == version
 
     @property
     def marks(self) -> list[Path]:
         """The files that say what the data root is; they need not exist."""
         return [self.demo_mark, self._version_file]
 
-    def relative(self, file: str) -> str:
+    def relative(self, file: str | Path) -> str:
         """Return the path of a file below the data root, relative to it. Raises ValueError."""
         return Path(file).relative_to(self.path).as_posix()
+
+    def address(self, path: Path) -> str:
+        """Return where users find a file or folder of the data root: its path, or its address in the bucket."""
+        return f"{self.store}/{self.relative(path)}" if self.store else str(path)
 
     def check_layout(self) -> None:
         """Raise LayoutError unless this release supports the layout version.
 
         A root without a version file is new, or was written by a release before 0.2 in layout version 1.
         """
-        try:
-            found = self._version_file.read_text(encoding="ascii", errors="replace").strip()
-        except FileNotFoundError:
-            return
-        if found not in SUPPORTED_VERSIONS:
+        found = self._layout()
+        if found is not None and found not in SUPPORTED_VERSIONS:
             raise LayoutError(
                 f"The data root {self} has layout version {found[:20]!r}, but this release supports versions up to "
                 f"{LAYOUT_VERSION}. Install the release that wrote it, or set MUSIC_ASSETS_DATA to another folder."
             )
+
+    def _layout(self) -> str | None:
+        """Return the recorded layout version, or None."""
+        try:
+            return self.read(self._version_file).decode("ascii", "replace").strip()
+        except FileNotFoundError:
+            return None
+
+    # What lasts, by its path below `path`. On a data root without a store, the local file is all there is.
+
+    def read(self, path: Path) -> bytes:
+        """Return the content of a small file that may change. Raises FileNotFoundError."""
+        return self.store.read(self.relative(path)) if self.store else path.read_bytes()
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Write a small file durably, in place of an older one."""
+        if self.store:
+            self.store.write(self.relative(path), content)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with durable_write(path) as file:
+            file.write(content)
+
+    def exists(self, path: Path) -> bool:
+        """Return whether there is such a file."""
+        return self.store.find(self.relative(path)) is not None if self.store else os.path.lexists(path)
+
+    def files_below(self, folder: Path) -> dict[Path, int]:
+        """Return all regular files below a folder and their sizes in bytes, sorted; none if it does not exist."""
+        if self.store:
+            key = "" if folder == self.path else self.relative(folder)
+            return {self.path / found.key: found.size for found in self.store.list(key)}
+        found = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+        return {path: path.stat().st_size for path in found}
+
+    def upload(self, files: Iterable[Path]) -> None:
+        """Put local files into the bucket, if there is one. They stay in the cache."""
+        if store := self.store:
+            in_parallel(lambda path: store.upload(path, self.relative(path)), files)
+            self._shrink_cache()
+
+    def remove(self, files: Iterable[Path]) -> None:
+        """Delete files that may exist, here and in the bucket."""
+        paths = list(files)
+        if self.store and paths:
+            self.store.delete([self.relative(path) for path in paths])
+        for path in paths:
+            path.unlink(missing_ok=True)
+
+    def move_folder(self, source: Path, target: Path) -> None:
+        """Move a folder and all files in it."""
+        if not (store := self.store):
+            target.parent.mkdir(parents=True)
+            source.rename(target)
+            return
+        moved = {path: target / path.relative_to(source) for path in self.files_below(source)}
+        in_parallel(lambda pair: store.copy(*map(self.relative, pair)), moved.items())
+        self.remove(moved)
+        shutil.rmtree(source, ignore_errors=True)
+
+    def fetch(self, files: Iterable[Path], sizes: Mapping[Path, int] | None = None) -> None:
+        """Make sure that these files, which never change, are on this machine with these sizes, where they are known.
+
+        Raises FileNotFoundError if the bucket lacks one, ObjectStoreError if the cache is too small for all of them.
+        """
+        if not (store := self.store):
+            return
+        wanted = {path: (sizes or {}).get(path) for path in files}
+        if sum(filter(None, wanted.values())) > self.cache_bytes:
+            raise ObjectStoreError(
+                f"The cache in {self.path} is too small for the {len(wanted):,} files that are read together. Raise "
+                f"{PREFIX}CACHE_GB above {sum(filter(None, wanted.values())) / 1e9:.1f}."
+            )
+        missing = [path for path, size in wanted.items() if not _is_cached(path, size)]
+        if missing:
+            self._shrink_cache(sum(wanted[path] or 0 for path in missing))
+        in_parallel(lambda path: self._download(self._found(store, path), path), missing)
+
+    def _found(self, store: ObjectStore, path: Path) -> ObjectInfo:
+        if found := store.find(self.relative(path)):
+            return found
+        raise FileNotFoundError(2, "no such object", self.address(path))
+
+    def _download(self, found: ObjectInfo, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with durable_write(path) as file:
+            self._existing_store.download(found, file)
+
+    def copy_out(self, path: Path, target: Path) -> None:
+        """Copy a file of the data root to another place on this machine. Raises FileNotFoundError."""
+        if not (store := self.store):
+            shutil.copyfile(path, target)
+            return
+        with target.open("wb") as file:
+            store.download(self._found(store, path), file)
+
+    def put(self, source: Path, path: Path) -> None:
+        """Put any local file into the bucket under the key of `path`."""
+        self._existing_store.upload(source, self.relative(path))
+
+    def refresh(self, folder: Path, pattern: str = "*") -> None:
+        """Make the files in a folder, not those in folders below, what the bucket has now. They may be rewritten.
+
+        Files whose names do not match the pattern are left alone.
+        """
+        if not (store := self.store):
+            return
+        name = self.relative(folder)
+        state = self.path / ".refreshed" / f"{name.replace('/', '.')}.json"
+        with exclusive_lock(state.with_suffix(".lock"), wait=True):
+            known = json.loads(state.read_bytes()) if state.exists() else {}
+            found = {folder / each.key.rpartition("/")[2]: each for each in store.list(name)}
+            found = {
+                path: each
+                for path, each in found.items()
+                if self.relative(path) == each.key and fnmatchcase(path.name, pattern)
+            }
+            changed = {
+                path: each
+                for path, each in found.items()
+                if known.get(path.name) != each.etag or not _is_cached(path, each.size)
+            }
+            folder.mkdir(parents=True, exist_ok=True)
+            in_parallel(lambda path: self._download(changed[path], path), changed)
+            stale = [path for path in folder.glob(pattern) if path.is_file() and path not in found]
+            for path in stale:
+                path.unlink()
+            if changed or stale:
+                with durable_write(state) as file:
+                    file.write(json.dumps({path.name: each.etag for path, each in found.items()}).encode())
+
+    def _shrink_cache(self, needed: int = 0) -> None:
+        """Remove the cached files that were unused for longest, until there is room for `needed` bytes."""
+        folders = [self.snapshots, *map(self.table_folder, TABLES)]
+        cached = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".parquet", ".duckdb")]
+        status = {path: path.stat() for path in cached if path.is_file() and "_delta_log" not in path.parts}
+        size = needed + sum(each.st_size for each in status.values())
+        for path in sorted(status, key=lambda each: status[each].st_mtime):
+            if size <= self.cache_bytes or time.time() - status[path].st_mtime < IN_USE_SECONDS:
+                return
+            path.unlink(missing_ok=True)
+            size -= status[path].st_size
+
+    @property
+    def _existing_store(self) -> ObjectStore:
+        assert self.store
+        return self.store
+
+    @property
+    def _probe_file(self) -> Path:
+        return self.path / ".conditional_delete.json"
 
     def temporary_files(self) -> list[Path]:
         """Return files that a killed process may have left: unfinished files, scratch folders, damaged tables."""
@@ -228,6 +442,17 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _is_cached(path: Path, size: int | None) -> bool:
+    """Return whether the file is here with this size, and note that it is used."""
+    try:
+        if size not in (None, path.stat().st_size):
+            return False
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 class Scratch:

@@ -6,6 +6,7 @@
 import codecs
 import json
 import os
+import re
 import sys
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     HttpUrl,
+    PlainValidator,
     SecretStr,
     StringConstraints,
     UrlConstraints,
@@ -27,6 +29,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 PREFIX = "MUSIC_ASSETS_"
 MEMORY_SIZE = r"(?i)^\d+(\.\d+)?\s*(KB|MB|GB|TB|KiB|MiB|GiB|TiB)$"
 SPARK_MEMORY_SIZE = r"(?i)^\d+[kmgt]b?$"
+S3_ADDRESS = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9=_-][A-Za-z0-9.=_-]*)*")
 SECRETS = ("alert_webhook", "api_keys", "dagster_url", "postgres_url", "spark_conf")
 """Settings whose values are never printed."""
 
@@ -57,6 +60,16 @@ def _encoding(name: str) -> str:
     return "utf-8" if normal in ("utf-8", "utf-8-sig") else name
 
 
+def _data_root(value: Any) -> Path | str:
+    """Return the absolute path of a folder, or an address `s3://BUCKET/PREFIX` without a slash at its end."""
+    if not str(value).lower().startswith("s3:"):
+        return _without_special_characters(_absolute(Path(value)))
+    address = str(value).rstrip("/")
+    if not S3_ADDRESS.fullmatch(address):
+        raise ValueError("expected s3://BUCKET/PREFIX, of letters, digits and the characters . _ - = in the prefix")
+    return address
+
+
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PostgresUrl = Annotated[AnyUrl, UrlConstraints(allowed_schemes=["postgresql+psycopg2"])]
@@ -72,8 +85,16 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", env_ignore_empty=True)
 
-    data: Annotated[AbsolutePath, AfterValidator(_without_special_characters)] = Field(
-        Path("data"), description="Data root: the folder of drops, tables and snapshots."
+    data: Annotated[Path | str, PlainValidator(_data_root)] = Field(
+        Path("data"),
+        description="Data root: the folder of drops, tables and snapshots, or an address `s3://BUCKET/PREFIX`.",
+    )
+    work: Annotated[AbsolutePath, AfterValidator(_without_special_characters)] = Field(
+        Path("work"),
+        description="With a data root on S3: the local folder of scratch files, locks, run history and cached files.",
+    )
+    cache_gb: float = Field(
+        50.0, gt=0, allow_inf_nan=False, description="With a data root on S3: maximum size of the cached files."
     )
     engine: Literal["duckdb", "spark"] = Field(
         "duckdb", description="Compute engine: `duckdb`, in process, or `spark`, which requires Java 17 or later."
@@ -221,6 +242,7 @@ class ForeignVariables(BaseSettings):
 
     model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True)
 
+    aws_region: str | None = None
     dagster_home: AbsolutePath | None = None
     java_home: Path | None = None
     lang: str = "C.UTF-8"

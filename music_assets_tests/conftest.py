@@ -6,9 +6,11 @@ property tests once more with all their examples (profile `ci`).
 
 import os
 import shutil
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,6 +21,7 @@ from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.engines.java import JavaMissingError, check_java
 from music_assets_tests.support.corruption import publish_twice
 from music_assets_tests.support.ingest_harness import IngestHarness
+from music_assets_tests.support.s3_server import S3Server, s3_server
 
 if TYPE_CHECKING:
     from music_assets.engines.spark import SparkEngine
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 ENGINES = ("duckdb", "spark")
 
 SLOW = (
+    "*[s3]",
+    "*[s3-*]",
     "*[spark-*]",
     "*[spark]",
     "defs/assets/test_code_versions.py::*",
@@ -48,6 +53,7 @@ SLOW = (
     "end_to_end/test_deployment.py::*",
     "end_to_end/test_dbt.py::*",
     "end_to_end/test_interrupted_training.py::*",
+    "end_to_end/test_s3.py::*",
     "end_to_end/test_spark.py::test_demo_prints_the_same_as_on_duckdb",
     "end_to_end/test_spark.py::test_job_on_a_cluster_survives_a_killed_worker",
     "end_to_end/test_spark.py::test_missing_java_is_reported_before_anything_changes",
@@ -117,9 +123,22 @@ SLOW = (
     "storage/test_compaction.py::test_vacuum_keeps_published_files",
     "storage/test_published_snapshot.py::test_computed_tables_keep_the_published_versions_and_one_more",
     "test_deploy.py::test_units_are_valid_and_hardened*",
+    "test_object_store.py::test_large_file_is_copied_in_parts",
     "test_upgrade.py::test_root_of_*",
 )
 """Patterns of test ids, without the folder of the tests, that belong to the slow tier; `*` and `?` are wildcards."""
+
+ON_S3 = (
+    "ingest/test_ingest.py::test_crash_leaves_the_file_or_its_rows",
+    "ingest/test_ingest.py::test_same_content_is_loaded_once",
+    "storage/test_compaction.py::test_concurrent_compactions_keep_every_row_once",
+    "storage/test_delta.py::test_concurrent_writers",
+    "storage/test_delta.py::test_transaction*",
+    "storage/test_published_snapshot.py::test_all_tables_are_published",
+    "storage/test_published_snapshot.py::test_newest_two_snapshots_are_kept",
+    "storage/test_published_snapshot.py::test_pointer_describes_the_tables",
+)
+"""Tests that run on a data root in a folder, and once more on S3."""
 
 FAST = (
     "engines/test_engine.py::*",
@@ -173,6 +192,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: order.get(_group(item.nodeid), len(order)))
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Let the tests of `ON_S3` use both kinds of data root. The id of those in a folder does not name the kind."""
+    if "data_root" in metafunc.fixturenames and _matches(metafunc.definition.nodeid, ON_S3):
+        kinds = [pytest.param("folder", id=pytest.HIDDEN_PARAM), "s3"]
+        metafunc.parametrize("data_root", kinds, indirect=True)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Run each group of tests in one worker. `--dist loadgroup` of pytest-xdist 3.8 has no effect with pytest 9.2."""
@@ -200,7 +226,9 @@ def _check_tables(items: list[pytest.Item]) -> None:
 
 
 def _group(nodeid: str) -> str:
-    return "spark" if _matches(nodeid, SPARK) else _test_id(nodeid).partition("::")[0]
+    if _matches(nodeid, SPARK):
+        return "spark"
+    return "s3" if _matches(nodeid, ("*[s3]", "*[s3-*]")) else _test_id(nodeid).partition("::")[0]
 
 
 def _test_id(nodeid: str) -> str:
@@ -252,10 +280,26 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     return request.getfixturevalue(f"{request.param}_engine")
 
 
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Return an S3 server on this machine."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
 @pytest.fixture
-def harness(tmp_path: Path, duckdb_engine: DuckDBEngine) -> IngestHarness:
+def data_root(request: pytest.FixtureRequest, tmp_path: Path) -> DataRoot:
+    """Return a new data root: in a folder, for tests of `ON_S3` also on S3."""
+    if getattr(request, "param", "folder") == "folder":
+        return DataRoot(tmp_path / "data")
+    server: S3Server = request.getfixturevalue("s3")
+    return server.root(tmp_path, uuid4().hex)
+
+
+@pytest.fixture
+def harness(data_root: DataRoot, duckdb_engine: DuckDBEngine) -> IngestHarness:
     """Return an empty data root whose rankings DuckDB computes."""
-    return IngestHarness(tmp_path / "data", duckdb_engine)
+    return IngestHarness(data_root, duckdb_engine)
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from music_assets.engines.base import Engine, repeated_users_in
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.engines.java import check_java
 from music_assets.ingest.ingest import Ingest
-from music_assets.ingest.landing import Landing
+from music_assets.ingest.object_landing import open_landing
 from music_assets.ingest.parser import Parser
 from music_assets.settings import Settings
 from music_assets.storage.delta import DeltaStore
@@ -40,12 +40,12 @@ def build_definitions(
 
     Raises JavaMissingError if the settings choose Spark and Java is missing.
     """
-    root = DataRoot(settings.data)
+    root = DataRoot.of(settings)
     computing = _computing(settings) | ({"engine": engine} if engine else {})
     engine, reader = computing["engine"], computing["reader"]
     parser = Parser(reader, root.scratch, settings.threads)
     store = DeltaStore(root)
-    landing = Landing(root, settings.settle_seconds, settings.encoding)
+    landing = open_landing(root, settings.settle_seconds, settings.encoding)
     retry_policy = RetryPolicy(settings.max_attempts, settings.retry_pause)
     loaded = dg.load_assets_from_modules([raw_tables, embeddings, published_snapshot])
     assets = cast("list[dg.AssetsDefinition]", [*loaded, *ranking_assets(checks), *drop_folders(root)])
@@ -94,7 +94,7 @@ def _computing(settings: Settings) -> dict[str, Any]:
     The `reader` serves CSV parsing, counts, checks and previews. It is always DuckDB, which finishes such small queries
     before Spark has distributed them. Spark is imported only if chosen, and its JVM starts on first use.
     """
-    scratch = DataRoot(settings.data).scratch
+    scratch = DataRoot.of(settings).scratch
     duckdb = DuckDBEngine(scratch, settings.memory_limit, settings.threads)
     if settings.engine == "duckdb":
         return {"engine": duckdb, "reader": duckdb}

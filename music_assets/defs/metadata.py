@@ -57,7 +57,7 @@ def table_metadata(table: Table, version: TableVersion, seconds: float) -> dict[
         "dagster/table_name": f"music_db.{table.full_name}",
         "table version": version.version,
         "size (bytes)": version.size_bytes,
-        "parquet files": len(version.files),
+        "parquet files": len(version.paths),
         "duration (s)": round(seconds, 3),
     }
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import dagster as dg
@@ -122,7 +121,7 @@ class Arrivals:
 
 def decide(
     work: Work,
-    empty_tables: Mapping[Table, Path],
+    empty_tables: Mapping[Table, str],
     unfinished_run: str | None,
     ended: Sequence[EndedRun],
     policy: RetryPolicy,
@@ -211,7 +210,11 @@ def csv_drop_sensor(
         context.update_cursor(str(arrivals))
         return decide(
             work,
-            {table: landing.root.drop_folder(table) for table in RAW_TABLES if _is_unused(store, table)},
+            {
+                table: landing.root.address(landing.root.drop_folder(table))
+                for table in RAW_TABLES
+                if _is_unused(store, table)
+            },
             _unfinished_run(context.instance),
             _ended_runs(context.instance, arrivals.newest, _latest_commit(store, work)) if work else (),
             policy,

@@ -32,6 +32,7 @@ from music_assets.ingest.parser import ParsedFile, Parser
 from music_assets.ingest.quarantine import Quarantine
 from music_assets.ingest.repeats import replaced
 from music_assets.ingest.report import FileReport, IngestReport, Outcome
+from music_assets.object_store import ObjectStoreError
 from music_assets.storage.compaction import compact
 from music_assets.storage.delta import ConcurrentCommitError, DeltaStore
 from music_assets.storage.integrity import truncated_log
@@ -78,6 +79,8 @@ class Ingest:
                 self._copy_incomplete(batch)
                 self._commit(batch)
                 self._clear(batch, report)
+                for file in batch.files:
+                    file.dropped.unstage()
             self._create_missing(table)
             self._compact_and_vacuum(table, log)
             return report
@@ -112,9 +115,10 @@ class Ingest:
 
     def _list(self, table: Table, log: logging.Logger) -> list[Batch]:
         """List the complete files of the table, and start to hash the first batches of this table and of later ones."""
-        for entry in self.landing.ignored(table):
-            log.warning(f"Ignored in {self.landing.root.drop_folder(table)}: {entry}")
         complete = self.landing.complete_files()
+        for entry in self.landing.ignored(table):
+            log.warning(f"Ignored in {self.landing.root.address(self.landing.root.drop_folder(table))}: {entry}")
+        self.landing.discard_stale(chain.from_iterable(complete.values()))
         batches = {each: split_into_batches(complete[each]) for each in RAW_TABLES[RAW_TABLES.index(table) :]}
         self.hashes.start(file for each in batches.values() for file in chain(*each[:1]))
         return [Batch(table, [BatchFile(file) for file in files], log) for files in batches[table]]
@@ -247,7 +251,9 @@ class Ingest:
             if INVALID_UTF8 in lost:
                 reason += f" {describe_encoding(file.csv_file.path)}"
             copy = self.quarantine.copy(file.dropped, reason)
-            batch.log.warning(f"{file.dropped.name}: {reason} A copy of the file is in {copy}")
+            batch.log.warning(
+                f"{file.dropped.name}: {reason} A copy of the file is in {self.landing.root.address(copy)}"
+            )
 
     def _commit(self, batch: Batch) -> None:
         """Commit the rejected rows, then the rows; the ids of both commits keep a later run from repeating them."""
@@ -297,9 +303,9 @@ class Ingest:
         if not _is_still_there(file, log):
             return
         try:
-            result = f"moved to {self.quarantine.move(file, reason)}"
+            result = f"moved to {self.landing.root.address(self.quarantine.move(file, reason))}"
         except OSError as error:
-            result = f"could not be moved to {self.quarantine.folder}: {error.strerror}"
+            result = f"could not be moved to {self.landing.root.address(self.quarantine.folder)}: {error.strerror}"
             log.error(f"{file.name}: {result}")
         report.add(FileReport(file.name, Outcome.REJECTED, file.size, note=f"{reason}; {result}"), log)
 
@@ -313,7 +319,7 @@ class Ingest:
         for each in (table, REJECTED_ROWS):
             try:
                 if compact(self.store, each):
-                    number = len(self.store.table_version(each).files)
+                    number = len(self.store.table_version(each).paths)
                     log.info(f"{each.full_name}: compacted to {number} parquet files")
                 with exclusive_lock(self.store.root.publish_lock, wait=True):
                     self.store.vacuum(each, self.retention_hours, referenced_files(self.store.root))
@@ -367,15 +373,16 @@ def _is_still_there(file: DroppedFile, log: logging.Logger) -> bool:
 
 def _delete(file: DroppedFile, log: logging.Logger) -> bool:
     """Delete the file and return whether it is gone, or has other content now that the next run loads."""
-    if not file.is_unchanged():
-        log.warning(f"{file.name}: changed after it was read; the next run loads the new content")
-        return True
     try:
-        file.path.unlink()
+        if not file.delete():
+            log.warning(f"{file.name}: changed after it was read; the next run loads the new content")
     except OSError as error:
         log.error(
             f"{file.name}: rows loaded, but the file could not be deleted: {error.strerror}. Every run reads it again "
             f"until you delete it, or allow user {os.geteuid()} to delete files from {file.path.parent}"
         )
+        return False
+    except ObjectStoreError as error:
+        log.error(f"{file.name}: rows loaded, but the object could not be deleted. Every run reads it again: {error}")
         return False
     return True

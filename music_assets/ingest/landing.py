@@ -2,8 +2,9 @@
 
 import json
 import os
+import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -26,7 +27,8 @@ class DroppedFile:
     path: Path
     size: int
     modified_ns: int
-    inode: int
+    inode: int | str
+    """The inode; of an object on S3 its ETag."""
     changed_ns: int = field(default=0, compare=False)
     """Time of the last change of the file's status, for example of its rights."""
 
@@ -41,12 +43,38 @@ class DroppedFile:
         """The file's name for display and for `source_file`."""
         return printable(self.path.name)
 
+    @property
+    def address(self) -> str:
+        """Where users find the file."""
+        return str(self.path.with_name(self.name))
+
     def is_unchanged(self) -> bool:
         """Return whether the file is still there with the same size, modification time and inode."""
         try:
             return DroppedFile.at(self.path) == self
         except FileNotFoundError:
             return False
+
+    def stage(self) -> None:
+        """Make the file readable at its path, until `unstage`. Files in a folder are."""
+
+    def unstage(self) -> None:
+        """Delete the copy of a staged file, if it has one."""
+
+    def delete(self) -> bool:
+        """Delete the file unless it has changed; return whether it was unchanged. Raises OSError."""
+        if not self.is_unchanged():
+            return False
+        self.path.unlink()
+        return True
+
+    def move(self, target: Path) -> None:
+        """Move the file to another path of the data root. Raises OSError."""
+        shutil.move(str(self.path), str(target), copy_function=copy_durably)
+
+    def copy(self, target: Path) -> None:
+        """Copy the file to a path of the data root. Raises OSError."""
+        copy_durably(str(self.path), str(target))
 
 
 class Landing:
@@ -141,6 +169,12 @@ class Landing:
         check_compression(file)
         folder = self.root.drop_folder(target_table(file, self.encoding))
         folder.mkdir(parents=True, exist_ok=True)
+        return self._copy_into(folder, file, progress)
+
+    def discard_stale(self, waiting: Iterable[DroppedFile]) -> None:
+        """Delete staged copies, left by a process that died, of files that do not wait any more."""
+
+    def _copy_into(self, folder: Path, file: Path, progress: Callable[[int], None]) -> Path:
         placed: list[Path] = []
 
         def rename(written: Path, target: Path) -> None:
@@ -151,6 +185,13 @@ class Landing:
                 copy.write(block)
                 progress(len(block))
         return placed[0]
+
+
+def copy_durably(source: str, target: str) -> None:
+    """Copy to another file system. The copy must be on disk, since the source is deleted next."""
+    with Path(source).open("rb") as file, durable_write(Path(target)) as copy:
+        shutil.copyfileobj(file, copy)
+    shutil.copystat(source, target)
 
 
 def with_utf8_name(file: DroppedFile) -> DroppedFile:

@@ -20,7 +20,7 @@ def accept(settings: Settings, report: Report) -> None:
     Raises RebuildError if a raw table is damaged or empty, if a check fails that cannot be accepted, if a run is in
     progress, or if the run fails.
     """
-    root = DataRoot(settings.data)
+    root = DataRoot.of(settings)
     store = DeltaStore(root)
     if not unpublished_versions(store):
         report(f"Nothing to accept: all loaded rows below {root} are published.")

@@ -4,19 +4,22 @@ The manifest is written last: without it, a copy is unfinished and is not restor
 """
 
 import json
+import os
 import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.filesize import decimal
 
 from music_assets.data_root import DataRoot, durable_write, exclusive_lock, sync
-from music_assets.ingest.landing import DroppedFile, Landing
-from music_assets.storage.delta import LOG_FOLDER, DeltaStore, TableVersion
+from music_assets.ingest.landing import DroppedFile
+from music_assets.ingest.object_landing import open_landing
+from music_assets.storage.delta import DeltaStore, TableVersion
 from music_assets.storage.published_snapshot import NothingPublishedError, newest_snapshot, pointer_files
 from music_assets.storage.publisher import consistent_versions
 from music_assets.tables import TABLES, Table
@@ -37,20 +40,20 @@ def backup(root: DataRoot, target: Path, settle_seconds: float, report: Report) 
     Raises BackupError if the folder is not empty, or inside the data root, and LayoutError.
     """
     root.check_layout()
-    if not root.path.is_dir():
+    if not root.store and not root.path.is_dir():
         raise BackupError(f"{root} is not a folder. Set MUSIC_ASSETS_DATA to the data root.")
     if target.resolve().is_relative_to(root.path.resolve()):
         raise BackupError(f"{target} is inside the data root. Choose a folder elsewhere, best on another disk.")
     _require_empty(target)
-    copy = _Copy(root.path, target, report)
+    copy = _Copy(root.path, target, report, root.copy_out)
     # A file that is loaded after this is in the copy twice, as a CSV and as rows, and will be recognised as a repeat.
     copy.part("waiting files", _copy_drops(root, copy, settle_seconds))
-    copy.part("rejected files", map(copy.file, _files(root.rejected)))
+    copy.part("rejected files", map(copy.file, root.files_below(root.rejected)))
     with exclusive_lock(root.publish_lock, wait=True):  # no snapshot is published, and no table vacuumed
         copy.part("tables", _copy_tables(DeltaStore(root), copy))
         copy.part("published snapshot", _copy_snapshot(root, copy))
     copy.part("Dagster's run history", _copy_dagster_home(root, copy))
-    copy.part("layout version", map(copy.file, (path for path in root.marks if path.exists())))
+    copy.part("layout version", map(copy.file, (path for path in root.marks if root.exists(path))))
     with durable_write(target / MANIFEST) as file:
         file.write(json.dumps({"files": copy.sizes}, indent=1).encode())
     report(f"Backed up {root} to {target}: {decimal(sum(copy.sizes.values()))}")
@@ -67,11 +70,11 @@ def restore(source: Path, root: DataRoot, report: Report) -> None:
         if not path.is_file() or path.stat().st_size != size:
             raise BackupError(f"{path} is missing, or not {size} bytes long as it was backed up. Use another backup.")
     if not root.has_layout(UNFINISHED_RESTORE):
-        _require_empty(root.path)
+        _require_empty_root(root)
     root.path.mkdir(parents=True, exist_ok=True)
     root.record_layout(UNFINISHED_RESTORE)
     marks = [str(path.relative_to(root.path)) for path in root.marks]
-    copy = _Copy(source, root.path, report)
+    copy = _Copy(source, root.path, report, uploaded=partial(_upload, root))
     copy.part("files", (copy.file(source / name) for name in sizes if name not in marks))
     copy.part("layout version", (copy.file(source / name) for name in marks if name in sizes))
     report(f"Restored {root} from {source}. Start it with: music-assets up")
@@ -80,10 +83,19 @@ def restore(source: Path, root: DataRoot, report: Report) -> None:
 class _Copy:
     """Copies files from one folder to the same relative path in another, and keeps their sizes."""
 
-    def __init__(self, source: Path, target: Path, report: Report) -> None:
+    def __init__(
+        self,
+        source: Path,
+        target: Path,
+        report: Report,
+        write: Callable[[Path, Path], object] = shutil.copyfile,
+        uploaded: Callable[[Path], object] = lambda _: None,
+    ) -> None:
         self.source = source
         self.target = target
         self.report = report
+        self.write = write
+        self.uploaded = uploaded
         self.sizes: dict[str, int] = {}
 
     def part(self, name: str, copied: Iterable[Any]) -> None:
@@ -94,17 +106,19 @@ class _Copy:
         size = decimal(sum(self.sizes.values()) - bytes_before)
         self.report(f"{name}: {len(self.sizes) - before:,} files, {size}")
 
-    def file(self, path: Path, write: Callable[[Path, Path], object] = shutil.copyfile) -> Path:
-        """Copy one file durably, with its mode and times."""
+    def file(self, path: Path, write: Callable[[Path, Path], object] | None = None) -> Path:
+        """Copy one file durably, with its mode and times where there is a file and not an object."""
         name = path.relative_to(self.source).as_posix()
         target = self.target / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)  # left by a restore that was interrupted, and perhaps read-only
-        write(path, target)
-        shutil.copystat(path, target)
+        (write or self.write)(path, target)
+        if path.exists():
+            shutil.copystat(path, target)
         sync(target)
         sync(target.parent)
         self.sizes[name] = target.stat().st_size
+        self.uploaded(target)
         return target
 
     def forget(self, path: Path) -> None:
@@ -115,27 +129,29 @@ class _Copy:
 
 def _copy_drops(root: DataRoot, copy: _Copy, settle_seconds: float) -> Iterable[Path]:
     """Copy the dropped files that are complete: unchanged for the settle time and while they are copied."""
-    landing = Landing(root)
-    waiting = [file for table in landing.tables for file in landing.files(table)]
-    if waiting:
+    landing = open_landing(root)
+    waiting = [(root.drop_folder(table), file) for table in landing.tables for file in landing.files(table)]
+    if waiting and not root.store:
         time.sleep(settle_seconds)
-    for file in waiting:
-        if (copied := _copy_drop(file, copy)) is None:
-            copy.report(f"{file.path}: not copied, since it is being written or was loaded meanwhile")
+    for folder, file in waiting:
+        path = folder / file.address.rpartition("/")[2] if root.store else file.path
+        if (copied := _copy_drop(path, file, copy)) is None:
+            copy.report(f"{file.address}: not copied, since it is being written or was loaded meanwhile")
         else:
             yield copied
 
 
-def _copy_drop(file: DroppedFile, copy: _Copy) -> Path | None:
+def _copy_drop(path: Path, file: DroppedFile, copy: _Copy) -> Path | None:
     if not file.is_unchanged():
         return None
     try:
-        copied = copy.file(file.path)
+        copied = copy.file(path)
     except FileNotFoundError:  # loaded meanwhile: its rows are in the table, which is copied later
         return None
-    if file.path.exists() and not file.is_unchanged():
+    if path.exists() and not file.is_unchanged():
         copy.forget(copied)
         return None
+    os.utime(copied, ns=(file.modified_ns, file.modified_ns))
     return copied
 
 
@@ -147,7 +163,7 @@ def _copy_tables(store: DeltaStore, copy: _Copy) -> Iterable[Path]:
     for table, version in newest.items():
         if version.version < 0:
             continue
-        yield from map(copy.file, map(Path, sorted({*version.files, *publishable[table].files})))
+        yield from map(copy.file, map(Path, sorted({*version.paths, *publishable[table].paths})))
         yield from map(copy.file, _log_files(store, table, version.version))
 
 
@@ -157,7 +173,7 @@ def _versions(store: DeltaStore) -> dict[Table, TableVersion]:
 
 def _log_files(store: DeltaStore, table: Table, version: int) -> list[Path]:
     """Return the entries and checkpoints of a table's log up to a version. `_last_checkpoint` is optional in Delta."""
-    log = store.folder(table) / LOG_FOLDER
+    log = store.log_folder(table)
     return sorted(path for path in log.iterdir() if path.name[:20].isdigit() and int(path.name[:20]) <= version)
 
 
@@ -179,7 +195,7 @@ def _copy_dagster_home(root: DataRoot, copy: _Copy) -> Iterable[Path]:
         if path.suffix == ".db":
             yield copy.file(path, _copy_sqlite)
         elif not path.name.endswith(("-wal", "-shm", "-journal")):
-            yield copy.file(path)
+            yield copy.file(path, shutil.copyfile)
 
 
 def _copy_sqlite(source: Path, target: Path) -> None:
@@ -190,6 +206,20 @@ def _copy_sqlite(source: Path, target: Path) -> None:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def _upload(root: DataRoot, path: Path) -> None:
+    """Put a restored file into the bucket, if there is one, unless it belongs on this machine."""
+    if root.store and not path.is_relative_to(root.dagster_home):
+        root.upload([path])
+        path.unlink()
+
+
+def _require_empty_root(root: DataRoot) -> None:
+    if root.store and root.files_below(root.path):
+        raise BackupError(f"{root} is not empty. Choose another address, or delete its objects first.")
+    if not root.store:
+        _require_empty(root.path)
 
 
 def _require_empty(folder: Path) -> None:

@@ -20,7 +20,8 @@ from music_assets.data_root import DataRoot
 from music_assets.defs.sensors import DROP_SENSOR, UNFINISHED
 from music_assets.engines.java import JavaMissingError, check_java
 from music_assets.ingest.file_names import printable
-from music_assets.ingest.landing import DroppedFile, Landing
+from music_assets.ingest.landing import DroppedFile
+from music_assets.ingest.object_landing import open_landing
 from music_assets.ingest.quarantine import REASON_SUFFIX
 from music_assets.runtime.dagster_home import (
     EXPORT_HOME,
@@ -36,6 +37,7 @@ from music_assets.storage.published_snapshot import (
     DamagedPointerError,
     NothingPublishedError,
     PublishedSnapshot,
+    fetch_database,
     newest_snapshot,
     open_snapshot,
     pointer_files,
@@ -90,7 +92,7 @@ def examine(settings: Settings) -> list[Finding]:
     findings = []
     for subject, check in CHECKS.items():
         try:
-            findings += list(check(settings, DataRoot(settings.data)))
+            findings += list(check(settings, DataRoot.of(settings)))
         except Exception as error:  # a failed check must not prevent the others
             findings.append(_problem(subject, f"cannot be checked: {_first_line(error)}", "Fix this first."))
     return findings
@@ -113,6 +115,16 @@ def _check_settings(settings: Settings, root: DataRoot) -> Findings:
     yield _ok("settings", ", ".join(shown) or "defaults")
 
 
+def _check_store(settings: Settings, root: DataRoot) -> Findings:
+    if not root.store:
+        return
+    if root.probe():
+        yield _ok("object store", f"{root} honours conditional writes and deletions")
+        return
+    found = f"{root} honours conditional writes, but deletes an object even if another has replaced it"
+    yield _note("object store", found, "Never drop an object under the key of one that waits.")
+
+
 def _check_data_root(settings: Settings, root: DataRoot) -> Findings:
     if not root.path.is_dir():
         yield _problem("data root", f"{root} is not a folder", f"Set MUSIC_ASSETS_DATA, or: {RUN_UP}")
@@ -121,7 +133,7 @@ def _check_data_root(settings: Settings, root: DataRoot) -> Findings:
         if not os.access(folder, os.W_OK | os.X_OK):
             yield _problem("data root", f"{folder} is not writable", f"Grant user {os.geteuid()} write access.")
     free, written = shutil.disk_usage(root.path).free, _refresh_bytes(root)
-    found = f"{root}: {decimal(free)} free, the next refresh writes up to {decimal(written)}"
+    found = f"{root.path}: {decimal(free)} free, the next refresh writes up to {decimal(written)}"
     if free < max(MINIMUM_FREE_BYTES, 2 * written):  # a query that exceeds the memory limit spills to disk
         yield _problem("data root", found, "Free disk space.")
     else:
@@ -141,7 +153,7 @@ def _refresh_bytes(root: DataRoot) -> int:
 
 
 def _waiting(root: DataRoot, table: Table) -> list[DroppedFile]:
-    landing = Landing(root)
+    landing = open_landing(root)
     return landing.files(table) if table in landing.tables else []
 
 
@@ -153,19 +165,20 @@ def _check_drops(settings: Settings, root: DataRoot) -> Findings:
             found = f"{_count(waiting, 'file')}, {size}, the oldest changed {_ago(waiting[0].modified_ns / 1e9)}"
             yield _note(subject, found, f"The daemon ingests complete files. {RUN_UP}")
         else:
-            yield _ok(subject, f"no waiting files in {root.drop_folder(table)}")
-        for entry in Landing(root).ignored(table) if root.drop_folder(table).is_dir() else []:
-            yield _note(subject, f"ignored: {entry}", f"Until then it is not loaded from {root.drop_folder(table)}.")
+            yield _ok(subject, f"no waiting files in {root.address(root.drop_folder(table))}")
+        landing = open_landing(root)
+        for entry in landing.ignored(table) if table in landing.tables else []:
+            folder = root.address(root.drop_folder(table))
+            yield _note(subject, f"ignored: {entry}", f"Until then it is not loaded from {folder}.")
 
 
 def _check_rejected_files(settings: Settings, root: DataRoot) -> Findings:
-    explanations = sorted(root.rejected.glob(f"*{REASON_SUFFIX}"))
+    explanations = [path for path in root.files_below(root.rejected) if path.name.endswith(REASON_SUFFIX)]
     for path in explanations:
-        reason = "".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[1:2])
+        reason = "".join(root.read(path).decode(errors="replace").splitlines()[1:2])
         name = printable(path.name.removesuffix(REASON_SUFFIX))
-        yield _note(
-            "rejected files", f"{name}: {reason}", f"Fix it, drop it again, and delete it from {root.rejected}."
-        )
+        folder = root.address(root.rejected)
+        yield _note("rejected files", f"{name}: {reason}", f"Fix it, drop it again, and delete it from {folder}.")
     if not explanations:
         yield _ok("rejected files", "none")
 
@@ -186,13 +199,14 @@ def recovery(store: DeltaStore, table: Table, damage: DamagedFile) -> str:
         return RUN_REBUILD
     if table in EMBEDDING_TABLES:
         return f"{RUN_REBUILD} Then run the job {TRAIN_EMBEDDINGS}."
-    restore = f"Restore {damage.path} from a backup."
+    restore = f"Restore {store.root.address(damage.path)} from a backup."
     if table is REJECTED_ROWS:
         return f"{restore} Without a backup, `music-assets rebuild` starts a new table."
     lost = f"It contained rows of {', '.join(map(printable, damage.csv_files))}. " if damage.csv_files else ""
+    folder = store.root.address(store.folder(table))
     return (
-        f"{lost}{restore} Without a backup: stop music-assets, move {store.folder(table)} away, and drop all CSV files "
-        "of the table again. Nothing is published until the table has as many rows as before."
+        f"{lost}{restore} Without a backup: stop music-assets, move {folder} away, and "
+        "drop all CSV files of the table again. Nothing is published until the table has as many rows as before."
     )
 
 
@@ -201,14 +215,16 @@ def _describe_table(store: DeltaStore, table: Table, retention_hours: float) -> 
     if current.version < 0:
         yield _note(table.full_name, "no rows yet")
         return
-    files = _count(current.files, "parquet file")
+    files = _count(current.paths, "parquet file")
     yield _ok(
         table.full_name,
         f"version {current.version}, {current.rows:,} rows, {files}, {decimal(current.size_bytes)}",
     )
     stray = stray_files(store, table)
     if stray.unreferenced:
-        unused = f"{_count(stray.unreferenced, 'unused file')}, {decimal(_total_size(stray.unreferenced))}"
+        sizes = store.root.files_below(store.folder(table))
+        size = decimal(sum(sizes.get(path, 0) for path in stray.unreferenced))
+        unused = f"{_count(stray.unreferenced, 'unused file')}, {size}"
         end = f"deleted after {retention_hours:g} hours" if not table.sort_by else "old versions for running readers"
         yield _ok(table.full_name, f"{unused}, {end}")
     for path in stray.foreign:
@@ -225,6 +241,7 @@ def _check_music_db(settings: Settings, root: DataRoot) -> Findings:
         except DamagedPointerError as error:
             damages.append(str(error))
             continue
+        fetch_database(root, snapshot)
         if snapshot.is_intact:
             current = snapshot
             break
@@ -239,7 +256,7 @@ def _check_music_db(settings: Settings, root: DataRoot) -> Findings:
 def _check_snapshot(root: DataRoot, snapshot: PublishedSnapshot) -> Findings:
     try:
         connection = open_snapshot(root, snapshot)
-    except duckdb.Error as error:
+    except (duckdb.Error, FileNotFoundError) as error:
         yield _problem("music_db", f"{snapshot.path} cannot be opened: {_first_line(error)}", RUN_REBUILD)
         return
     with connection:
@@ -324,6 +341,7 @@ def _check_leftovers(settings: Settings, root: DataRoot) -> Findings:
 CHECKS: dict[str, Callable[[Settings, DataRoot], Findings]] = {
     "versions": _check_versions,
     "settings": _check_settings,
+    "object store": _check_store,
     "data root": _check_data_root,
     "drops": _check_drops,
     "rejected files": _check_rejected_files,

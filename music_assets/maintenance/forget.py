@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from music_assets.data_root import DataRoot, LockHeldError, exclusive_lock
 from music_assets.engines.duckdb import DuckDBEngine
-from music_assets.ingest.landing import Landing
+from music_assets.ingest.object_landing import open_landing
 from music_assets.maintenance.rebuild import RebuildError, Report, check_idle, recompute
 from music_assets.maintenance.redaction import UnsearchableError, count, number_pattern, redact
 from music_assets.maintenance.retract import author
@@ -47,7 +47,7 @@ def forget(settings: Settings, user_ids: Sequence[int], report: Report) -> None:
     Nothing that is written, neither log nor report, contains the user ids. Raises ForgetError if a run is in progress,
     if a table is damaged, if the result cannot be published, or if a rejected file cannot be searched.
     """
-    root = DataRoot(settings.data)
+    root = DataRoot.of(settings)
     root.check_layout()
     store = DeltaStore(root)
     with _exclusive(root), dg.DagsterInstance.from_config(str(prepare_dagster_home(root))) as instance:
@@ -123,17 +123,24 @@ class Erasure:
     def redact_rejected_files(self) -> list[str]:
         """Remove the rows with a user id from the files in `rejected/`; return which files cannot be searched."""
         unsearchable = []
-        for path in sorted(filter(Path.is_file, self.store.root.rejected.glob("*"))):
+        root = self.store.root
+        root.refresh(root.rejected)
+        for path in sorted(filter(Path.is_file, root.rejected.glob("*"))):
             try:
                 if removed := redact(path, self.user_ids):
-                    self.report(f"{path}: {removed:,} lines removed")
+                    root.upload([path])
+                    self.report(f"{root.address(path)}: {removed:,} lines removed")
             except UnsearchableError as error:
                 unsearchable.append(str(error))
         return unsearchable
 
     def delete_leftovers(self) -> None:
         """Delete damaged tables that `rebuild` moved away, and what a training that was killed left."""
-        for folder in (self.store.root.damaged, self.store.root.training):
+        root = self.store.root
+        if damaged := root.files_below(root.damaged):
+            root.remove(damaged)
+            self.report(f"{root.address(root.damaged)}: deleted")
+        for folder in (root.damaged, root.training, root.staging):
             if folder.exists():
                 shutil.rmtree(folder)
                 self.report(f"{folder}: deleted")
@@ -153,7 +160,7 @@ class Erasure:
         root = self.store.root
         with exclusive_lock(root.publish_lock, wait=True):
             for path in remove_older_snapshots(root):
-                self.report(f"{path}: deleted")
+                self.report(f"{root.address(path)}: deleted")
             for table in TABLES:
                 removed = self.store.vacuum(table, 0, referenced_files(root))
                 if removed:
@@ -162,14 +169,18 @@ class Erasure:
 
     def name_waiting_files(self) -> None:
         """Report which waiting files would bring the users back."""
-        landing = Landing(self.store.root)
+        landing = open_landing(self.store.root)
         for file in (file for table in landing.tables for file in landing.files(table)):
             try:
+                file.stage()
                 found = count(file.path, self.user_ids)
             except (UnsearchableError, OSError):
                 found = -1
+            file.unstage()
             if found:
-                self.report(f"{file.path}: waits, and may contain rows of the users. Delete them before it is loaded.")
+                self.report(
+                    f"{file.address}: waits, and may contain rows of the users. Delete them before it is loaded."
+                )
 
     @property
     def _is_user(self) -> pc.Expression:

@@ -5,7 +5,6 @@ The rebuild is a run of refresh_rankings without the raw tables, recorded in Dag
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
 import dagster as dg
 from dagster._core.launcher import WorkerStatus
@@ -44,7 +43,7 @@ def rebuild(settings: Settings, report: Report) -> None:
     Raises RebuildError if a raw table is damaged or empty, if a run is in progress, or if the run fails; and
     LayoutError.
     """
-    root = DataRoot(settings.data)
+    root = DataRoot.of(settings)
     root.check_layout()
     store = DeltaStore(root)
     check_raw(store)
@@ -86,18 +85,18 @@ def _move_damaged(store: DeltaStore, group: tuple[Table, ...], report: Report) -
     for damage in found:
         report(f"Damaged: {damage}")
     for table in group if found else ():
-        if store.folder(table).exists():
-            report(f"Moved {store.folder(table)} to {_move(store, table)}")
+        if store.root.files_below(store.folder(table)):
+            report(f"Moved {store.root.address(store.folder(table))} to {_move(store, table)}")
     if found and group is EMBEDDING_TABLES:
         report(f"The embeddings are missing until you run the job {TRAIN_EMBEDDINGS}.")
     if found and group == (REJECTED_ROWS,):
         report("The table of rejected rows starts empty.")
 
 
-def _move(store: DeltaStore, table: Table) -> Path:
+def _move(store: DeltaStore, table: Table) -> str:
     target = store.root.damaged / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}" / table.folder
-    target.parent.mkdir(parents=True)
-    return store.folder(table).rename(target)
+    store.root.move_folder(store.folder(table), target)
+    return store.root.address(target)
 
 
 def recompute(settings: Settings, instance: dg.DagsterInstance, report: Report) -> None:

@@ -55,7 +55,7 @@ def run_services(root: DataRoot, host: str, port: int) -> int:
     service = [sys.executable, "-m", "music_assets", "serve"]
     web_host = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104
     environment = {"PYTHONWARNINGS": IGNORE_DEV_IS_SUPERSEDED} | child_environment(
-        MUSIC_ASSETS_DATA=str(root), MUSIC_ASSETS_DAGSTER_URL=f"http://{web_host}:{port}", DAGSTER_HOME=str(home)
+        **root.environment, MUSIC_ASSETS_DAGSTER_URL=f"http://{web_host}:{port}", DAGSTER_HOME=str(home)
     )
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP

@@ -14,7 +14,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from music_assets.data_root import DataRoot
-from music_assets.ingest.landing import Landing
+from music_assets.ingest.object_landing import open_landing
 from music_assets.runtime.dagster_home import INSTANCE_FILE
 from music_assets.sample_data.generator import generate
 from music_assets.settings import PREFIX, child_environment, settings
@@ -48,7 +48,7 @@ def run_demo(root: DataRoot, users: int, console: Console) -> None:
     Raises DemoError if the folder contains anything but an earlier demo, or if the job fails.
     """
     _clear(root)
-    landing = Landing(root)
+    landing = open_landing(root)
     with tempfile.TemporaryDirectory() as folder:
         console.print(f"[bold]1.[/] Generating {users:,} users and their top artists, {DIRTY:.1%} of the rows bad")
         files = generate(Path(folder), users, dirty=DIRTY)

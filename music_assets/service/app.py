@@ -42,8 +42,6 @@ from music_assets.storage.published_snapshot import NothingPublishedError
 
 log = logging.getLogger(__name__)
 
-REFRESH_SECONDS = 0.5
-"""Interval in which idle workers are moved to the newest snapshot. A query always uses the newest one."""
 MIN_WORKERS = 2
 OTHER_FILES = 128
 """Open files besides connections: workers, the snapshot, results on their way."""
@@ -54,9 +52,10 @@ def create_app(settings: Settings) -> FastAPI:
 
     Raises SettingsError if the API keys or the named queries are invalid.
     """
-    snapshots = Snapshots(DataRoot(settings.data))
+    root = DataRoot.of(settings)
+    snapshots = Snapshots(root)
     pool = Pool(
-        settings.data,
+        root.path,
         snapshots.newest,
         workers=settings.query_workers or max(MIN_WORKERS, cpu_count() or 1),
         threads=settings.query_threads,
@@ -71,7 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         # A worker can only be allowed to read the data root if the folder exists when the worker starts.
-        settings.data.mkdir(parents=True, exist_ok=True)
+        root.path.mkdir(parents=True, exist_ok=True)
         await pool.start()
         refresh = asyncio.create_task(_refresh_workers(pool, snapshots, metrics))
         async with assistants.run():
@@ -95,7 +94,7 @@ def create_app(settings: Settings) -> FastAPI:
         responder=QueryResponder(pool, snapshots, settings),
         similarity=Similarity(snapshots),
         training_runs=TrainingRuns(dagster),
-        refreshes=Refreshes(DataRoot(settings.data), dagster),
+        refreshes=Refreshes(root, dagster),
         metrics=metrics,
         access=access,
         named_queries=read_named_queries(settings.named_queries) if settings.named_queries else [],
@@ -125,7 +124,7 @@ def serve(settings: Settings) -> None:
             f"The service would be reachable from other machines (host {settings.host}), but no API key is set. "
             "Set MUSIC_ASSETS_API_KEYS (create a key with: music-assets api-key NAME), or listen on 127.0.0.1."
         )
-    DataRoot(settings.data).check_layout()
+    DataRoot.of(settings).check_layout()
     app = create_app(settings)
     configure_logging()
     max_connections = _connections_of_open_files(settings.max_connections)
@@ -185,6 +184,7 @@ async def _refresh_workers(pool: Pool, snapshots: Snapshots, metrics: Metrics) -
     reported = None
     while True:
         try:
+            await asyncio.to_thread(snapshots.poll)
             newest = snapshots.newest().data_version
             await pool.refresh()
             if newest != reported:
@@ -194,7 +194,7 @@ async def _refresh_workers(pool: Pool, snapshots: Snapshots, metrics: Metrics) -
             pass  # every request says so
         except (OSError, ValueError, KeyError):
             log.exception("The newest snapshot cannot be read")
-        await asyncio.sleep(REFRESH_SECONDS)
+        await asyncio.sleep(snapshots.poll_seconds)
 
 
 async def _raise_problem(request: Request, error: Exception) -> NoReturn:

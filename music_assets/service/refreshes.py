@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from music_assets.data_root import DataRoot
-from music_assets.ingest.landing import Landing
+from music_assets.ingest.object_landing import open_landing
 from music_assets.service.dagster_api import DagsterApi, checked, time_of
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.lineage import FILES
@@ -103,7 +103,7 @@ class Refreshes:
 
     def waiting_files(self) -> list[WaitingFile]:
         """Return what is in the drop folders. Raises OSError."""
-        landing = Landing(self._root)
+        landing = open_landing(self._root)
         waiting = [
             WaitingFile(table.name, file.name, file.size, datetime.fromtimestamp(file.modified_ns / 1e9, UTC))
             for table in landing.tables

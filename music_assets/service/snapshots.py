@@ -1,13 +1,29 @@
-"""The newest snapshot, looked up before every query: read from disk only when the pointer file has changed."""
+"""The newest snapshot, looked up before every query: read from disk only when the pointer file has changed.
+
+From S3 it is fetched in the background, with all files that its views read. Queries use the last one meanwhile.
+"""
 
 import logging
 
 from music_assets.data_root import DataRoot
+from music_assets.object_store import ObjectInfo, ObjectStoreError
 from music_assets.service.problems import ProblemError
-from music_assets.storage.published_snapshot import POINTER, PublishedSnapshot, newest_snapshot
+from music_assets.storage.published_snapshot import (
+    POINTER,
+    NothingPublishedError,
+    PublishedSnapshot,
+    fetch_files,
+    newest_snapshot,
+)
 from music_assets.tables import PUBLISHED_TABLES, Table
 
 log = logging.getLogger(__name__)
+
+
+POLL_SECONDS = 0.5
+"""Interval in which idle workers are moved to the newest snapshot. A query always uses the newest one."""
+STORE_POLL_SECONDS = 2.0
+"""Interval in which the pointer on S3 is looked at."""
 
 
 class Snapshots:
@@ -15,12 +31,19 @@ class Snapshots:
 
     def __init__(self, root: DataRoot) -> None:
         self._root = root
+        self._fetched: ObjectInfo | None = None
+        self._failure = ""
+        self.poll_seconds = STORE_POLL_SECONDS if root.store else POLL_SECONDS
         self._pointer = root.snapshots / POINTER
         self._state: tuple[int, int] | None = None
         self._newest: PublishedSnapshot | None = None
 
     def newest(self) -> PublishedSnapshot:
         """Return the newest intact snapshot. Raises NothingPublishedError, and ProblemError if it cannot be read."""
+        if self._root.store:
+            if self._newest is None:
+                raise NothingPublishedError(f"No snapshot has been fetched from {self._root} yet.")
+            return self._newest
         state = self._pointer_state()
         if self._newest is None or state != self._state or not self._newest.is_intact:
             try:
@@ -29,6 +52,23 @@ class Snapshots:
                 log.error("The data root cannot be read: %s", error)
                 raise ProblemError("unreadable", "The service cannot read its data.", {"Retry-After": "30"}) from None
         return self._newest
+
+    def poll(self) -> None:
+        """Fetch the newest snapshot if the data root is on S3. Call it in a thread: it may take minutes."""
+        if not self._root.store:
+            return
+        try:
+            pointer = self._root.store.find(self._root.relative(self._pointer))
+            if pointer == self._fetched and self._newest and self._newest.is_intact:
+                return
+            newest = newest_snapshot(self._root)
+            fetch_files(self._root, newest)
+        except (ObjectStoreError, OSError, NothingPublishedError) as error:
+            if str(error) != self._failure:
+                log.warning("No newer snapshot is served: %s", error)
+            self._failure = str(error)
+        else:
+            self._newest, self._fetched, self._failure = newest, pointer, ""
 
     def _pointer_state(self) -> tuple[int, int] | None:
         try:

@@ -28,7 +28,7 @@ def compact(store: DeltaStore, table: Table, full_rows: int = FULL_ROWS) -> bool
     small = [add for add in adds if add["num_records"] < full_rows]
     if len(small) <= MAX_SMALL_FILES:
         return False
-    sources = [store.folder(table) / add["path"] for add in small]
+    sources = store.local_paths(table, small)
     store.rewrite(table, delta, write_merged(sources, table, store.new_folder(table), full_rows), small)
     return True
 

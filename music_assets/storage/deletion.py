@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
-from music_assets.data_root import durable_write, remove_unfinished
+from music_assets.data_root import remove_unfinished
 from music_assets.storage.compaction import write_merged
-from music_assets.storage.delta import LOG_FOLDER, DeltaStore, read_log_entry
+from music_assets.storage.delta import DeltaStore, read_log_entry
 from music_assets.storage.lineage import REMOVED
 from music_assets.tables import Table
 
@@ -63,9 +63,10 @@ def _without(
     import pyarrow.dataset as ds  # loads pandas
 
     adds = pa.table(delta.get_add_actions(flatten=True)).sort_by("modification_time").to_pylist()
+    paths = store.local_paths(table, adds)
     counts = {
-        add["path"]: ds.dataset(str(store.folder(table) / add["path"]), format="parquet").count_rows(filter=matching)
-        for add in adds
+        add["path"]: ds.dataset(str(path), format="parquet").count_rows(filter=matching)
+        for add, path in zip(adds, paths, strict=True)
     }
     affected = [add for add in adds if counts[add["path"]]]
     kept = [store.folder(table) / add["path"] for add in affected if counts[add["path"]] < add["num_records"]]
@@ -86,18 +87,16 @@ def erase_statistics(store: DeltaStore, table: Table) -> None:
     if delta is None:
         return
     live = {add["path"] for add in pa.table(delta.get_add_actions(flatten=True)).to_pylist()}
-    log = store.folder(table) / LOG_FOLDER
+    log = store.log_folder(table)
     remove_unfinished(log)
     for entry in sorted(log.glob("*.json")):
         actions = read_log_entry(entry)
         erased = [_without_extremes(action, live) for action in actions]
         if erased != actions:
-            with durable_write(entry) as file:
-                file.writelines(json.dumps(action).encode() + b"\n" for action in erased)
+            store.root.write(entry, b"".join(json.dumps(action).encode() + b"\n" for action in erased))
     if checkpoints := set(log.glob("*.checkpoint*.parquet")):
-        delta.create_checkpoint()
-        for older in checkpoints - {log / f"{delta.version():020}.checkpoint.parquet"}:
-            older.unlink()
+        version = store.create_checkpoint(table)
+        store.root.remove(checkpoints - {log / f"{version:020}.checkpoint.parquet"})
 
 
 def _without_extremes(action: dict[str, Any], live: set[str]) -> dict[str, Any]:

@@ -8,10 +8,11 @@ import math
 import shutil
 import time
 import uuid
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +33,8 @@ APPEND_ONLY = "delta.appendOnly"
 STATISTICS_COLUMNS = ("user_id", "ingested_at")
 """Columns with minimum and maximum in the log: only integers and times, which every reader compares alike."""
 RECENT_COMMITS = 10
+UPLOAD_HOURS = 24
+"""Age from which on a file on S3 that was never committed is deleted. Another machine may be about to commit it."""
 PART = "part-"
 """Prefix of the folders that parquet files are written into, one for each writer."""
 
@@ -49,12 +52,22 @@ class TableVersion:
     """One version of a table: its parquet files. Version -1 without files if the table does not exist."""
 
     version: int
-    files: tuple[str, ...]
+    paths: tuple[str, ...]
+    """Where the parquet files are or, if they have not been fetched from S3 yet, will be."""
     rows: int
     size_bytes: int
     latest_ingest: datetime | None = None
     table_id: str = ""
     """Identifies the table: one created again in the same folder has another id."""
+    sizes: tuple[int, ...] = ()
+    """The size of each parquet file in bytes."""
+    fetch: Callable[[], None] = field(default=lambda: None, compare=False, repr=False)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The parquet files on this machine. From S3 those that are missing are fetched."""
+        self.fetch()
+        return self.paths
 
 
 class DeltaStore:
@@ -74,14 +87,23 @@ class DeltaStore:
             return TableVersion(-1, (), 0, 0)
         adds = delta.get_add_actions(flatten=True)
         column = {name: adds.column(name).to_pylist() for name in adds.schema.names}
+        paths = [self.folder(table) / path for path in column["path"]]
         return TableVersion(
             version=delta.version(),
-            files=tuple(str(self.folder(table) / path) for path in column["path"]),
+            paths=tuple(map(str, paths)),
             rows=sum(column["num_records"]),
             size_bytes=sum(column["size_bytes"]),
             latest_ingest=max(filter(None, column.get("max.ingested_at", ())), default=None),
             table_id=str(delta.metadata().id),
+            sizes=tuple(column["size_bytes"]),
+            fetch=partial(self.root.fetch, paths, dict(zip(paths, column["size_bytes"], strict=True))),
         )
+
+    def local_paths(self, table: Table, adds: Iterable[Mapping[str, Any]]) -> list[Path]:
+        """Return the parquet files of these add actions, after they were fetched from S3."""
+        sizes = {self.folder(table) / add["path"]: int(add["size_bytes"]) for add in adds}
+        self.root.fetch(sizes, sizes)
+        return list(sizes)
 
     def committed_at(self, table: Table) -> float:
         """Return when the newest version was committed, in seconds since 1970; 0 if the table does not exist."""
@@ -89,9 +111,31 @@ class DeltaStore:
         return delta.history(limit=1)[0]["timestamp"] / 1000 if delta else 0.0
 
     def open(self, table: Table, version: int | None = None) -> DeltaTable | None:
-        """Return the table as deltalake reads it, or None if it does not exist."""
+        """Return the table as deltalake reads it, or None if it does not exist.
+
+        From S3 its log is copied to this machine first. Nothing may be committed to that copy: see `_writable`.
+        """
+        self.log_folder(table)
         folder = str(self.folder(table))
         return DeltaTable(folder, version=version) if DeltaTable.is_deltatable(folder) else None
+
+    def log_folder(self, table: Table) -> Path:
+        """Return the folder of the table's log, which need not exist, with all entries and checkpoints."""
+        log = self.folder(table) / LOG_FOLDER
+        self.root.refresh(log)
+        return log
+
+    def _writable(self, table: Table, version: int | None = None) -> DeltaTable:
+        """Return an existing table where commits are made: in its folder or on S3."""
+        if store := self.root.store:
+            return DeltaTable(self.root.address(self.folder(table)), version, store.delta_options)
+        return DeltaTable(str(self.folder(table)), version)
+
+    def create_checkpoint(self, table: Table) -> int:
+        """Write a checkpoint of the newest version, and return the version."""
+        delta = self._writable(table)
+        delta.create_checkpoint()
+        return delta.version()
 
     def new_folder(self, table: Table) -> Path:
         """Create a folder inside the table for new parquet files. Readers ignore the files until they are committed."""
@@ -120,7 +164,7 @@ class DeltaStore:
         adds = self._durable_adds(table, files)
         with _conflicts(table):
             delta = self.open(table) or self._create(table)
-            found = _transactions(self.folder(table), delta.version(), transactions)
+            found = _transactions(self.log_folder(table).parent, delta.version(), transactions)
             if any(version != (expected or {}).get(name) for name, version in found.items()):
                 raise ConcurrentCommitError(f"{table.full_name}: another process committed the same files first")
             marks = [Transaction(app_id=name, version=version) for name, version in transactions.items()]
@@ -184,7 +228,7 @@ class DeltaStore:
         """
         delta = self.open(table)
         if delta and delta.metadata().configuration.get(APPEND_ONLY) == "true":
-            delta.alter.set_table_properties({APPEND_ONLY: "false"})
+            self._writable(table).alter.set_table_properties({APPEND_ONLY: "false"})
             delta = self.open(table)
         return delta
 
@@ -211,61 +255,71 @@ class DeltaStore:
 
     def log_entries(self, table: Table) -> Iterator[list[dict[str, Any]]]:
         """Yield the actions of each log entry that was not cleaned up yet, the oldest first. Raises DamagedLogError."""
-        for entry in sorted((self.folder(table) / LOG_FOLDER).glob("*.json")):
+        for entry in sorted(self.log_folder(table).glob("*.json")):
             yield read_log_entry(entry)
 
     def vacuum(self, table: Table, retention_hours: float, referenced: Container[str] = ()) -> list[str]:
         """Delete parquet files that no version younger than the retention refers to; return their paths.
 
-        `referenced` files are kept.
+        `referenced` files are kept. On S3 so are files that were uploaded lately and may be about to be committed.
         """
-        delta = self.open(table)
-        if delta is None:
+        if self.open(table) is None:
             return []
-        found = delta.vacuum(math.ceil(retention_hours), dry_run=True, enforce_retention_duration=False, full=True)
-        removed = [path for path in (str(self.folder(table) / name) for name in found) if path not in referenced]
-        for path in removed:
-            Path(path).unlink(missing_ok=True)
+        found = self._unreferenced(table, math.ceil(retention_hours))
+        removed = [path for path in (self.folder(table) / name for name in found) if str(path) not in referenced]
+        self.root.remove(removed)
         for folder in self.folder(table).glob(f"{PART}*"):
             empty = not any(path.is_file() for path in folder.rglob("*"))
             if empty and time.time() - folder.stat().st_mtime > retention_hours * 3600:
                 shutil.rmtree(folder)
-        return removed
+        return list(map(str, removed))
+
+    def _unreferenced(self, table: Table, hours: int) -> list[str]:
+        delta = self._writable(table)
+        if not self.root.store:
+            return delta.vacuum(hours, dry_run=True, enforce_retention_duration=False, full=True)
+        removed = delta.vacuum(hours, dry_run=True, enforce_retention_duration=False)
+        never_committed = max(hours, UPLOAD_HOURS)
+        others = delta.vacuum(never_committed, dry_run=True, enforce_retention_duration=False, full=True)
+        return sorted({*removed, *others})
 
     def delete_versions_before(self, table: Table, oldest: int) -> list[str]:
         """Delete parquet files that only versions before `oldest` refer to, whatever their age; return their paths.
 
         Files that are not committed yet stay.
         """
-        delta = self.open(table)
-        if delta is None or oldest <= 0:
+        if self.open(table) is None or oldest <= 0:
             return []
+        delta = self._writable(table)
         kept = list(range(oldest, delta.version() + 1))
         found = delta.vacuum(0, dry_run=True, enforce_retention_duration=False, full=False, keep_versions=kept)
-        removed = [path for path in (self.folder(table) / name for name in found) if path.exists()]
-        for path in removed:
-            path.unlink(missing_ok=True)
-            if path.parent != self.folder(table) and not any(path.parent.iterdir()):
-                path.parent.rmdir()
+        existing = self.root.files_below(self.folder(table)) if found else {}
+        removed = [path for path in (self.folder(table) / name for name in found) if path in existing]
+        self.root.remove(removed)
+        for folder in {path.parent for path in removed} - {self.folder(table)}:
+            if folder.exists() and not any(folder.iterdir()):
+                folder.rmdir()
         return list(map(str, removed))
 
     def _create(self, table: Table) -> DeltaTable:
         """Create an empty table. If commits with rows created it, two processes could both commit theirs."""
-        folder = self.folder(table)
+        folder, store = self.folder(table), self.root.store
         folder.mkdir(parents=True, exist_ok=True)
         return DeltaTable.create(
-            str(folder),
+            self.root.address(folder),
             _schema(table),
             mode="ignore",
             name=table.full_name,
             description=table.description,
+            storage_options=store.delta_options if store else None,
         )
 
     def _durable_adds(self, table: Table, files: Sequence[Path], data_change: bool = True) -> list[AddAction]:
-        """Force the files to disk and return the actions that add them."""
-        for path in files:
+        """Force the files to disk, or upload them, and return the actions that add them."""
+        for path in () if self.root.store else files:
             sync(path)
             sync(path.parent)
+        self.root.upload(files)
         return [_add_action(self.folder(table), path, data_change) for path in files]
 
     def _commit(
@@ -280,12 +334,15 @@ class DeltaStore:
         properties = CommitProperties(
             custom_metadata={key: json.dumps(value) for key, value in metadata.items()}, app_transactions=marks
         )
+        if self.root.store:  # conflicts with commits since the version that was read are detected there
+            delta = self._writable(table, delta.version())
         delta.create_write_transaction(list(actions), mode, _schema(table), commit_properties=properties)
-        folder = self.folder(table)
-        version = DeltaTable(str(folder)).version()
-        for path in (_log_entry(folder, version), folder / LOG_FOLDER, folder):
-            sync(path)
-        return version
+        delta.update_incremental()
+        if not self.root.store:
+            folder = self.folder(table)
+            for path in (_log_entry(folder, delta.version()), folder / LOG_FOLDER, folder):
+                sync(path)
+        return delta.version()
 
 
 def read_log_entry(entry: Path) -> list[dict[str, Any]]:

@@ -39,7 +39,7 @@ class StrayFiles:
 
 def damaged_files(store: DeltaStore, table: Table) -> list[DamagedFile]:
     """Return the damaged files of the table; none if the table does not exist."""
-    log = store.folder(table) / LOG_FOLDER
+    log = store.log_folder(table)
     damaged_entries = list(_damaged_log_entries(log)) if log.is_dir() else []
     if damaged_entries:
         return damaged_entries
@@ -62,7 +62,7 @@ def truncated_log(store: DeltaStore, table: Table) -> DamagedFile | None:
     if shown is None or table.sort_by:  # a computed table may shrink
         return None
     found = store.table_version(table)
-    same_table = found.table_id == shown.table_id if found.version >= 0 else store.folder(table).exists()
+    same_table = found.table_id == shown.table_id if found.version >= 0 else _has_folder(store, table)
     if not same_table or found.rows >= shown.rows:
         return None
     if found.rows + removed_rows(store, table, since=shown.version) >= shown.rows:
@@ -73,11 +73,11 @@ def truncated_log(store: DeltaStore, table: Table) -> DamagedFile | None:
 def stray_files(store: DeltaStore, table: Table) -> StrayFiles:
     """Return the files in the folder of a table with an intact log that are not part of its newest version."""
     folder = store.folder(table)
-    referenced = {Path(file) for file in store.table_version(table).files}
+    referenced = {Path(file) for file in store.table_version(table).paths}
     others = [
         path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path not in referenced and path.relative_to(folder).parts[0] != LOG_FOLDER
+        for path in store.root.files_below(folder)
+        if path not in referenced and path.relative_to(folder).parts[0] != LOG_FOLDER
     ]
     ours = [path for path in others if path.parent != folder and path.relative_to(folder).parts[0].startswith(PART)]
     return StrayFiles(tuple(ours), tuple(path for path in others if path not in ours))
@@ -106,20 +106,26 @@ def _damaged_parquet_files(store: DeltaStore, table: Table) -> Iterator[DamagedF
     if delta is None:
         return
     folder = store.folder(table)
+    sizes = store.root.files_below(folder)
     adds = pa.table(delta.get_add_actions(flatten=True)).select(["path", "size_bytes", "num_records"])
     for add in adds.to_pylist():
         path = folder / add["path"]
-        if problem := _file_problem(path, add["size_bytes"], add["num_records"]):
+        problem = _size_problem(sizes.get(path), add["size_bytes"])
+        if not problem and not store.root.store:  # S3 checks the content of what it stores by itself
+            problem = _footer_problem(path, add["num_records"])
+        if problem:
             yield DamagedFile(path, problem, _csv_files(folder / LOG_FOLDER, add["path"]))
 
 
-def _file_problem(path: Path, size: int, rows: int) -> str:
-    if not path.is_file():
+def _has_folder(store: DeltaStore, table: Table) -> bool:
+    folder = store.folder(table)
+    return bool(store.root.files_below(folder)) if store.root.store else folder.exists()
+
+
+def _size_problem(found: int | None, size: int) -> str:
+    if found is None:
         return "is missing"
-    found = path.stat().st_size
-    if found != size:
-        return f"is {found} bytes long, but {size} were committed"
-    return _footer_problem(path, rows)
+    return f"is {found} bytes long, but {size} were committed" if found != size else ""
 
 
 def _footer_problem(path: Path, rows: int | None = None) -> str:

@@ -7,7 +7,7 @@ snapshots belongs to `publisher.py`.
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -45,6 +45,8 @@ class PublishedTable:
     rows: int
     files: tuple[str, ...]
     table_id: str = ""
+    sizes: tuple[int, ...] = ()
+    """The size of each file in bytes; nothing if an older release published the snapshot."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,15 @@ def newest_snapshot(root: DataRoot) -> PublishedSnapshot:
     NothingPublishedError, LayoutError.
     """
     root.check_layout()
+    pointers = pointer_files(root)
     damage: list[str] = []
-    for pointer in pointer_files(root):
+    for pointer in pointers:
         try:
             snapshot = read_pointer(pointer)
         except DamagedPointerError as error:
             damage.append(str(error))
             continue
+        fetch_database(root, snapshot)
         if not snapshot.is_intact:
             damage.append(f"{snapshot.path} is missing or cut off")
             continue
@@ -97,9 +101,25 @@ def newest_snapshot(root: DataRoot) -> PublishedSnapshot:
     )
 
 
+def fetch_database(root: DataRoot, snapshot: PublishedSnapshot) -> None:
+    """Fetch the DuckDB file of a snapshot from S3, if it exists there and is not on this machine."""
+    with suppress(FileNotFoundError):
+        root.fetch([snapshot.path], {snapshot.path: snapshot.size_bytes})
+
+
+def fetch_files(root: DataRoot, snapshot: PublishedSnapshot) -> None:
+    """Fetch the parquet files that the views of a snapshot read from S3, unless they are on this machine.
+
+    Raises FileNotFoundError if the bucket lacks one.
+    """
+    sizes = {Path(file): size for each in snapshot.tables.values() for file, size in zip(each.files, each.sizes)}  # noqa: B905
+    root.fetch([Path(file) for each in snapshot.tables.values() for file in each.files], sizes)
+
+
 def pointer_files(root: DataRoot) -> list[Path]:
     """Return the files that describe a snapshot: the pointer, if it exists, then the copy of each snapshot's own."""
     folder = root.snapshots
+    root.refresh(folder, "*.json")
     own = sorted(folder.glob("music_db-*.json"), reverse=True)
     return [folder / POINTER, *own] if (folder / POINTER).exists() else own
 
@@ -115,6 +135,7 @@ def read_pointer(path: Path) -> PublishedSnapshot:
                 entry["rows"],
                 tuple(str(root / file) for file in entry["files"]),  # layout version 1 stored absolute paths
                 entry["table_id"],
+                tuple(entry.get("sizes", ())),
             )
             for name, entry in content["tables"].items()
         }
@@ -139,7 +160,8 @@ def connect(root: DataRoot) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def open_snapshot(root: DataRoot, snapshot: PublishedSnapshot) -> duckdb.DuckDBPyConnection:
-    """Return a read-only connection to a snapshot. Raises duckdb.Error."""
+    """Return a read-only connection to a snapshot. Raises duckdb.Error, FileNotFoundError."""
+    fetch_files(root, snapshot)
     connection = duckdb.connect(str(snapshot.path), read_only=True)
     locate_files(connection, root)
     return connection
@@ -147,4 +169,4 @@ def open_snapshot(root: DataRoot, snapshot: PublishedSnapshot) -> duckdb.DuckDBP
 
 def locate_files(connection: duckdb.DuckDBPyConnection, root: DataRoot) -> None:
     """Set where the views of a snapshot find their parquet files. A cursor of the connection does not inherit it."""
-    connection.execute(f"SET VARIABLE {ROOT_VARIABLE} = {literal(str(root))}")
+    connection.execute(f"SET VARIABLE {ROOT_VARIABLE} = {literal(str(root.path))}")

@@ -12,13 +12,15 @@ import stat
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from music_assets.data_root import DataRoot, durable_write, exclusive_lock, sync
+from music_assets.data_root import DataRoot, exclusive_lock, sync
+from music_assets.object_store import ObjectChangedError
 from music_assets.storage.current_views import create_current_view
 from music_assets.storage.delta import DeltaStore, TableVersion
 from music_assets.storage.lineage import INPUTS, removed_rows
@@ -51,6 +53,10 @@ LOG = logging.getLogger(__name__)
 BUILDING = ".building-"
 VERSION_FORMAT = "%Y%m%dT%H%M%S.%fZ"
 KEPT_SNAPSHOTS = 2
+KEPT_SECONDS = 3_600
+"""Age up to which older snapshots stay on S3. Whoever opens one fetches its files first, and needs them no longer."""
+PUBLICATIONS = 3
+"""Attempts to publish while other machines publish the same data root."""
 CATALOG = "music_db"
 STORAGE = "ROW_GROUP_SIZE 32768, BLOCK_SIZE 65536"
 """A lookup decodes whole row groups: with a quarter of the default rows it takes a third to two thirds of the time.
@@ -74,23 +80,47 @@ class Publisher:
         """Publish the newest tables, each computed table with the versions it was computed from.
 
         Raw tables and rejects become views of their parquet files; the others are copied, in their sort order. Waits
-        while another process publishes.
+        while another process on this machine publishes. Raises ObjectChangedError if other machines always do first.
         """
-        folder = self.store.root.snapshots
-        with exclusive_lock(self.store.root.publish_lock, wait=True):
-            folder.mkdir(parents=True, exist_ok=True)
-            _remove_unfinished(folder)
-            try:
-                snapshot = self._build(folder, consistent_versions(self.store))
-            except BaseException:
-                _remove_unfinished(folder)
-                raise
-            self.store.root.record_layout()
-            for pointer in (snapshot.path.with_suffix(".json"), folder / POINTER):
-                _write_pointer(self.store.root, snapshot, pointer)
-            _remove_old(folder)
+        root = self.store.root
+        with exclusive_lock(root.publish_lock, wait=True):
+            root.snapshots.mkdir(parents=True, exist_ok=True)
+            for attempt in range(1, PUBLICATIONS + 1):
+                try:
+                    snapshot = self._publish_once(root)
+                    break
+                except ObjectChangedError:  # another machine has published since; its tables may be older
+                    if attempt == PUBLICATIONS:
+                        raise
+            _remove_old(root)
             self._delete_old_versions()
             return snapshot
+
+    def _publish_once(self, root: DataRoot) -> PublishedSnapshot:
+        """Build a snapshot and make it the newest. Raises ObjectChangedError if another machine did meanwhile."""
+        folder = root.snapshots
+        _remove_unfinished(folder)
+        replaced = root.store.find(root.relative(folder / POINTER)) if root.store else None
+        try:
+            snapshot = self._build(folder, consistent_versions(self.store))
+        except BaseException:
+            _remove_unfinished(folder)
+            raise
+        root.record_layout()
+        own, content = snapshot.path.with_suffix(".json"), _description(root, snapshot)
+        if not root.store:
+            for pointer in (own, folder / POINTER):
+                root.write(pointer, content)
+            return snapshot
+        root.upload([snapshot.path])
+        root.write(own, content)
+        try:
+            etag = replaced.etag if replaced else None
+            root.store.write(root.relative(folder / POINTER), content, replacing=etag, create=not etag)
+        except ObjectChangedError:
+            _remove(root, snapshot.path)
+            raise
+        return snapshot
 
     def _delete_old_versions(self) -> None:
         """Delete the parquet files of computed tables from before the published versions, except one older version.
@@ -108,7 +138,7 @@ class Publisher:
             self.store.delete_versions_before(table, min(shown, default=0) - 1)
 
     def _build(self, folder: Path, versions: Mapping[Table, TableVersion]) -> PublishedSnapshot:
-        data_version = _next_version(folder)
+        data_version = _next_version(self.store.root)
         building = folder / f"{BUILDING}{data_version}.duckdb"
         config: dict[str, Any] = {"memory_limit": self.memory_limit, "temp_directory": f"{building}.tmp"}
         if self.threads:
@@ -169,7 +199,13 @@ def _create(
     kind = "VIEW" if is_view else "TABLE"
     connection.execute(f"CREATE {kind} {table.full_name} {_definition(connection, root, table, version)}")
     _describe(connection, table, kind)
-    return PublishedTable(version.version, version.rows, version.files if is_view else (), version.table_id)
+    return PublishedTable(
+        version.version,
+        version.rows,
+        version.files if is_view else (),
+        version.table_id,
+        version.sizes if is_view else (),
+    )
 
 
 def _definition(connection: duckdb.DuckDBPyConnection, root: DataRoot, table: Table, version: TableVersion) -> str:
@@ -193,19 +229,27 @@ def _describe(connection: duckdb.DuckDBPyConnection, table: Table, kind: str) ->
     connection.execute(f"COMMENT ON {kind} {table.full_name} IS {literal(table.description)}")
 
 
-def _next_version(folder: Path) -> str:
+def _next_version(root: DataRoot) -> str:
     """Return the time, or the microsecond after the newest version if the clock is behind it.
 
     Versions sort by name. A version that sorted before the newest would be removed as an old one.
     """
     now = datetime.now(UTC)
-    for newest in sorted(folder.glob(NAME.format("*")))[-1:]:
-        published = datetime.strptime(newest.name, NAME.format(VERSION_FORMAT)).replace(tzinfo=UTC)
-        now = max(now, published + timedelta(microseconds=1))
+    for newest in _snapshot_files(root)[-1:]:
+        now = max(now, _version_time(newest) + timedelta(microseconds=1))
     return now.strftime(VERSION_FORMAT)
 
 
-def _write_pointer(root: DataRoot, snapshot: PublishedSnapshot, pointer: Path) -> None:
+def _version_time(path: Path) -> datetime:
+    return datetime.strptime(path.name, NAME.format(VERSION_FORMAT)).replace(tzinfo=UTC)
+
+
+def _snapshot_files(root: DataRoot) -> list[Path]:
+    """Return the DuckDB file of each snapshot, the oldest first."""
+    return [path for path in root.files_below(root.snapshots) if fnmatchcase(path.name, NAME.format("*"))]
+
+
+def _description(root: DataRoot, snapshot: PublishedSnapshot) -> bytes:
     tables = {
         name: asdict(replace(table, files=tuple(map(root.relative, table.files))))
         for name, table in snapshot.tables.items()
@@ -216,8 +260,7 @@ def _write_pointer(root: DataRoot, snapshot: PublishedSnapshot, pointer: Path) -
         "size_bytes": snapshot.size_bytes,
         "tables": tables,
     }
-    with durable_write(pointer) as file:
-        file.write(json.dumps(content, indent=1).encode())
+    return json.dumps(content, indent=1).encode()
 
 
 def _remove_unfinished(folder: Path) -> None:
@@ -234,24 +277,36 @@ def remove_older_snapshots(root: DataRoot) -> list[Path]:
 
     The caller holds the publish lock.
     """
-    older = sorted(root.snapshots.glob(NAME.format("*")))[:-1]
+    older = _snapshot_files(root)[:-1]
     for path in older:
-        _remove(path)
+        _remove(root, path)
     return older
 
 
-def _remove(path: Path) -> None:
+def _remove(root: DataRoot, path: Path) -> None:
     """Remove a snapshot. The DuckDB file goes last, since the next publisher finds by it what a killed one left."""
     shutil.rmtree(path.with_name(f"{path.name}.tmp"), ignore_errors=True)
-    path.with_suffix(".json").unlink(missing_ok=True)
-    path.unlink(missing_ok=True)
+    root.remove([path.with_suffix(".json")])
+    root.remove([path])
 
 
-def _remove_old(folder: Path) -> None:
-    """Remove all but the newest snapshots, unless a process still reads them."""
-    for path in sorted(folder.glob(NAME.format("*")))[:-KEPT_SNAPSHOTS]:
-        if not _in_use(path):
-            _remove(path)
+def _remove_old(root: DataRoot) -> None:
+    """Remove all but the newest snapshots, unless a process still reads them.
+
+    From S3 they are removed by age, since nobody knows which machines are about to fetch them.
+    """
+    local = sorted(root.snapshots.glob(NAME.format("*")))
+    unused = [path for path in local[:-KEPT_SNAPSHOTS] if not _in_use(path)]
+    if not root.store:
+        for path in unused:
+            _remove(root, path)
+        return
+    for path in unused:
+        path.unlink(missing_ok=True)
+    oldest = datetime.now(UTC) - timedelta(seconds=KEPT_SECONDS)
+    for path in _snapshot_files(root)[:-KEPT_SNAPSHOTS]:
+        if _version_time(path) < oldest:
+            _remove(root, path)
 
 
 def _in_use(path: Path) -> bool:

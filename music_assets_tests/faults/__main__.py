@@ -17,6 +17,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from pathlib import Path
 from music_assets_tests.faults.deployment import Deployment
 from music_assets_tests.faults.kill_points import KillPoint
 from music_assets_tests.faults.scenario import ANY_TIME, Baseline, Scenario
+from music_assets_tests.support.s3_server import S3Server, s3_server
 
 DROPS = 3
 KILLS_PER_ROUND = 6
@@ -39,6 +41,7 @@ class Campaign:
     seed: int
     kills: int
     seconds: float
+    s3: S3Server | None = None
     scenarios: list[Scenario] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
@@ -61,12 +64,14 @@ class Campaign:
             list(workers.map(lambda _: self._run_scenarios(numbers, baselines), range(parallel)))
 
     def _baseline(self, number: int) -> Baseline:
-        return Baseline.create(self.folder / f"baseline {number}", self.seed * BASELINES + number, DROPS)
+        return Baseline.create(self.folder / f"baseline {number}", self.seed * BASELINES + number, DROPS, self.s3)
 
     def _run_scenarios(self, numbers: Iterator[int], baselines: list[Baseline]) -> None:
         while not self.is_over:
             number = next(numbers)
-            scenario = Scenario(Deployment.create(self.folder / f"scenario {number}"), baselines[number % BASELINES])
+            scenario = Scenario(
+                Deployment.create(self.folder / f"scenario {number}", self.s3), baselines[number % BASELINES]
+            )
             self.scenarios.append(scenario)
             try:
                 self._run(scenario, random.Random(f"{self.seed} {number}"))
@@ -95,9 +100,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="seed of the drops, points and occurrences")
     parser.add_argument("--parallel", type=int, default=os.cpu_count(), help="number of data roots at the same time")
     parser.add_argument("--minutes", type=float, default=120, help="maximum duration in minutes")
+    parser.add_argument("--s3", action="store_true", help="data roots on an S3 server that is started")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        campaign = Campaign(Path(folder), arguments.seed, arguments.kills, arguments.minutes * 60)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        s3 = stack.enter_context(s3_server(Path(folder))) if arguments.s3 else None
+        campaign = Campaign(Path(folder), arguments.seed, arguments.kills, arguments.minutes * 60, s3)
         campaign.run(arguments.parallel)
         print("\n".join(_report(campaign)))
     return 1 if campaign.failures else 0

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from uuid import uuid4
 
 import dagster as dg
 
@@ -24,6 +25,7 @@ from music_assets.settings import PREFIX
 from music_assets.tables import REFRESH_RANKINGS
 from music_assets_tests.faults.kill_points import Fault, count_occurrences, inject
 from music_assets_tests.support.processes import REPOSITORY, clean_environment, kill_tree
+from music_assets_tests.support.s3_server import S3Server
 
 SETTINGS = {"settle_seconds": 0, "reject_fail_share": 1.0, "threads": 1, "retry_pause": 1}
 VARIABLES = {f"{PREFIX}{name.upper()}": str(value) for name, value in SETTINGS.items()}
@@ -53,9 +55,22 @@ class Deployment:
     home: Path
 
     @classmethod
-    def create(cls, folder: Path) -> "Deployment":
-        """Return a deployment whose data root and home are in the folder."""
-        return cls(DataRoot(folder / "data"), folder / "home")
+    def create(cls, folder: Path, s3: S3Server | None = None) -> "Deployment":
+        """Return a deployment whose data root and home are in the folder, or whose data root is on S3."""
+        root = s3.root(folder, uuid4().hex) if s3 else DataRoot(folder / "data")
+        return cls(root, folder / "home")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables of the processes."""
+        s3 = {name: value for name, value in os.environ.items() if name.startswith("AWS_")} if self.root.store else {}
+        return {**VARIABLES, **s3, **self.root.environment, "DAGSTER_HOME": str(self.home)}
+
+    def lose(self) -> None:
+        """Delete everything of the data root."""
+        if self.root.store:
+            self.root.remove(self.root.files_below(self.root.path))
+        shutil.rmtree(self.root.path, ignore_errors=True)
 
     def __post_init__(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
@@ -79,7 +94,7 @@ class Deployment:
 
     def start(self, work: Work = REFRESH_RANKINGS, fault: Fault | None = None) -> ForkServerProcess:
         """Start the work, with a fault or without."""
-        process = PROCESSES.Process(target=_execute, args=(self, work, fault))
+        process = PROCESSES.Process(target=_execute, args=(self, self.environment, work, fault))
         process.start()
         return process
 
@@ -109,7 +124,7 @@ class Deployment:
             process = subprocess.Popen(
                 [sys.executable, "-m", "dagster._daemon", "run", "-m", "music_assets.definitions"],
                 cwd=REPOSITORY,
-                env=clean_environment(self.root, DAGSTER_HOME=str(self.home), **VARIABLES),
+                env=clean_environment(self.root, **self.environment),
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -130,12 +145,12 @@ def exit_code(process: ForkServerProcess) -> int:
     return code
 
 
-def _execute(deployment: Deployment, work: Work, fault: Fault | None) -> None:
+def _execute(deployment: Deployment, environment: dict[str, str], work: Work, fault: Fault | None) -> None:
     log = os.open(deployment.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.chdir(REPOSITORY if isinstance(work, str) else deployment.home)
-    os.environ |= {**VARIABLES, f"{PREFIX}DATA": str(deployment.root), "DAGSTER_HOME": str(deployment.home)}
+    os.environ |= environment
     if fault:
         inject(fault)
     counts = {} if fault else count_occurrences()

@@ -48,8 +48,9 @@ def drop_files(drop: list[DroppedCsv], root: DataRoot) -> None:
     first = int(time.time()) - SECONDS_AGO
     for age, file in enumerate(drop):
         path = root.drop_folder(file.table) / file.name
-        path.write_bytes(file.content)
-        os.utime(path, (first + age, first + age))
+        root.write(path, file.content)
+        if not root.store:
+            os.utime(path, (first + age, first + age))
 
 
 def _drop(source: random.Random, name: str, earlier: list[DroppedCsv]) -> Iterator[DroppedCsv]:

@@ -50,7 +50,7 @@ class Call:
 
 
 def _label(argument: object) -> str:
-    return str(argument if isinstance(argument, Path) else getattr(argument, "name", ""))
+    return str(argument if isinstance(argument, Path | str) else getattr(argument, "name", ""))
 
 
 class KillPoint(Enum):
@@ -72,7 +72,7 @@ class KillPoint(Enum):
     AFTER_COMMIT_OF_ROWS = Call("music_assets.storage.delta:DeltaStore.append", When.AFTER, "user_")
     BEFORE_DELETION_OF_CSV = Call("pathlib:Path.unlink", When.BEFORE, ".csv")
     AFTER_DELETION_OF_CSV = Call("pathlib:Path.unlink", When.AFTER, ".csv")
-    REASON_UNWRITTEN = Call("pathlib:Path.write_text", When.BEFORE, "reason.txt")
+    REASON_UNWRITTEN = Call("music_assets.data_root:DataRoot.write", When.BEFORE, "reason.txt")
     FILE_IN_REJECTED = Call("music_assets.ingest.quarantine:Quarantine.move", When.AFTER)
     REMAINING_ROWS_WRITTEN = Call("music_assets.storage.deletion:write_merged", When.AFTER)
     BEFORE_REMOVAL_OF_ROWS = Call("music_assets.storage.delta:DeltaStore.delete", When.BEFORE)
@@ -93,11 +93,30 @@ class KillPoint(Enum):
     BEFORE_DELETION_OF_OLD_SNAPSHOT = Call("pathlib:Path.unlink", When.BEFORE, "music_db-")
     AFTER_DELETION_OF_OLD_SNAPSHOT = Call("pathlib:Path.unlink", When.AFTER, "music_db-")
     PUBLISHED = Call("music_assets.storage.publisher:Publisher.publish", When.AFTER)
-    STATISTICS_NOT_ERASED = Call("music_assets.storage.deletion:durable_write", When.BEFORE)
+    STATISTICS_NOT_ERASED = Call("music_assets.data_root:DataRoot.write", When.BEFORE, "_delta_log")
     STATISTICS_UNWRITTEN = Call("pathlib:Path.open", When.AFTER, "_delta_log/.")
     COPY_UNSYNCED = Call("music_assets.maintenance.backup:sync", When.BEFORE)
     FILE_COPIED = Call("music_assets.maintenance.backup:_Copy.file", When.AFTER)
     MANIFEST_UNWRITTEN = Call("music_assets.maintenance.backup:durable_write", When.BEFORE)
+    OBJECT_STAGED = Call("music_assets.ingest.object_landing:DroppedObject.stage", When.AFTER)
+    BEFORE_UPLOAD = Call("music_assets.object_store:ObjectStore.upload", When.BEFORE)
+    AFTER_UPLOAD = Call("music_assets.object_store:ObjectStore.upload", When.AFTER)
+    BEFORE_DELETION_OF_CSV_OBJECT = Call("music_assets.object_store:ObjectStore.delete_unchanged", When.BEFORE, ".csv")
+    AFTER_DELETION_OF_CSV_OBJECT = Call("music_assets.object_store:ObjectStore.delete_unchanged", When.AFTER, ".csv")
+    BEFORE_POINTER_OBJECT = Call("music_assets.object_store:ObjectStore.write", When.BEFORE, "current.json")
+    AFTER_POINTER_OBJECT = Call("music_assets.object_store:ObjectStore.write", When.AFTER, "current.json")
+
+
+OBJECTS = [
+    KillPoint.OBJECT_STAGED,
+    KillPoint.BEFORE_UPLOAD,
+    KillPoint.AFTER_UPLOAD,
+    KillPoint.BEFORE_DELETION_OF_CSV_OBJECT,
+    KillPoint.AFTER_DELETION_OF_CSV_OBJECT,
+    KillPoint.BEFORE_POINTER_OBJECT,
+    KillPoint.AFTER_POINTER_OBJECT,
+]
+"""Points that are reached only with a data root on S3."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from music_assets_tests.faults.state import (
 )
 from music_assets_tests.support.project import Project
 from music_assets_tests.support.published import published_rows
+from music_assets_tests.support.s3_server import S3Server
 
 KILLED = -SIGKILL
 ANY_TIME = "at any time"
@@ -54,9 +55,9 @@ class Baseline:
     """Duration of the last run."""
 
     @classmethod
-    def create(cls, folder: Path, seed: int, number: int) -> "Baseline":
+    def create(cls, folder: Path, seed: int, number: int, s3: S3Server | None = None) -> "Baseline":
         """Generate `number` drops and refresh after each."""
-        deployment = Deployment.create(folder)
+        deployment = Deployment.create(folder, s3)
         baseline = cls(generate_drops(seed, number))
         for drop in baseline.drops:
             drop_files(drop, deployment.root)
@@ -74,7 +75,7 @@ class Baseline:
         ]
         for command in baseline.commands:
             if command[0] == "restore":
-                shutil.rmtree(deployment.root.path)
+                deployment.lose()
             assert deployment.run(command) == 0, deployment.log_end
             baseline.occurrences.append(json.loads(deployment.occurrences.read_text()))
             assert deployment.run() == 0, deployment.log_end
@@ -110,7 +111,7 @@ class Scenario:
         """Start the next round: write the files of the next drop, if there is one, or lose what is to be restored."""
         self.round += 1
         if self.command == ("restore", BACKUP):
-            shutil.rmtree(self.deployment.root.path)
+            self.deployment.lose()
         if not self.command:
             drop_files(self.baseline.drops[self.round], self.deployment.root)
 

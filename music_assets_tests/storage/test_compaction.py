@@ -43,8 +43,8 @@ def users(store: DeltaStore, version: int | None = None) -> list[int]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> DeltaStore:
-    return DeltaStore(DataRoot(tmp_path))
+def store(data_root: DataRoot) -> DeltaStore:
+    return DeltaStore(data_root)
 
 
 def test_few_files_are_not_compacted(store: DeltaStore) -> None:

@@ -19,8 +19,8 @@ HOUR = 3600
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> DeltaStore:
-    return DeltaStore(DataRoot(tmp_path))
+def store(data_root: DataRoot) -> DeltaStore:
+    return DeltaStore(data_root)
 
 
 def written(store: DeltaStore, country: str, rows: int = 1) -> Path:

@@ -46,8 +46,8 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> DeltaStore:
-    return DeltaStore(DataRoot(tmp_path))
+def store(data_root: DataRoot) -> DeltaStore:
+    return DeltaStore(data_root)
 
 
 @pytest.fixture

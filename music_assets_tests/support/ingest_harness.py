@@ -21,7 +21,7 @@ from music_assets.engines.base import Engine
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.ingest.csv_header import BadFileError, CsvFile
 from music_assets.ingest.ingest import Ingest
-from music_assets.ingest.landing import Landing
+from music_assets.ingest.object_landing import open_landing
 from music_assets.ingest.parser import ParsedFile, Parser
 from music_assets.ingest.report import IngestReport
 from music_assets.storage.delta import DeltaStore
@@ -74,7 +74,7 @@ class IngestHarness:
         self.root = root if isinstance(root, DataRoot) else DataRoot(root)
         self.engine = engine
         self.reader = engine if engine.name == "duckdb" else DuckDBEngine(self.root.scratch, threads=1)
-        self.landing = Landing(self.root, settle_seconds=0)
+        self.landing = open_landing(self.root)
         self.root.prepare()
         self.store = DeltaStore(self.root)
         self.parser = Parser(self.reader, self.root.scratch, threads=1)
@@ -93,7 +93,9 @@ class IngestHarness:
     def drop(self, table: Table, name: str, content: str | bytes) -> Path:
         """Write a file into the table's drop folder; each is a second younger than the one before."""
         path = self.root.drop_folder(table) / name
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        self.root.write(path, content.encode() if isinstance(content, str) else content)
+        if self.root.store:
+            return path
         self.dropped += 1
         moment = time.time() - DROPPED_SECONDS_AGO + self.dropped
         os.utime(path, (moment, moment))
@@ -137,4 +139,4 @@ class IngestHarness:
 
 def waiting_files(root: DataRoot) -> list[str]:
     """Return the names of the files in the drop folders, including hidden ones."""
-    return sorted(path.name for table in RAW_TABLES for path in root.drop_folder(table).rglob("*") if path.is_file())
+    return sorted(path.name for table in RAW_TABLES for path in root.files_below(root.drop_folder(table)))

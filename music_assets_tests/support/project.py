@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from music_assets.data_root import DataRoot
 from music_assets.defs.build import build_definitions
 from music_assets.engines.base import Engine
-from music_assets.ingest.landing import Landing
-from music_assets.settings import Settings
+from music_assets.ingest.object_landing import open_landing
+from music_assets.settings import PREFIX, Settings
 from music_assets.storage.delta import DeltaStore
 from music_assets.tables import REFRESH_RANKINGS, USER_DATA, USER_TOP_ARTISTS, Table
 
@@ -36,18 +36,18 @@ class Project:
 
     def __init__(self, root: DataRoot | Path, engine: Engine | None = None, **settings: Any) -> None:
         self.root = root if isinstance(root, DataRoot) else DataRoot(root)
-        self.settings = Settings(data=self.root.path, **{"settle_seconds": 0, **settings})
+        self.settings = settings_of(self.root, **{"settle_seconds": 0, **settings})
         self.defs = build_definitions(self.settings, engine)
         self.instance = dg.DagsterInstance.ephemeral()
         self.cursor: str | None = None
         self.store = DeltaStore(self.root)
-        self.landing = Landing(self.root, settle_seconds=0)
+        self.landing = open_landing(self.root)
         self.landing.root.prepare()
 
     def drop(self, table: Table, text: str, name: str = "drop.csv") -> Path:
         """Write a CSV file into the table's drop folder."""
         path = self.root.drop_folder(table) / name
-        path.write_text(text, encoding="utf-8")
+        self.root.write(path, text.encode())
         return path
 
     def drop_both(self) -> None:
@@ -97,3 +97,9 @@ class Project:
 def loose_schema(table: Table) -> pa.Schema:
     """Return the table's schema with every column nullable."""
     return pa.schema([field.with_nullable(True) for field in table.schema.to_pyarrow()])
+
+
+def settings_of(root: DataRoot, **settings: Any) -> Settings:
+    """Return the settings of a data root, with these changes."""
+    named = {name.removeprefix(PREFIX).lower(): value for name, value in root.environment.items()}
+    return Settings(**{**named, **settings})

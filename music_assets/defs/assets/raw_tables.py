@@ -11,6 +11,7 @@ from music_assets.data_root import DataRoot
 from music_assets.defs.assets import OWNERS, RAW_CODE
 from music_assets.defs.metadata import ingest_metadata, table_metadata
 from music_assets.ingest.ingest import Ingest, IngestRunningError
+from music_assets.object_store import ObjectStoreError
 from music_assets.storage.delta import ConcurrentCommitError
 from music_assets.tables import RAW_TABLES, USER_DATA, USER_TOP_ARTISTS, Table
 
@@ -49,7 +50,7 @@ def _raw_asset(table: Table) -> dg.AssetsDefinition:
         started = time.monotonic()
         try:
             report = ingest.load(table, context.log)
-        except (IngestRunningError, ConcurrentCommitError) as error:
+        except (IngestRunningError, ConcurrentCommitError, ObjectStoreError) as error:
             raise dg.Failure(str(error), allow_retries=False) from None
         version = ingest.store.table_version(table)
         return dg.MaterializeResult(
