@@ -87,7 +87,7 @@ def test_every_container_is_confined_and_checked() -> None:
 
 
 def test_settings_exist() -> None:
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | {f"{PREFIX}WORK"}
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     files = [path for path in DEPLOY.rglob("*") if path.is_file()]
     assert files
     for path in files:

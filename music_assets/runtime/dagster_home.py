@@ -45,7 +45,8 @@ def prepare_dagster_home(root: DataRoot) -> Path:
     A dagster.yaml in another folder that the variable DAGSTER_HOME names is not overwritten. Raises LayoutError, and
     DatabaseError if the run history is in PostgreSQL, and the server cannot be reached.
     """
-    root.check_layout()
+    if not root.store:  # else the home is not in the data root, and the web UI and the daemon may not read that
+        root.check_layout()
     check_database()
     folder = find_dagster_home(root)
     folder.mkdir(parents=True, exist_ok=True)
