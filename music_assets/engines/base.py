@@ -31,6 +31,10 @@ class Engine(Protocol):
         """Compute the rows, now or when they are first read, and return them as a table."""
         ...
 
+    def release(self, rows: ir.Table) -> None:
+        """Drop cached rows, unless others that are still to be computed may depend on them."""
+        ...
+
     def clear_cache(self) -> None:
         """Drop everything that was cached."""
         ...

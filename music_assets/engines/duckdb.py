@@ -62,8 +62,14 @@ class DuckDBEngine:
 
     def cache(self, rows: ir.Table) -> ir.Table:
         """Compute the rows into a temporary table, which may spill to disk."""
-        self._cached.append(gen_name("cached"))
-        return self.backend.create_table(self._cached[-1], rows, temp=True)
+        cached = self.backend.create_table(gen_name("cached"), rows, temp=True)
+        self._cached.append(cached.get_name())
+        return cached
+
+    def release(self, rows: ir.Table) -> None:
+        """Drop the temporary table."""
+        self._cached.remove(rows.get_name())
+        self.backend.raw_sql(f"DROP TABLE {rows.get_name()}")
 
     def clear_cache(self) -> None:
         """Drop the temporary tables."""

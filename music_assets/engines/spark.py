@@ -146,6 +146,9 @@ class SparkEngine:
         """Cache the rows on the executors when they are first computed, in memory or on disk."""
         return self._as_ibis(self.backend.data_frame(rows).cache())
 
+    def release(self, rows: ir.Table) -> None:
+        """Keep the rows: Spark computes what depends on them when it is first read."""
+
     def clear_cache(self) -> None:
         """Free the memory and the disk space of the executors."""
         if "session" in vars(self):  # else a JVM would start

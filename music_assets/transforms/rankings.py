@@ -14,6 +14,8 @@ from music_assets.tables import ARTIST_RANK_IN_COUNTRY, COUNTRY_RANK_PER_ARTIST,
 NAMES = ("country", "artist_name")
 Cache = Callable[[ir.Table], ir.Table]
 """Computes rows that are read several times."""
+Release = Callable[[ir.Table], None]
+"""Frees the memory of cached rows."""
 
 
 @dataclass(frozen=True)
@@ -35,36 +37,41 @@ class Numbered:
         return named
 
 
-def artist_rank_in_country(totals: ir.Table, cache: Cache) -> Numbered:
+def artist_rank_in_country(totals: ir.Table, cache: Cache, release: Release) -> Numbered:
     """Rank the artists of each country by total plays.
 
     `totals` has country, artist_name, total_playcount and listeners, one row per country and artist. Returns them with
     `rank`.
     """
-    numbered = _numbered(totals, cache)
-    return Numbered(cache(_ranked(numbered.rows, ARTIST_RANK_IN_COUNTRY)), numbered.names)
+    computed = cache(totals)
+    numbered = _numbered(computed, cache)
+    ranked = cache(_ranked(numbered.rows, ARTIST_RANK_IN_COUNTRY))
+    release(computed)
+    return Numbered(ranked, numbered.names)
 
 
-def country_rank_per_artist(artists: Numbered | ir.Table, cache: Cache) -> Numbered:
+def country_rank_per_artist(artists: Numbered | ir.Table, cache: Cache, release: Release) -> Numbered:
     """Rank the countries of each artist by the artist's share of all plays in the country.
 
     `artists` is artist_rank_in_country. Returns it with another `rank`, and with normalized_popularity: the share, 0
-    where the country has no plays.
+    where the country has no plays. The rows of `artists` cannot be read afterwards if they are cached.
     """
-    numbered = artists if isinstance(artists, Numbered) else _numbered(artists, cache)
+    computed = artists.rows if isinstance(artists, Numbered) else cache(artists)
+    numbered = artists if isinstance(artists, Numbered) else _numbered(computed, cache)
     rows = numbered.rows
     country_totals = rows.group_by("country").agg(country_total=rows["total_playcount"].sum())
     joined = rows.join(country_totals, "country")
     share = ibis.ifelse(joined["country_total"] > 0, joined["total_playcount"] / joined["country_total"], 0.0)
     shares = joined.mutate(normalized_popularity=share).drop("country_total", "rank")
-    return Numbered(cache(_ranked(shares, COUNTRY_RANK_PER_ARTIST)), numbered.names)
+    ranked = cache(_ranked(shares, COUNTRY_RANK_PER_ARTIST))
+    release(computed)
+    return Numbered(ranked, numbered.names)
 
 
 def _numbered(rows: ir.Table, cache: Cache) -> Numbered:
-    numbered = computed = cache(rows)
-    names = {}
+    numbered, names = rows, {}
     for name in NAMES:
-        distinct = computed.select(name).distinct()
+        distinct = rows.select(name).distinct()
         number = ibis.row_number().over(order_by=distinct[name]).cast("int32")
         names[name] = cache(distinct.mutate(**{number_column(name): number}))
         numbered = numbered.join(names[name], name).drop(name).rename({name: number_column(name)})

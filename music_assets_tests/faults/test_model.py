@@ -99,7 +99,7 @@ class Refresh:
         artists = rank_artists(store, root.engine, root.engine, *history)
         self._rank(ARTIST_RANK_IN_COUNTRY, artists, inputs)
         ranked = store.table_version(ARTIST_RANK_IN_COUNTRY)
-        countries = country_rank_per_artist(artists, root.engine.cache)
+        countries = country_rank_per_artist(artists, root.engine.cache, root.engine.release)
         self._rank(COUNTRY_RANK_PER_ARTIST, countries, {INPUTS: {ARTIST_RANK_IN_COUNTRY.name: ranked.version}})
         root.engine.clear_cache()
         self._step("publishing", Publisher(store, "200MB", 1).publish)

@@ -35,7 +35,7 @@ from music_assets.tables import (
     Column,
     Table,
 )
-from music_assets.transforms.rankings import country_rank_per_artist
+from music_assets.transforms.rankings import Numbered, country_rank_per_artist
 
 LOG = logging.getLogger(__name__)
 DROPPED_SECONDS_AGO = 10_000
@@ -130,11 +130,13 @@ class IngestHarness:
             for table in (USER_DATA, USER_TOP_ARTISTS)
         }
         artists = rank_artists(self.store, self.engine, self.reader, read[USER_DATA], read[USER_TOP_ARTISTS])
-        countries = country_rank_per_artist(artists, self.engine.cache)
-        for table, ranked in ((ARTIST_RANK_IN_COUNTRY, artists), (COUNTRY_RANK_PER_ARTIST, countries)):
-            files = self.engine.write(ranked.named(), table, self.store.new_folder(table))
-            self.store.replace(table, files)
+        self._write_ranking(ARTIST_RANK_IN_COUNTRY, artists)
+        countries = country_rank_per_artist(artists, self.engine.cache, self.engine.release)
+        self._write_ranking(COUNTRY_RANK_PER_ARTIST, countries)
         self.engine.clear_cache()
+
+    def _write_ranking(self, table: Table, ranked: Numbered) -> None:
+        self.store.replace(table, self.engine.write(ranked.named(), table, self.store.new_folder(table)))
 
 
 def waiting_files(root: DataRoot) -> list[str]:

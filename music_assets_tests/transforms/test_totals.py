@@ -43,7 +43,7 @@ class Totals:
             for table, snapshot in zip((USER_DATA, USER_TOP_ARTISTS), snapshots, strict=True)
         )
         totals = refreshed_totals(users, top_artists, self.previous, engine.cache, max_updated_share=max_updated_share)
-        ranked = artist_rank_in_country(totals, engine.cache).named()
+        ranked = artist_rank_in_country(totals, engine.cache, engine.release).named()
         folder = store.new_folder(ARTIST_RANK_IN_COUNTRY)
         store.replace(ARTIST_RANK_IN_COUNTRY, engine.write(ranked, ARTIST_RANK_IN_COUNTRY, folder))
         engine.clear_cache()

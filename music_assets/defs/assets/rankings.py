@@ -62,7 +62,7 @@ def ranking_assets(checks: Sequence[Check]) -> list[dg.AssetsDefinition]:
         artist_rank_in_country: Numbered | ir.Table,
     ) -> Iterator[Any]:
         """Rank the countries of each artist."""
-        ranked = rankings.country_rank_per_artist(artist_rank_in_country, engine.cache)
+        ranked = rankings.country_rank_per_artist(artist_rank_in_country, engine.cache, engine.release)
         yield from _checked(ranked, checks, CheckContext(COUNTRY_RANK_PER_ARTIST, store, reader, thresholds))
 
     return [artist_rank_in_country, country_rank_per_artist]
@@ -104,7 +104,7 @@ def rank_artists(
 
     previous = previous_totals(store, engine)
     totals = refreshed_totals(user_data, user_top_artists, previous, engine.cache, repeated)
-    return rankings.artist_rank_in_country(totals, engine.cache)
+    return rankings.artist_rank_in_country(totals, engine.cache, engine.release)
 
 
 def previous_totals(store: DeltaStore, engine: Engine) -> PreviousTotals | None:
