@@ -65,6 +65,8 @@ PIPELINE = [
     "fastapi-offline>=1.7,<2",
     # Web pages.
     "jinja2>=3.1,<4",
+    # Statements of BI tools in Trino's dialect; also required by Ibis.
+    "sqlglot>=30,<31",
     # JSON encoding of query results.
     "orjson>=3.10,<4",
     # Rate limits.
@@ -118,6 +120,8 @@ setup(
             "axe-playwright-python>=0.1.4,<0.2",
             # Example in docs/embeddings.md: classifying users by country.
             "scikit-learn>=1.6,<2",
+            # The client whose protocol the service answers.
+            "trino[sqlalchemy]>=0.340,<1",
             # Runs docs/notebooks/tour.ipynb.
             "nbclient>=0.10,<0.12",
             "ipykernel>=7,<8",

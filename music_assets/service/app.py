@@ -30,7 +30,7 @@ from music_assets.service.problems import ProblemError
 from music_assets.service.readiness import Readiness
 from music_assets.service.refreshes import Refreshes
 from music_assets.service.responses import QueryResponder
-from music_assets.service.routes import embeddings, operations, rankings, sql, tables
+from music_assets.service.routes import embeddings, operations, rankings, sql, tables, trino
 from music_assets.service.routes.deps import Parts
 from music_assets.service.sandbox.pool import Pool
 from music_assets.service.sandbox.spool import Spool
@@ -100,7 +100,7 @@ def create_app(settings: Settings) -> FastAPI:
         named_queries=read_named_queries(settings.named_queries) if settings.named_queries else [],
         readiness=Readiness(pool),
     )
-    for module in (sql, tables, rankings, embeddings, operations, pages):
+    for module in (sql, tables, rankings, embeddings, operations, trino, pages):
         app.include_router(module.router)
     assistants = McpEndpoint(app)
     app.router.routes.append(assistants.route)

@@ -4,6 +4,7 @@ An API key is 256 random bits, so a SHA-256 digest without salt cannot be revers
 `NAME:DIGEST:SCOPES`; only the client has the key. `music-assets api-key NAME` creates both.
 """
 
+import base64
 import hmac
 import ipaddress
 import re
@@ -165,7 +166,7 @@ class AccessControl:
 
     async def _caller_name(self, connection: HTTPConnection) -> str | None:
         credentials = await BEARER(connection)
-        key = credentials.credentials if credentials else connection.cookies.get(KEY_COOKIE)
+        key = credentials.credentials if credentials else _password(connection) or connection.cookies.get(KEY_COOKIE)
         return self.key_name(key) if key else None
 
     async def _count_request(self, account: str) -> None:
@@ -191,6 +192,17 @@ def _address(connection: HTTPConnection) -> str:
     if ":" in host:
         host = str(ipaddress.ip_network((host.partition("%")[0], _IPV6_NETWORK_BITS), strict=False))
     return f"address {host}"
+
+
+def _password(connection: HTTPConnection) -> str:
+    """Return the password of basic authentication, which BI tools send; empty without one."""
+    scheme, _, encoded = connection.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        return base64.b64decode(encoded, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def _digest(key: str) -> str:

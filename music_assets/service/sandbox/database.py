@@ -101,6 +101,7 @@ class Database:
         self._memory_limit_mb = memory_limit_mb
         self._threads = threads
         self._connection: duckdb.DuckDBPyConnection | None = None
+        self._snapshot: tuple[str, list[str], list[str]] = ("", [], [])
         self._values: dict[str, int] = {}
         self._interrupted = threading.Event()
 
@@ -108,6 +109,11 @@ class Database:
     def interrupted(self) -> bool:
         """Whether `interrupt` was called, and `resume` not yet."""
         return self._interrupted.is_set()
+
+    @property
+    def tables(self) -> list[str]:
+        """The tables of the open snapshot."""
+        return self._snapshot[2]
 
     def interrupt(self) -> None:
         """Stop the running query, and each one until `resume` is called, as if its time were over.

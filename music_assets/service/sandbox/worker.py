@@ -11,8 +11,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 FRAME_BYTES = 256 * 1024
 """Parts of a result are collected up to this size, so that a small result is one frame."""
+TRINO = "trino"
+"""The format of results for BI tools, whose statements are in another dialect."""
 MAX_ENCODED_BYTES = 1024 * 2**20
 EXTRA_ADDRESS_SPACE = 768 * 2**20
 """Bytes of address space on top of DuckDB's memory limit: threads, the result as Arrow data and encoded."""
@@ -102,8 +105,14 @@ def _run(sock: socket.socket, database: "Database", request: dict[str, Any]) -> 
     from music_assets.service import formats
 
     started = time.perf_counter()
+    sql = request["sql"]
+    encode: Callable[[formats.Result], Iterator[bytes]] = partial(formats.encode, form=request["format"])
+    if request["format"] == TRINO:
+        from music_assets.service.sandbox import trino
+
+        sql, encode = trino.to_duckdb(sql, database.tables), trino.encode
     result, volatile = database.run(
-        request["sql"], request["params"], request["limit"], request["timeout_ms"], request["max_bytes"]
+        sql, request["params"], request["limit"], request["timeout_ms"], request["max_bytes"]
     )
     summary = {
         **result.metadata,
@@ -111,7 +120,7 @@ def _run(sock: socket.socket, database: "Database", request: dict[str, Any]) -> 
         "elapsed_ms": round((time.perf_counter() - started) * 1000, 3),
         "data_version": request["data_version"],
     }
-    chunks = formats.encode(replace(result, metadata=summary), request["format"])
+    chunks = encode(replace(result, metadata=summary))
     data, size = [], 0
     for chunk in _checked(chunks, database, started + request["timeout_ms"] / 1000, request["timeout_ms"]):
         data.append(chunk)
