@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 OPEN_FILES = 512
+EXTRA_ADDRESS_SPACE = 768 * 2**20
+"""Bytes that a worker may use on top of DuckDB's memory limit: threads, the result as Arrow data and encoded."""
 
 # Numbers of linux/landlock.h and linux/prctl.h.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -78,7 +80,14 @@ def _landlock(libc: ctypes.CDLL, readable: Iterable[Path]) -> bool:
 
 def limit_memory(extra_bytes: int) -> None:
     """Limit the growth of the process's address space from now on. Does nothing on systems without /proc."""
-    status = Path("/proc/self/statm")
-    if status.exists():
-        limit = int(status.read_text(encoding="ascii").split()[0]) * resource.getpagesize() + extra_bytes
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    if used := address_space("self"):
+        resource.setrlimit(resource.RLIMIT_AS, (used + extra_bytes, used + extra_bytes))
+
+
+def address_space(process: int | str) -> int:
+    """Return the bytes of a process's address space; 0 if it has ended, and on systems without /proc."""
+    try:
+        status = Path(f"/proc/{process}/statm").read_text(encoding="ascii")
+    except OSError:
+        return 0
+    return int(status.split()[0]) * resource.getpagesize()

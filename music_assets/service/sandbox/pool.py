@@ -25,6 +25,7 @@ import music_assets
 from music_assets.service.problems import ProblemError
 from music_assets.service.sandbox import frames
 from music_assets.service.sandbox.fair_queue import FAST, SLOW, FairQueue
+from music_assets.service.sandbox.limits import EXTRA_ADDRESS_SPACE, address_space
 from music_assets.service.sandbox.result_cache import ResultCache
 from music_assets.service.sandbox.spool import Spool, SpooledResult
 from music_assets.settings import ForeignVariables
@@ -47,6 +48,10 @@ MAX_RESULT_BYTES = 256 * 2**20
 """Maximum size of a result as Arrow data."""
 LIMITS = frozenset({"timeout", "out-of-memory", "result-too-large", "query-failed"})
 """The kinds of problems after which a caller waits longer than others."""
+WORN = 0.5
+"""Share of a worker's memory limit that idle allocators may occupy: they keep what large queries have used, each for
+itself, so that later queries would run out of memory. Then the worker is replaced.
+"""
 MAX_STDERR_BYTES = 64 * 1024
 SNAPSHOT_ATTEMPTS = 5
 """A snapshot can be deleted after the pointer to it was read. Then there is a newer one."""
@@ -293,6 +298,8 @@ class Pool:
             self._replace(worker, worker.defect)
         elif worker.busy:
             self._run_in_background(self._stop_query(worker, caller))
+        elif worker.is_worn:
+            self._start_another(worker)
         else:
             self._release(worker)
 
@@ -314,8 +321,11 @@ class Pool:
 
     def _replace(self, worker: "_Worker", reason: str) -> None:
         log.warning("Worker %s %s; starting another one", worker.process.pid, reason)
-        self._workers.discard(worker)
         self.restarts += 1
+        self._start_another(worker)
+
+    def _start_another(self, worker: "_Worker") -> None:
+        self._workers.discard(worker)
         self._run_in_background(worker.stop())
         self._run_in_background(self._add(worker.lane))
 
@@ -365,6 +375,7 @@ class _Worker:
         self._frames = frames.FrameReader(reader)
         self._writer = writer
         self._log = asyncio.create_task(_log_lines(process))
+        self._max_idle_bytes = 0.0
 
     @classmethod
     async def start(cls, settings: dict[str, Any], lane: int) -> "_Worker":
@@ -393,12 +404,19 @@ class _Worker:
         except BaseException:
             await worker.stop()
             raise
+        growth = settings["memory_mb"] * 2**20 + EXTRA_ADDRESS_SPACE
+        worker._max_idle_bytes = address_space(process.pid) + WORN * growth
         return worker
 
     @property
     def alive(self) -> bool:
         """Whether the process is running."""
         return self.process.poll() is None
+
+    @property
+    def is_worn(self) -> bool:
+        """Whether its queries have left too little of its address space."""
+        return address_space(self.process.pid) > self._max_idle_bytes
 
     async def send(self, content: dict[str, Any]) -> None:
         """Send one request. Raises EOFError if the worker has died."""

@@ -27,8 +27,6 @@ FRAME_BYTES = 256 * 1024
 TRINO = "trino"
 """The format of results for BI tools, whose statements are in another dialect."""
 MAX_ENCODED_BYTES = 1024 * 2**20
-EXTRA_ADDRESS_SPACE = 768 * 2**20
-"""Bytes of address space on top of DuckDB's memory limit: threads, the result as Arrow data and encoded."""
 
 
 def main() -> None:
@@ -47,7 +45,7 @@ def main() -> None:
 
     database = Database(settings["memory_mb"], settings["threads"])
     _interrupt_on_signal(database)
-    limits.limit_memory(settings["memory_mb"] * 2**20 + EXTRA_ADDRESS_SPACE)
+    limits.limit_memory(settings["memory_mb"] * 2**20 + limits.EXTRA_ADDRESS_SPACE)
     sock.sendall(frames.pack_json(frames.READY, {}))
     while (request := frames.receive(sock)) is not None:
         _serve(sock, database, request)

@@ -156,6 +156,20 @@ def test_worker_memory_stays_flat(dataset: Dataset) -> None:
         assert resident() - before < 30 * 2**20
 
 
+def test_large_results_are_possible_after_queries_that_ran_out_of_memory(dataset: Dataset) -> None:
+    bombs = (
+        "SELECT length((repeat('1', 100000000)::BIT << 5)::VARCHAR)",
+        "SELECT count(*) FROM range(100000) a(i), LATERAL (SELECT * FROM range(i * 1000)) b(j)",
+        "SELECT json_valid(repeat('[', 10000000))",
+        "SELECT list(i) OVER (ORDER BY i) FROM range(100000) t(i)",
+    )
+    with serving(dataset.root, query_workers=1, timeout_ms=30_000) as service:
+        for bomb in bombs:
+            service.query(bomb, timeout_ms=10_000)
+        assert len(service.rows("SELECT repeat('x', 7000) FROM range(10000)")) == 10_000
+        assert service.app.state.parts.pool.restarts == 0
+
+
 def test_threads_end_with_the_service(dataset: Dataset) -> None:
     before = threading.active_count()
     with serving(dataset.root, query_workers=1) as service:
