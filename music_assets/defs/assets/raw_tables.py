@@ -30,7 +30,7 @@ def drop_folders(root: DataRoot) -> list[dg.AssetSpec]:
             group_name="drops",
             owners=OWNERS,
             kinds={"csv"},
-            metadata={"path": dg.MetadataValue.path(str(root.drop_folder(table)))},
+            metadata={"path": dg.MetadataValue.path(root.address(root.drop_folder(table)))},
         )
         for table in RAW_TABLES
     ]
