@@ -158,10 +158,10 @@ class Settings(BaseSettings):
     )
     freshness_hours: float | None = Field(
         None,
-        gt=0,
+        ge=0.02,
         allow_inf_nan=False,
-        description="Hours after the last publication from which the Dagster web UI shows `music_db` as overdue. "
-        "Default: never.",
+        description="Hours after the last publication from which the Dagster web UI shows `music_db` as overdue, at "
+        "least 0.02. Default: never.",
     )
     alert_webhook: HttpUrl | None = Field(
         None, description="URL that receives a JSON POST when a run fails. Default: failures are only logged."

@@ -116,6 +116,8 @@ def test_music_db_is_overdue_by_setting(defs: dg.Definitions, tmp_path: Path) ->
     found = policies(build_definitions(Settings(data=tmp_path, freshness_hours=36)))
     assert found.pop("music_db") == dg.FreshnessPolicy.time_window(timedelta(hours=36))
     assert set(found.values()) == {None}
+    shortest = Settings.model_fields["freshness_hours"].metadata[0].ge
+    assert policies(build_definitions(Settings(data=tmp_path, freshness_hours=shortest)))["music_db"]
 
 
 @pytest.mark.parametrize(
