@@ -56,7 +56,6 @@ class Ours(Entrant):
     """The jobs and assets of this project with default settings, run by the `dagster` command."""
 
     name: str = OURS
-    environment: tuple[str, ...] = ()
 
     def load(self, folder: Path, drop: Drop) -> list[str]:
         """Drop the files, and return the command that executes the main job."""
@@ -84,7 +83,7 @@ class Ours(Entrant):
         return self._dagster(folder, "asset", "materialize", "--select", ",".join(assets))
 
     def _dagster(self, folder: Path, *arguments: str) -> list[str]:
-        environment = [*project_environment(folder), f"{PREFIX}SETTLE_SECONDS=0", *self.environment]
+        environment = [*project_environment(folder), f"{PREFIX}SETTLE_SECONDS=0"]
         return python("-m", "dagster", *arguments, "-m", "music_assets.definitions", environment=environment)
 
 
@@ -94,7 +93,6 @@ class Script(Entrant):
 
     file: str = ""
     options: tuple[str, ...] = ()
-    environment: tuple[str, ...] = ()
 
     def load(self, folder: Path, drop: Drop) -> list[str]:
         """Return the command that runs the script on the files."""
@@ -102,7 +100,7 @@ class Script(Entrant):
 
     def refresh(self, folder: Path) -> list[str]:
         """Return the command that runs the script without files, and replaces the rankings."""
-        return python(FOLDER / "peers" / self.file, *self.options, folder, environment=self.environment)
+        return python(FOLDER / "peers" / self.file, *self.options, folder)
 
     def digest(self, folder: Path) -> Digest:
         """Return the digest of the published tables where there are any, else of the parquet files in name order."""
@@ -119,7 +117,12 @@ class Script(Entrant):
 Contestant = Ours | Script
 DUCKDB = Script("DuckDB SQL", ("duckdb",), "duckdb_sql.py")
 PYSPARK = Script("PySpark", ("pyspark", "java"), "pyspark_job.py")
-CONTESTANTS: list[Contestant] = [Ours(), DUCKDB, Script("Polars", ("polars",), "polars_lazy.py"), PYSPARK]
+CONTESTANTS: list[Contestant] = [
+    Ours(),
+    DUCKDB,
+    Script("Polars", ("polars",), "polars_lazy.py"),
+    Script("PySpark", ("pyspark", "java"), "pyspark_job.py"),
+]
 PUBLISHER = Script("DuckDB SQL, all outputs", ("duckdb",), "duckdb_sql.py", ("--publish",))
 """Writes every output that this project writes, without the guarantees."""
 

@@ -99,18 +99,22 @@ def empty_daemon(folder: Path) -> Daemon:
     return Daemon(folder, command, [drops], lambda _: not any(drops.glob("*.csv")))
 
 
-def run_by_daemon(folder: Path, drop: Drop) -> Usage:
+def run_by_daemon(folder: Path, drop: Drop | None = None) -> Usage:
     """Return what the run of a drop uses, from the moment at which the daemon of `music-assets up` launches it.
 
-    A run without a drop comes first, since after each run the daemon starts a worker that waits for the next one.
+    Without a drop, it computes all rankings. Such a run comes first: after it, a worker is started that waits.
     """
     daemon = our_daemon(folder)
-    launch = ("-m", "dagster", "job", "launch", "-j", REFRESH_RANKINGS, "-w", WORKSPACE_FILE)
-    run(python(*launch, environment=project_environment(folder)), folder)
+    options, environment = ("-j", REFRESH_RANKINGS, "-w", WORKSPACE_FILE), project_environment(folder)
+    launch = python("-m", "dagster", "job", "launch", *options, environment=environment)
+    run(launch, folder)
     with running(daemon.command, folder) as up:
         first_end = daemon.finished_run(0).end_time or 0
         watch = Watch(wait_for(lambda: _idle_worker(up.pid, first_end)))
-        record = daemon.finished_run(daemon.drop(drop), watch)
+        begun = daemon.drop(drop) if drop else time.time()
+        if not drop:
+            run(launch, folder)
+        record = daemon.finished_run(begun, watch)
     starting, run_id = dg.DagsterEventType.RUN_STARTING, record.dagster_run.run_id
     with dg.DagsterInstance.from_config(str(DataRoot(folder).dagster_home)) as instance:
         launched = instance.get_records_for_run(run_id, of_type=starting).records[0].event_log_entry.timestamp

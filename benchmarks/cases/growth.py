@@ -9,7 +9,6 @@ from benchmarks.context import Context, empty_folder
 from benchmarks.data import Drop, full_drop
 from benchmarks.measure import MB, run, size_mb
 from benchmarks.results import OURS, Measurement, Session
-from benchmarks.services import ANY_ARTIST, OUR_SERVICE, QUERIES, sample_artists
 from music_assets.settings import Settings
 
 STEPS = ("ingest", "refresh")
@@ -18,7 +17,7 @@ START_USERS = 1_000
 
 
 def growth(context: Context) -> Iterator[Measurement]:
-    """Ingest, refresh and query at each size in turn, up to five times at the small ones, whose times vary most."""
+    """Ingest and refresh at each size in turn, up to five times at the small ones, whose times vary most."""
     limit = Settings.model_fields["memory_limit"].default
     context.facts["memory_limit_mb"] = int(limit.removesuffix("MB")) * 1e6 / MB
     counts = [START_USERS, *(max(START_USERS + 1, context.users * tenths // 10) for tenths in (1, 10, 50, 100))]
@@ -36,9 +35,6 @@ def _measure(context: Context, drop: Drop) -> Iterator[tuple[str, dict[str, floa
     root = empty_folder(context.work, "growth", OURS)
     yield "ingest", {**asdict(run(Ours().ingest(root, drop), root)), "left_mb": size_mb(root)}
     yield "refresh", {**asdict(run(Ours().refresh(root), root)), "left_mb": size_mb(root)}
-    with OUR_SERVICE.running(root, root) as (port, watch):
-        metrics = OUR_SERVICE.load(port, QUERIES[ANY_ARTIST], sample_artists(root), 1, context.seconds)
-        yield "query", metrics | watch.memory()
     shutil.rmtree(root)
 
 

@@ -12,10 +12,8 @@ from benchmarks.services import OUR_SERVICE
 
 PAGES = {
     "start page": "/",
-    "country": "/explore/country?name=United+States",
     "artist": "/explore/artist?name=Drake",
     "comparison": "/explore/compare?kind=artists&first=Drake&second=Radiohead",
-    "search": "/explore/search?query=an",
     "map of music": "/explore/map",
     "SQL console": "/sql",
     "pipeline": "/pipeline",

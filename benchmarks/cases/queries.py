@@ -4,8 +4,10 @@ import random
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from http.client import HTTPConnection
 from itertools import product
 from pathlib import Path
+from urllib.parse import quote
 
 from benchmarks import services
 from benchmarks.contestants import Ours, base_folder
@@ -19,6 +21,14 @@ from music_assets.storage.published_snapshot import connect
 FLOOR = Entrant("DuckDB in process")
 CLIENTS = 16
 BOMB = "SELECT count(*) FROM range(1000000000000) t(i) WHERE hash(i) = 1"
+LOOKUPS = {
+    "countries of an artist with 2 listeners": "/artists/countries?artist={artist}&min_listeners=2",
+    "artists of the world": "/artists?limit=20&offset={number}",
+    "distinctive artists of a country": "/countries/{country}/distinctive?limit={number}",
+    "countries of similar taste": "/countries/{country}/similar?limit={number}",
+    "search while typing": "/artists?search={typed}",
+}
+COUNTRIES = ("Brazil", "Chile", "Germany", "Iceland", "Japan", "Mali", "Norway", "Poland", "Sweden", "Ukraine")
 Result = tuple[str, dict[str, float], list[list[object]] | None]  # variant, metrics, rows of an answer to compare
 
 
@@ -34,6 +44,22 @@ def queries(context: Context) -> Iterator[Measurement]:
             if rows is not None:
                 context.compare(one.name, rows, variant)
             yield Measurement(one.name, number, metrics, variant)
+
+
+def lookups(context: Context) -> Iterator[Measurement]:
+    """Ask for each lookup with one client, each time with other parameters."""
+    root = base_folder(context.work, context.users, Ours())
+    artists, chance = services.sample_artists(root), random.Random(1)
+
+    def request(path: str) -> services.Request:
+        artist, country = quote(chance.choice(artists), safe=""), chance.choice(COUNTRIES)
+        typed, number = quote(chance.choice(artists)[: chance.randint(1, 8)], safe=""), chance.randint(1, 200)
+        return "GET", path.format(artist=artist, country=country, typed=typed, number=number), None, {}
+
+    with OUR_SERVICE.running(root, empty_folder(context.work, "lookups", OURS)) as (port, _):
+        client = partial(services.send, HTTPConnection("127.0.0.1", port))
+        for number, (name, path) in product(range(1, context.rounds + 1), LOOKUPS.items()):
+            yield Measurement(OURS, number, services.load([client], partial(request, path), context.seconds), name)
 
 
 def bombs(context: Context) -> Iterator[Measurement]:
