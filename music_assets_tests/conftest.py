@@ -53,6 +53,7 @@ SLOW = (
     "end_to_end/test_deployment.py::*",
     "end_to_end/test_dbt.py::*",
     "end_to_end/test_interrupted_training.py::*",
+    "end_to_end/test_policies.py::*",
     "end_to_end/test_s3.py::*",
     "end_to_end/test_spark.py::test_demo_prints_the_same_as_on_duckdb",
     "end_to_end/test_spark.py::test_job_on_a_cluster_survives_a_killed_worker",
