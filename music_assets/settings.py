@@ -23,6 +23,8 @@ from pydantic import (
     StringConstraints,
     UrlConstraints,
     ValidationError,
+    ValidationInfo,
+    field_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -235,6 +237,17 @@ class Settings(BaseSettings):
         description="PostgreSQL database of Dagster's run history: "
         "`postgresql+psycopg2://USER:PASSWORD@HOST/DATABASE`. Default: SQLite in the Dagster home.",
     )
+
+    @field_validator("spark_master")
+    @classmethod
+    def _local_master_with_s3(cls, master: str, others: ValidationInfo) -> str:
+        on_s3 = others.data.get("engine") == "spark" and isinstance(others.data.get("data"), str)
+        if on_s3 and not master.startswith("local"):
+            raise ValueError(
+                "with a data root on S3 Spark must run on this machine, as the executors of a cluster cannot read its "
+                "work folder. Set local[*], or use a folder that all machines share as data root"
+            )
+        return master
 
 
 class ForeignVariables(BaseSettings):

@@ -67,6 +67,7 @@ SLOW = (
     "faults/test_kills.py::*",
     "faults/test_recovery.py::*",
     "ingest/test_disk_full.py::test_full_disk_while_publishing_keeps_the_last_snapshot",
+    "ingest/test_object_landing.py::test_four_machines_load_the_same_objects",
     "maintenance/test_backup.py::test_backup_killed_with_sigkill_is_not_restored",
     "maintenance/test_backup.py::test_backup_taken_during_a_run_is_complete*",
     "maintenance/test_forget.py::test_everything_works_afterwards",

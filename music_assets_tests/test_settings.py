@@ -114,6 +114,25 @@ def test_spark_configuration_is_a_json_object(monkeypatch: pytest.MonkeyPatch) -
         settings()
 
 
+@pytest.mark.parametrize(
+    "address", ["s3://", "s3://b", "s3://UPPER/x", "s3:/bucket/x", "s3://bucket/a//b", "s3://bucket/%41"]
+)
+def test_an_invalid_address_is_reported(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("MUSIC_ASSETS_DATA", address)
+    with pytest.raises(SettingsError, match=r"expected s3://BUCKET/PREFIX"):
+        settings()
+
+
+def test_an_address_on_s3(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUSIC_ASSETS_DATA", "s3://my-bucket/music/")
+    assert settings().data == "s3://my-bucket/music"
+    settings.cache_clear()
+    monkeypatch.setenv("MUSIC_ASSETS_ENGINE", "spark")
+    monkeypatch.setenv("MUSIC_ASSETS_SPARK_MASTER", "spark://host:7077")
+    with pytest.raises(SettingsError, match=r"MUSIC_ASSETS_SPARK_MASTER='spark://host:7077': .*Set local"):
+        settings()
+
+
 def test_a_tilde_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUSIC_ASSETS_DATA", "~/music")
     assert settings().data == Path.home() / "music"

@@ -1,19 +1,23 @@
 """Commands and services on a data root on S3, as users start them."""
 
 import subprocess
+import sys
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 import pytest
 
 from music_assets.data_root import DataRoot
 from music_assets.ingest.object_landing import open_landing
+from music_assets.maintenance.backup import backup, restore
 from music_assets.sample_data.generator import generate
+from music_assets.tables import USER_DATA
 from music_assets_tests.support.processes import BIN, TIMEOUT, clean_environment
 from music_assets_tests.support.project import RANKED_ARTISTS, USERS, Project
 from music_assets_tests.support.published import published_rows
 from music_assets_tests.support.running_up import running_up
-from music_assets_tests.support.s3_proxy import Refusal, s3_proxy
+from music_assets_tests.support.s3_proxy import Answer, Refusal, s3_proxy
 from music_assets_tests.support.s3_server import S3Server
 
 
@@ -67,6 +71,70 @@ def test_queries_need_read_access_alone(s3: S3Server, published: Project, tmp_pa
     assert refused.returncode == 1
     assert "access denied (AccessDenied). Set or renew AWS_ACCESS_KEY_ID" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_backup_is_restored_to_the_other_kind(s3: S3Server, published: Project, tmp_path: Path) -> None:
+    expected = published_rows(published.root)
+    folder, again = DataRoot(tmp_path / "folder"), s3.root(tmp_path / "again", f"{tmp_path.name}-again")
+    backup(published.root, tmp_path / "first", 0, print)
+    restore(tmp_path / "first", folder, print)
+    assert published_rows(folder) == expected
+    backup(folder, tmp_path / "second", 0, print)
+    restore(tmp_path / "second", again, print)
+    assert published_rows(again) == expected
+    project = Project(again)
+    project.drop(USER_DATA, "user_id,country,total_scrobbles\n9,Mali,1\n")
+    assert project.refresh().success
+    assert published_rows(again) != expected
+
+
+TICKS = """
+import json, resource
+from music_assets.data_root import DataRoot
+from music_assets.settings import settings
+from music_assets_tests.support.project import Project
+
+project = Project(DataRoot.of(settings()))
+for _ in range(2):
+    decision = project.tick()
+    files = len(json.loads(project.cursor)["files"])
+    print(type(decision).__name__, files, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_ticks_with_100_000_waiting_keys(s3: S3Server, tmp_path: Path) -> None:
+    """Every key counts, and memory does not grow from tick to tick."""
+    root = s3.root(tmp_path, tmp_path.name)
+    with s3_proxy(s3.url, lambda method, path: listing(path, 100_000)) as url:
+        environment = clean_environment(root, **{**root.environment, "AWS_ENDPOINT_URL": url})
+        ticks = subprocess.run(
+            [sys.executable, "-c", TICKS], env=environment, capture_output=True, text=True, timeout=4 * TIMEOUT
+        )
+    assert ticks.returncode == 0, ticks.stderr
+    first, last = [line.split() for line in ticks.stdout.splitlines()]
+    assert first[:2] == last[:2] == ["RunRequest", "100001"]
+    assert int(last[2]) - int(first[2]) < 100
+
+
+def listing(path: str, keys: int) -> Answer | None:
+    """Return a page of a long listing of a drop folder as S3 does, or None for other requests."""
+    query = dict(parse_qsl(urlsplit(path).query))
+    prefix = query.get("prefix", "")
+    if "/user_data/user_" not in prefix:
+        return None
+    keys = keys if prefix.endswith("/user_data/user_data/") else 1
+    start = int(query.get("continuation-token", 0))
+    end = min(start + 1_000, keys)
+    objects = "".join(
+        f"<Contents><Key>{prefix}{number:06}.csv</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
+        f"<ETag>&quot;{number:032x}&quot;</ETag><Size>50</Size></Contents>"
+        for number in range(start, end)
+    )
+    more = f"<NextContinuationToken>{end}</NextContinuationToken>" if end < keys else ""
+    truncated = "true" if more else "false"
+    return Answer(
+        f"<ListBucketResult><IsTruncated>{truncated}</IsTruncated>{objects}{more}</ListBucketResult>".encode()
+    )
 
 
 def test_store_that_ignores_conditions_is_refused(s3: S3Server, tmp_path: Path) -> None:

@@ -55,8 +55,10 @@ class Baseline:
     """Duration of the last run."""
 
     @classmethod
-    def create(cls, folder: Path, seed: int, number: int, s3: S3Server | None = None) -> "Baseline":
-        """Generate `number` drops and refresh after each."""
+    def create(
+        cls, folder: Path, seed: int, number: int, s3: S3Server | None = None, commands: bool = True
+    ) -> "Baseline":
+        """Generate `number` drops and refresh after each; then run the commands."""
         deployment = Deployment.create(folder, s3)
         baseline = cls(generate_drops(seed, number))
         for drop in baseline.drops:
@@ -66,6 +68,8 @@ class Baseline:
             baseline.seconds = time.monotonic() - started
             baseline.states.append(state_of(deployment.root))
             baseline.occurrences.append(json.loads(deployment.occurrences.read_text()))
+        if not commands:
+            return baseline
         retracted = hashlib.sha256(baseline.drops[0][0].content).hexdigest()
         baseline.commands = [
             ("retract", retracted, "--yes"),

@@ -87,7 +87,7 @@ def test_run_recovers_from_kills_at_any_time(scenario: Scenario) -> None:
 
 
 def test_run_on_s3_recovers_from_kills(s3: S3Server, tmp_path: Path) -> None:
-    baseline = Baseline.create(tmp_path / "baseline", SEED, 1, s3)
+    baseline = Baseline.create(tmp_path / "baseline", SEED, 1, s3, commands=False)
     scenario = Scenario(Deployment.create(tmp_path / "killed", s3), baseline)
     scenario.advance()
     for point in OBJECTS:

@@ -20,8 +20,21 @@ class Refusal:
     status: int
     code: str = "SlowDown"
 
+    @property
+    def body(self) -> bytes:
+        """The error as S3 describes it."""
+        return ERROR.format(self.code).encode()
 
-Rule = Callable[[str, str], Refusal | None]
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer in place of the server's."""
+
+    body: bytes
+    status: int = 200
+
+
+Rule = Callable[[str, str], Refusal | Answer | None]
 """Decides by method and path."""
 
 
@@ -37,7 +50,7 @@ def s3_proxy(target: str, rule: Rule = lambda method, path: None, conditions: bo
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             refusal = rule(self.command, self.path)
             if refusal and refusal.status:
-                self.send(refusal.status, {}, ERROR.format(refusal.code).encode())
+                self.send(refusal.status, {}, refusal.body)
                 return
             dropped = ("connection",) if conditions else ("connection", *CONDITIONS)
             headers = {name: value for name, value in self.headers.items() if name.lower() not in dropped}

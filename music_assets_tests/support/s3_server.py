@@ -13,7 +13,7 @@ import httpx
 from music_assets.data_root import DataRoot
 from music_assets.runtime.ports import free_port
 from music_assets.settings import Settings
-from music_assets_tests.support.processes import wait_until
+from music_assets_tests.support.processes import TIMEOUT, wait_until
 from music_assets_tests.support.running_up import answers
 
 BUCKET = "music"
@@ -54,7 +54,7 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
     try:
         wait_until(lambda: answers(f"{url}/moto-api/"), "the S3 server", process=process, log=folder / "s3.log")
         os.environ.update(variables)
-        httpx.put(f"{url}/{BUCKET}", content=LOCATION).raise_for_status()
+        httpx.put(f"{url}/{BUCKET}", content=LOCATION, timeout=TIMEOUT).raise_for_status()
         yield S3Server(url)
     finally:
         process.kill()
