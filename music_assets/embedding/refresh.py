@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import scipy
 
 from music_assets.embedding.interactions import Interactions, Ints
-from music_assets.embedding.ridge import Floats, pair_weights, user_vectors
+from music_assets.embedding.ridge import Floats, artist_weights, pair_weights, user_vectors
 from music_assets.embedding.training import load_interactions, training_folder
 from music_assets.embedding.vectors import write_vectors
 from music_assets.embedding.word2vec import TrainingError
@@ -106,7 +106,7 @@ def _place(interactions: Interactions, artist_files: Iterable[str], threads: int
     columns = pc.index_in(interactions.artist_names, names).fill_null(-1).to_numpy()[interactions.artists]
     known = columns >= 0
     columns = columns[known]
-    data = pair_weights(interactions.weights[known], listeners[columns])
+    data = pair_weights(interactions.weights[known], artist_weights(listeners)[columns])
     shape = (len(interactions.user_ids), len(names))
     pairs = scipy.sparse.csr_matrix((data, (interactions.users[known], columns)), shape)
     placed = np.diff(pairs.indptr) > 0

@@ -10,11 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from music_assets.embedding.interactions import Bools, Interactions, Ints
-from music_assets.embedding.ridge import Floats, artist_vectors, pair_weights, user_vectors
+from music_assets.embedding.ridge import Floats, artist_vectors, artist_weights, pair_weights, user_vectors
 from music_assets.embedding.word2vec import Hyperparameters, WordVectors
 from music_assets.tables import ARTIST_EMBEDDING, USER_EMBEDDING, Table
 
 ROWS_PER_BATCH = 65_536
+SMALLEST_DIRECTION = 1e-5
+"""Share of the sum of squares below which a direction of the users' vectors is noise."""
 
 
 @dataclass(frozen=True)
@@ -54,21 +56,29 @@ def embed(
     """
     listeners = np.bincount(interactions.artists, minlength=len(interactions.artist_names))
     pairs = interactions.matrix()
-    pairs.data = pair_weights(interactions.weights, listeners[interactions.artists])
+    pairs.data = pair_weights(interactions.weights, artist_weights(listeners)[interactions.artists])
     ridge = hyperparameters.ridge or hyperparameters.min_listeners_for(len(interactions.user_ids))
     words, trained = normalize(word_vectors.vectors), np.zeros(len(listeners), bool)
     trained[word_vectors.artists] = True
-    towards = np.zeros((len(listeners), words.shape[1]), np.float32)
-    towards[word_vectors.artists] = hyperparameters.anchor * words
     users = start.users if start else user_vectors(pairs[:, word_vectors.artists], words, threads)
     for _ in range(1 if start else hyperparameters.rounds):
-        users = scale(users, np.ones(len(users)))
-        artists = artist_vectors(pairs, users, towards, hyperparameters.unobserved, ridge, threads)
+        users = whiten(users)
+        artists = artist_vectors(pairs, users, hyperparameters.unobserved, ridge, threads)
         artists = scale(artists, listeners)
         users = user_vectors(pairs, artists, threads)
     unknown = ~users.any(axis=1)
     users[unknown] = users.mean(axis=0)
     return Embeddings(interactions.artist_names, artists, listeners, trained, interactions.user_ids, users)
+
+
+def whiten(vectors: Floats) -> Floats:
+    """Transform the vectors linearly, so that they vary alike in all directions and their mean squared length is 1.
+
+    Directions that hold next to nothing are not blown up.
+    """
+    moments = (vectors.T @ vectors).astype(np.float64)
+    moments += max(SMALLEST_DIRECTION * moments.trace(), np.finfo(np.float32).tiny) * np.eye(len(moments))
+    return scale(np.asarray(vectors @ np.linalg.inv(np.linalg.cholesky(moments)).T), np.ones(len(vectors)))
 
 
 def scale(vectors: Floats, weights: npt.NDArray[Any]) -> Floats:

@@ -57,10 +57,7 @@ class Hyperparameters(BaseModel):
     context_share: float = Field(
         0.5, ge=0, description="Weight of word2vec's context vectors, added to the word vectors. Not on Spark."
     )
-    rounds: int = Field(6, ge=1, description="Rounds of ridge regression: artists from users, users from artists.")
-    anchor: float = Field(
-        0.15, ge=0, description="Length of the word vectors that the ridge draws trained artists towards."
-    )
+    rounds: int = Field(8, ge=1, description="Rounds of ridge regression: artists from users, users from artists.")
     ridge: float | None = Field(
         None,
         gt=0,
@@ -68,7 +65,7 @@ class Hyperparameters(BaseModel):
         "default: as min_listeners.",
     )
     unobserved: float = Field(
-        0.02, gt=0, description="Weight of a pair of user and artist that is in no list; the others weigh 1 on average."
+        0.1, gt=0, description="Weight of a pair of user and artist that is in no list; the others weigh 1 on average."
     )
 
     def min_listeners_for(self, users: int) -> int:

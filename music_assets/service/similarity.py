@@ -15,7 +15,7 @@ import numpy as np
 from music_assets.embedding.interactions import Bools, Ints
 from music_assets.embedding.layout import plane
 from music_assets.embedding.neighbours import VectorIndex
-from music_assets.embedding.ridge import Floats, Ridge, pair_weights
+from music_assets.embedding.ridge import Floats, Ridge, artist_weights, pair_weights
 from music_assets.service.problems import ProblemError
 from music_assets.service.snapshots import Snapshots
 from music_assets.storage.published_snapshot import PublishedSnapshot
@@ -56,6 +56,7 @@ class Vectors:
     artists: VectorTable
     users: VectorTable
     listeners: Ints
+    weights: Floats
     ridge: Ridge
 
     def artists_with(self, min_listeners: int) -> Bools | None:
@@ -73,9 +74,9 @@ class Vectors:
         if not known:
             raise ProblemError("not-found", "None of the artists has a vector. Names must match exactly.")
         rows = np.fromiter(known, np.int64)
-        weights = pair_weights(np.fromiter(known.values(), np.float32), self.listeners[rows])
+        weights = pair_weights(np.fromiter(known.values(), np.float32), self.weights[rows])
         vectors = self.artists.index.vectors(rows)
-        return rows, self.ridge.fit(vectors[None], weights[None] / weights.sum())[0]
+        return rows, self.ridge.fit(vectors[None], weights[None] / np.sqrt(weights.sum()))[0]
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ def _load(snapshot: PublishedSnapshot) -> Vectors | None:
     if not listeners.all() or not artists.keys:
         return None
     users, _, _ = _load_table(snapshot.path, USER_EMBEDDING, "")
-    return Vectors(artists, users, listeners, Ridge.of_users(vectors))
+    return Vectors(artists, users, listeners, artist_weights(listeners), Ridge.of_users(vectors))
 
 
 def _load_table(path: Path, table: Table, others: str) -> tuple[VectorTable, Floats, Ints]:
