@@ -28,7 +28,6 @@ LOOKUPS = {
     "countries of similar taste": "/countries/{country}/similar?limit={number}",
     "search while typing": "/artists?search={typed}",
 }
-COUNTRIES = ("Brazil", "Chile", "Germany", "Iceland", "Japan", "Mali", "Norway", "Poland", "Sweden", "Ukraine")
 Result = tuple[str, dict[str, float], list[list[object]] | None]  # variant, metrics, rows of an answer to compare
 
 
@@ -50,9 +49,11 @@ def lookups(context: Context) -> Iterator[Measurement]:
     """Ask for each lookup with one client, each time with other parameters."""
     root = base_folder(context.work, context.users, Ours())
     artists, chance = services.sample_artists(root), random.Random(1)
+    with connect(DataRoot(root)) as connection:
+        countries = [name for (name,) in connection.execute("SELECT country FROM country_totals").fetchall()]
 
     def request(path: str) -> services.Request:
-        artist, country = quote(chance.choice(artists), safe=""), chance.choice(COUNTRIES)
+        artist, country = (quote(chance.choice(names), safe="") for names in (artists, countries))
         typed, number = quote(chance.choice(artists)[: chance.randint(1, 8)], safe=""), chance.randint(1, 200)
         return "GET", path.format(artist=artist, country=country, typed=typed, number=number), None, {}
 
