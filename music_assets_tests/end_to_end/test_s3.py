@@ -12,9 +12,12 @@ from music_assets.data_root import DataRoot
 from music_assets.ingest.object_landing import open_landing
 from music_assets.maintenance.backup import backup, restore
 from music_assets.sample_data.generator import generate
-from music_assets.tables import USER_DATA
+from music_assets.storage.delta import DeltaStore
+from music_assets.storage.published_snapshot import connect
+from music_assets.tables import ARTIST_RANK_IN_COUNTRY, USER_DATA, USER_TOP_ARTISTS
+from music_assets_tests.faults.deployment import Deployment
 from music_assets_tests.support.processes import BIN, TIMEOUT, clean_environment
-from music_assets_tests.support.project import RANKED_ARTISTS, USERS, Project
+from music_assets_tests.support.project import RANKED_ARTISTS, TOP_ARTISTS, USERS, Project
 from music_assets_tests.support.published import published_rows
 from music_assets_tests.support.running_up import running_up
 from music_assets_tests.support.s3_proxy import Answer, Refusal, s3_proxy
@@ -86,6 +89,30 @@ def test_backup_is_restored_to_the_other_kind(s3: S3Server, published: Project, 
     project.drop(USER_DATA, "user_id,country,total_scrobbles\n9,Mali,1\n")
     assert project.refresh().success
     assert published_rows(again) != expected
+
+
+def test_commit_whose_answer_is_lost_counts_once(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost: list[str] = []
+
+    def lose_an_answer(method: str, path: str) -> Refusal | None:
+        if method == "PUT" and f"{USER_DATA.folder}/_delta_log/{1:020}.json" in path and not lost:
+            lost.append(path)
+            return Refusal(0)
+        return None
+
+    deployment = Deployment.create(tmp_path, s3)
+    root = deployment.root
+    root.prepare()
+    root.write(root.drop_folder(USER_DATA) / "users.csv", USERS.encode())
+    root.write(root.drop_folder(USER_TOP_ARTISTS) / "top.csv", TOP_ARTISTS.encode())
+    with s3_proxy(s3.url, lose_an_answer) as url, monkeypatch.context() as patched:
+        patched.setenv("AWS_ENDPOINT_URL", url)
+        deployment.run()
+    assert lost
+    assert deployment.run() == 0, deployment.log_end
+    assert DeltaStore(root).table_version(USER_DATA).rows == len(USERS.splitlines()) - 1
+    with connect(root) as connection:
+        assert connection.execute(f"FROM {ARTIST_RANK_IN_COUNTRY.full_name}").fetchall() == RANKED_ARTISTS
 
 
 TICKS = """
