@@ -47,7 +47,7 @@ class ObjectChangedError(Exception):
     """The object is not the one expected: another writer was first."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ObjectInfo:
     """An object: its key relative to the prefix, size in bytes, ETag, and time of its last modification."""
 

@@ -20,7 +20,7 @@ IN_PROGRESS_SECONDS = 3_600
 """Age from which on files in progress are listed as ignored."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DroppedFile:
     """A CSV file in a drop folder, with the size, modification time and inode that identify its content."""
 

@@ -25,7 +25,7 @@ CREATED_AT_ONCE_BYTES = 64 << 20
 """Size up to which `place` writes an object only if its key is free; larger ones are sent in parts, after a look."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DroppedObject(DroppedFile):
     """A CSV object in a drop folder. `path` is where it is staged; what is staged never changes."""
 
