@@ -40,9 +40,12 @@ def main() -> None:
     limits.restrict_process(map(Path, (*system, *packages, settings["root"])))
     os.chdir(settings["root"])
 
-    # Not at the top of the file: its libraries start threads, which would escape the restrictions.
+    # Not at the top of the file: their libraries start threads, which would escape the restrictions.
+    import pyarrow
+
     from music_assets.service.sandbox.database import Database
 
+    pyarrow.array([0])  # imports pandas, for which an early query would otherwise wait
     database = Database(settings["memory_mb"], settings["threads"])
     _interrupt_on_signal(database)
     limits.limit_memory(settings["memory_mb"] * 2**20 + limits.EXTRA_ADDRESS_SPACE)
