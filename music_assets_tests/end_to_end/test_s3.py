@@ -16,7 +16,7 @@ from music_assets.storage.delta import DeltaStore
 from music_assets.storage.published_snapshot import connect
 from music_assets.tables import ARTIST_RANK_IN_COUNTRY, USER_DATA, USER_TOP_ARTISTS
 from music_assets_tests.faults.deployment import Deployment
-from music_assets_tests.support.processes import BIN, TIMEOUT, clean_environment
+from music_assets_tests.support.processes import BIN, TIMEOUT, clean_environment, wait_until
 from music_assets_tests.support.project import RANKED_ARTISTS, TOP_ARTISTS, USERS, Project
 from music_assets_tests.support.published import published_rows
 from music_assets_tests.support.running_up import running_up
@@ -41,9 +41,9 @@ def test_up_publishes_what_a_folder_publishes(s3: S3Server, tmp_path: Path) -> N
             project.landing.place(path)
             open_landing(root).place(path)
         up.wait_for_run(1)
-        countries = httpx.get(f"{up.service}/countries", timeout=30)
-        assert countries.is_success, countries.text
-        assert len(countries.json()["rows"]) > 10
+        url = f"{up.service}/countries"
+        wait_until(lambda: httpx.get(url, timeout=30).is_success, "the snapshot that the service fetches")
+        assert len(httpx.get(url, timeout=30).json()["rows"]) > 10
         assert run(root, "doctor").returncode == 0
     assert project.refresh().success
     assert published_rows(root) == published_rows(project.root)
