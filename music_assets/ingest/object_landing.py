@@ -1,6 +1,6 @@
 """The drop folders of a data root on S3: objects, which are complete as soon as they are listed.
 
-Objects are fetched to be read ("staged"). Their ETag tells whether another object has replaced one since.
+Objects are staged: fetched, then read locally. The ETag shows whether another object has replaced one since.
 """
 
 import hashlib

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 """Interval in which idle workers are moved to the newest snapshot. A query always uses the newest one."""
 STORE_POLL_SECONDS = 2.0
-"""Interval in which the pointer on S3 is looked at."""
+"""Interval at which the pointer on S3 is checked."""
 
 
 class Snapshots:

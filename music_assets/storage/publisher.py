@@ -54,7 +54,7 @@ BUILDING = ".building-"
 VERSION_FORMAT = "%Y%m%dT%H%M%S.%fZ"
 KEPT_SNAPSHOTS = 2
 KEPT_SECONDS = 3_600
-"""Age up to which older snapshots stay on S3. Whoever opens one fetches its files first, and needs them no longer."""
+"""Minimum age at which older snapshots are deleted from S3. Readers fetch all files of a snapshot beforehand."""
 PUBLICATIONS = 3
 """Attempts to publish while other machines publish the same data root."""
 CATALOG = "music_db"

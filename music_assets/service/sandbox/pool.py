@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ class Query:
     timeout_ms: int
     format: str
 
-    @property
+    @cached_property
     def identity(self) -> bytes:
         """What the result depends on, apart from the snapshot."""
         return orjson.dumps([self.sql, self.params, self.limit, self.format])
