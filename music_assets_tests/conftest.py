@@ -189,7 +189,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the slow tests, and move the longest groups to the front."""
-    if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.getoption("lf"):
         _check_tables(items)
     for item in items:
         if _matches(item.nodeid, SLOW) and not _matches(item.nodeid, FAST):
