@@ -407,20 +407,6 @@ SIMILAR_COUNTRIES = _lookup(
     "country",
     "rank",
 )
-ARTIST_SEARCH = _lookup(
-    "artist_search",
-    "Names to search: 32 consecutive artists of world_artists in each row.",
-    (
-        Column("first_rank", "int32", "Rank of the first artist.", derived_from=_PLAYS[:1]),
-        Column(
-            "names",
-            "string",
-            "Their names in lower case, separated by the control character 31.",
-            derived_from=("artist_rank_in_country.artist_name",),
-        ),
-    ),
-    ("first_rank",),
-)
 RANK_CHANGES = _lookup(
     "rank_changes",
     "Rank now and in the previous published ranking, for the first 200 artists of both in each country and the world.",
@@ -459,7 +445,7 @@ TABLES = (*RAW_TABLES, *RANKING_TABLES, *EMBEDDING_TABLES, REJECTED_ROWS)
 """The Delta tables."""
 CURRENT_VIEWS = {CURRENT_USER_DATA: USER_DATA, CURRENT_USER_TOP_ARTISTS: USER_TOP_ARTISTS}
 """The views that only `music_db` has: the current rows of a raw table, without `source_file` and `ingested_at`."""
-LOOKUP_TABLES = (COUNTRY_TOTALS, WORLD_ARTISTS, ARTIST_SEARCH, DISTINCTIVE_ARTISTS, SIMILAR_COUNTRIES, RANK_CHANGES)
+LOOKUP_TABLES = (COUNTRY_TOTALS, WORLD_ARTISTS, DISTINCTIVE_ARTISTS, SIMILAR_COUNTRIES, RANK_CHANGES)
 """The tables that only `music_db` has: answers to frequent questions, derived from the rankings."""
 PUBLISHED_TABLES = (*TABLES, *CURRENT_VIEWS, *LOOKUP_TABLES)
 """Everything that `music_db` holds."""

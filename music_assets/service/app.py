@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from music_assets.data_root import DataRoot
+from music_assets.service.artist_search import ArtistSearch
 from music_assets.service.auth import BEARER, AccessControl, api_keys, is_loopback, is_public
 from music_assets.service.dagster_api import DagsterApi
 from music_assets.service.explorer import pages
@@ -93,6 +94,7 @@ def create_app(settings: Settings) -> FastAPI:
         snapshots=snapshots,
         responder=QueryResponder(pool, snapshots, settings),
         similarity=Similarity(snapshots),
+        artist_search=ArtistSearch(snapshots),
         training_runs=TrainingRuns(dagster),
         refreshes=Refreshes(root, dagster),
         metrics=metrics,

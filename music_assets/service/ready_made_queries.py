@@ -30,19 +30,14 @@ LIMIT $limit OFFSET $offset
 """
 """`rank` is the rank among all countries."""
 
-ARTISTS = """
-WITH blocks AS (
-    SELECT first_rank FROM artist_search WHERE contains(names, lower($search)) LIMIT $limit + $offset
-), candidates AS (
-    SELECT unnest(range(first_rank, first_rank + 32))::INTEGER AS rank, lower($search) AS part FROM blocks
-)
-SELECT rank, artist_name, total_playcount, listeners, countries, top_country
-FROM world_artists JOIN candidates USING (rank)
-WHERE contains(lower(artist_name), part)
-ORDER BY rank
-LIMIT $limit OFFSET $offset
+ARTISTS_BY_NAME = """
+SELECT
+    unnest($rank::INTEGER[]) AS rank, unnest($artist_name::VARCHAR[]) AS artist_name,
+    unnest($total_playcount::DOUBLE[]) AS total_playcount, unnest($listeners::BIGINT[]) AS listeners,
+    unnest($countries::BIGINT[]) AS countries, unnest($top_country::VARCHAR[]) AS top_country
+LIMIT $limit
 """
-"""LIMIT returns the first blocks, since the table is sorted. As a column, `part` is compared after the join only."""
+"""The parameters are the columns that `ArtistSearch` found."""
 
 TOP_ARTISTS = """
 SELECT rank, artist_name, total_playcount, listeners, countries, top_country

@@ -17,7 +17,7 @@ from music_assets.embedding.layout import plane
 from music_assets.embedding.neighbours import VectorIndex
 from music_assets.embedding.ridge import Floats, Ridge, artist_weights, pair_weights
 from music_assets.service.problems import ProblemError
-from music_assets.service.snapshots import Snapshots
+from music_assets.service.snapshots import InMemory, Snapshots
 from music_assets.storage.published_snapshot import PublishedSnapshot
 from music_assets.tables import ARTIST_EMBEDDING, EMBEDDING_DIMENSIONS, EMBEDDING_TABLES, USER_EMBEDDING, Table
 from music_assets.transforms.interactions import weight_of
@@ -104,9 +104,7 @@ class Similarity:
 
     def __init__(self, snapshots: Snapshots) -> None:
         self._snapshots = snapshots
-        self._loading = asyncio.Lock()
-        self._versions: tuple[int, ...] | None = None
-        self._vectors: Vectors | None = None
+        self._vectors = InMemory(snapshots, _load, _versions)
         self._drawing = asyncio.Lock()
         self._map: tuple[Vectors, ArtistMap] | None = None
 
@@ -169,16 +167,10 @@ class Similarity:
         return await asyncio.to_thread(search, await self._current())
 
     async def _current(self) -> Vectors:
-        """Return the newest vectors. One request loads them; concurrent ones wait for it."""
-        if _versions(self._snapshots.newest()) != self._versions:
-            async with self._loading:
-                newest = self._snapshots.newest()
-                if _versions(newest) != self._versions:
-                    self._vectors = await asyncio.to_thread(_load, newest)
-                    self._versions = _versions(newest)
-        if self._vectors is None:
+        vectors = await self._vectors.current()
+        if vectors is None:
             raise ProblemError("not-trained", "No embeddings of this release have been published yet.")
-        return self._vectors
+        return vectors
 
 
 def _artist_map(vectors: Vectors) -> ArtistMap:

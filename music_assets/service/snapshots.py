@@ -3,7 +3,10 @@
 From S3 it is fetched in the background, with all files that its views read. Queries use the last one meanwhile.
 """
 
+import asyncio
 import logging
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
 
 from music_assets.data_root import DataRoot
 from music_assets.object_store import ObjectInfo, ObjectStoreError
@@ -24,6 +27,7 @@ POLL_SECONDS = 0.5
 """Interval in which idle workers are moved to the newest snapshot. A query always uses the newest one."""
 STORE_POLL_SECONDS = 2.0
 """Interval at which the pointer on S3 is checked."""
+T = TypeVar("T")
 
 
 class Snapshots:
@@ -76,6 +80,33 @@ class Snapshots:
         except OSError:
             return None
         return status.st_ino, status.st_mtime_ns
+
+
+class InMemory(Generic[T]):
+    """What is held in memory of the newest snapshot. `load` reads it again when `version` returns something else."""
+
+    def __init__(
+        self,
+        snapshots: Snapshots,
+        load: Callable[[PublishedSnapshot], T],
+        version: Callable[[PublishedSnapshot], Hashable],
+    ) -> None:
+        self._snapshots = snapshots
+        self._load = load
+        self._version = version
+        self._loading = asyncio.Lock()
+        self._loaded: tuple[Hashable, T] | None = None
+
+    async def current(self) -> T:
+        """Return what was loaded. One request loads it; concurrent ones wait. Raises NothingPublishedError."""
+        newest = self._snapshots.newest()
+        if self._loaded is None or self._loaded[0] != self._version(newest):
+            async with self._loading:
+                newest = self._snapshots.newest()
+                version = self._version(newest)
+                if self._loaded is None or self._loaded[0] != version:
+                    self._loaded = version, await asyncio.to_thread(self._load, newest)
+        return self._loaded[1]
 
 
 def published_tables(snapshot: PublishedSnapshot) -> list[Table]:

@@ -14,7 +14,6 @@ from music_assets.storage.published_snapshot import PublishedSnapshot, Published
 from music_assets.storage.sql import column_type, identifier, literal
 from music_assets.tables import (
     ARTIST_RANK_IN_COUNTRY,
-    ARTIST_SEARCH,
     COUNTRY_RANK_PER_ARTIST,
     COUNTRY_TOTALS,
     DISTINCTIVE_ARTISTS,
@@ -33,10 +32,6 @@ SHRINKAGE = 10
 COMPARED_ARTISTS = 1_000
 """Number of artists, those with the most listeners, by which the taste of countries is compared."""
 SIMILAR_COUNTRIES_LISTED = 50
-ARTISTS_PER_SEARCH_ROW = 32
-"""Rows of several names take a sixth of the time of single ones to search."""
-NAME_SEPARATOR = 31
-"""The control character for this purpose: nobody types it, so no search matches across two names."""
 ARTISTS, COUNTRIES = ARTIST_RANK_IN_COUNTRY.full_name, COUNTRY_RANK_PER_ARTIST.full_name
 EXPECTED = "listings * worldwide / (SELECT sum(listings) FROM country_totals)"
 """Listeners of an artist in a country if it listened as the world does."""
@@ -54,10 +49,6 @@ QUERIES = {
             FROM {COUNTRIES}
             GROUP BY artist_name
         )""",
-    ARTIST_SEARCH: f"""
-        SELECT min(rank) AS first_rank, string_agg(lower(artist_name), chr({NAME_SEPARATOR}) ORDER BY rank) AS names
-        FROM world_artists
-        GROUP BY (rank - 1) // {ARTISTS_PER_SEARCH_ROW}""",
     DISTINCTIVE_ARTISTS: f"""
         WITH several AS (
             SELECT country, artist_name, total_playcount, listeners, {EXPECTED} AS expected_listeners

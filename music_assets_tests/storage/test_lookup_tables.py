@@ -76,15 +76,6 @@ def test_totals_of_countries_and_of_the_world(published: Published) -> None:
     ]
 
 
-def test_names_are_searched_in_rows_of_32(tmp_path: Path) -> None:
-    published = Published(tmp_path)
-    published.publish({"Chad": {f"É{place:02}": (100.0 - place, 1) for place in range(1, 35)}})
-    assert published.rows("FROM artist_search") == [
-        (1, "\x1f".join(f"é{place:02}" for place in range(1, 33))),
-        (33, "é33\x1fé34"),
-    ]
-
-
 def test_distinctive_artists_have_more_listeners_than_expected(published: Published) -> None:
     """Of 12 listeners in all, 5 are in Chad, and each artist has 6: 2.5 are expected in Chad, and 3.5 in Mali."""
     assert published.rows("FROM distinctive_artists") == [

@@ -149,7 +149,6 @@ def test_published_types(store: DeltaStore, publisher: Publisher, empty: bool) -
         "current_user_top_artists": "INTEGER INTEGER VARCHAR BIGINT VARCHAR",
         "country_totals": "VARCHAR BIGINT DOUBLE BIGINT",
         "world_artists": "INTEGER VARCHAR DOUBLE BIGINT BIGINT VARCHAR",
-        "artist_search": "INTEGER VARCHAR",
         "distinctive_artists": "VARCHAR INTEGER VARCHAR DOUBLE BIGINT DOUBLE DOUBLE",
         "similar_countries": "VARCHAR INTEGER VARCHAR DOUBLE",
         "rank_changes": "VARCHAR VARCHAR INTEGER INTEGER VARCHAR",

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from music_assets.service import ready_made_queries as queries
-from music_assets.service.explorer.reading import Rows, Search, read_all
+from music_assets.service.explorer.reading import Rows, Search, artists_by_name, read_all
 from music_assets.service.explorer.rendering import is_from_htmx, render
 
 COMPLETIONS = 8
@@ -30,8 +30,5 @@ async def search(request: Request, query: Search = "") -> Response:
 
 async def _search(request: Request, query: str, limit: int) -> list[Rows]:
     """Return the countries and the artists with `query` in the name."""
-    return await read_all(
-        request,
-        (queries.COUNTRIES_BY_NAME, {"search": query, "limit": limit}),
-        (queries.ARTISTS, {"search": query, "limit": limit, "offset": 0}),
-    )
+    countries = (queries.COUNTRIES_BY_NAME, {"search": query, "limit": limit})
+    return await read_all(request, countries, await artists_by_name(request, query, limit))

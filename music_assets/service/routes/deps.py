@@ -7,6 +7,7 @@ from urllib.parse import quote, urlencode
 from fastapi import Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 
+from music_assets.service.artist_search import ArtistSearch
 from music_assets.service.auth import AccessControl
 from music_assets.service.explorer.named_queries import NamedQuery
 from music_assets.service.formats import MEDIA_TYPES
@@ -29,6 +30,7 @@ class Parts:
     snapshots: Snapshots
     responder: QueryResponder
     similarity: Similarity
+    artist_search: ArtistSearch
     training_runs: TrainingRuns
     refreshes: Refreshes
     metrics: Metrics
@@ -65,6 +67,11 @@ async def respond_page(
     # One row more than the page: the result is truncated if there is a next page.
     bounds = {"limit": limit + 1, "offset": offset, **params}
     response = await parts_of(request).responder.respond(request, result_format, sql, bounds, limit)
+    return link_next_page(request, response, limit, offset)
+
+
+def link_next_page(request: Request, response: Response, limit: int, offset: int) -> Response:
+    """Return the response to a request for a page; its `Link` header names the next page if the result is truncated."""
     if response.headers.get("x-truncated") == "true":
         kept = [(name, value) for name, value in request.query_params.multi_items() if name not in ("offset", "limit")]
         following = urlencode([*kept, ("offset", offset + limit), ("limit", limit)], errors="replace")

@@ -7,7 +7,16 @@ from fastapi import APIRouter, Query, Request, Response
 
 from music_assets.service import ready_made_queries as queries
 from music_assets.service.problems import ProblemError
-from music_assets.service.routes.deps import RESULTS, ArtistName, Format, Limit, Offset, parts_of, respond_page
+from music_assets.service.routes.deps import (
+    RESULTS,
+    ArtistName,
+    Format,
+    Limit,
+    Offset,
+    link_next_page,
+    parts_of,
+    respond_page,
+)
 
 MAX_COUNTRIES = 1_000
 MinListeners = Annotated[
@@ -139,4 +148,8 @@ async def artists(
     """List the artists of the world, most played first, all or those with a part in the name."""
     if search is None:
         return await respond_page(request, result_format, limit, offset, queries.TOP_ARTISTS)
-    return await respond_page(request, result_format, limit, offset, queries.ARTISTS, search=search)
+    parts = parts_of(request)
+    columns = await parts.artist_search.columns(search, offset, limit + 1)
+    params = {**columns, "limit": limit + 1}
+    response = await parts.responder.respond(request, result_format, queries.ARTISTS_BY_NAME, params, limit)
+    return link_next_page(request, response, limit, offset)
