@@ -1,7 +1,8 @@
 """The CSV parser: from CSV files to parquet files of good rows and of rejected rows, which are not committed yet."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -77,7 +78,7 @@ class Parser:
     ) -> list[ParsedFile | BadFileError]:
         """Parse files exactly into shared parquet files: parsed one by one they would take far longer.
 
-        The rows of all files are in memory as text.
+        The rows of all files are in memory as text, then in a file: Ibis keeps a memtable until the process ends.
         """
         texts: dict[CsvFile, pa.Table] = {}
         bad: dict[CsvFile, BadFileError] = {}
@@ -88,8 +89,9 @@ class Parser:
                 bad[csv_file] = error
         if not texts:
             return list(bad.values())
-        raw = ibis.memtable(pa.concat_tables(texts.values()))
-        written = self._write(raw, csv_files[0].table, folder, reject_folder)
+        with self._text(folder) as text:
+            pq.write_table(pa.concat_tables(texts.values()), text)
+            written = self._write(text, csv_files[0].table, folder, reject_folder)
         parsed = dict(zip(texts, self._summarize(list(texts), *written), strict=True))
         return [bad.get(csv_file) or parsed[csv_file] for csv_file in csv_files]
 
@@ -102,16 +104,22 @@ class Parser:
         return [target], []
 
     def _parse_exactly(self, csv_file: CsvFile, folder: Path, reject_folder: Path) -> tuple[list[Path], list[Path]]:
+        with self._text(folder) as text:
+            write_text(csv_file, text)
+            return self._write(text, csv_file.table, folder, reject_folder)
+
+    @contextmanager
+    def _text(self, folder: Path) -> Iterator[Path]:
+        """Yield where to write the rows as text, for a folder of parquet files, and delete them in the end."""
         text = self.scratch.folder / f"{folder.name}.parquet"
         try:
-            write_text(csv_file, text)
-            raw = self.engine.read(text_table(csv_file.table), [str(text)])
-            return self._write(raw, csv_file.table, folder, reject_folder)
+            yield text
         finally:
             text.unlink(missing_ok=True)
 
-    def _write(self, raw: ir.Table, table: Table, folder: Path, reject_folder: Path) -> tuple[list[Path], list[Path]]:
-        """Clean rows of text, and write the good and the rejected ones; return the files of each."""
+    def _write(self, text: Path, table: Table, folder: Path, reject_folder: Path) -> tuple[list[Path], list[Path]]:
+        """Clean the rows of a file of text, and write the good and the rejected ones; return the files of each."""
+        raw = self.engine.read(text_table(table), [str(text)])
         good, rejected = split_rejects(clean(raw, table), table)
         files = self.engine.write(good, table, folder)
         reject_files = self.engine.write(rejected, REJECTED_ROWS, reject_folder)
