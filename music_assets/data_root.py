@@ -14,7 +14,9 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import datetime
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +25,7 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from music_assets.object_store import ObjectInfo, ObjectStore, ObjectStoreError, in_parallel
+from music_assets.object_store import ObjectChangedError, ObjectInfo, ObjectStore, ObjectStoreError, in_parallel
 from music_assets.settings import PREFIX, Settings
 from music_assets.tables import RAW_TABLES, TABLES, Table
 
@@ -38,6 +40,12 @@ UNFINISHED_SUFFIX = ".part"
 SCRATCH_PREFIX = "process-"
 IN_USE_SECONDS = 3_600
 """Time after its last use in which a cached file is not removed: a reader may still be about to open it."""
+
+
+LOOKS = 5
+"""How often a folder is listed while others replace or delete files in it."""
+_LOOKS: ContextVar[dict[Path, bytes] | None] = ContextVar("looks", default=None)
+"""What `one_look` has seen: folders, and the content of the version file."""
 
 
 class LayoutError(Exception):
@@ -193,6 +201,7 @@ class DataRoot:
 
     def record_layout(self, version: str = str(LAYOUT_VERSION)) -> None:
         """Record the layout version of the data root. Text other than a version makes the root unusable."""
+        (_LOOKS.get() or {}).pop(self._version_file, None)
         self.write(self._version_file, f"{version}\n".encode())
 
     def has_layout(self, version: str) -> bool:
@@ -226,10 +235,14 @@ class DataRoot:
 
     def _layout(self) -> str | None:
         """Return the recorded layout version, or None."""
+        looks = _LOOKS.get()
         try:
-            return self.read(self._version_file).decode("ascii", "replace").strip()
+            content = (looks or {}).get(self._version_file) or self.read(self._version_file)
         except FileNotFoundError:
             return None
+        if looks is not None:
+            looks[self._version_file] = content
+        return content.decode("ascii", "replace").strip()
 
     # What lasts, by its path below `path`. On a data root without a store, the local file is all there is.
 
@@ -299,7 +312,13 @@ class DataRoot:
         missing = [path for path, size in wanted.items() if not _is_cached(path, size)]
         if missing:
             self._shrink_cache(sum(wanted[path] or 0 for path in missing))
-        in_parallel(lambda path: self._download(self._found(store, path), path), missing)
+
+        def get(path: Path) -> None:
+            size = wanted[path]
+            unchanging = ObjectInfo(self.relative(path), size, "", datetime.min) if size is not None else None
+            self._download(unchanging or self._found(store, path), path)
+
+        in_parallel(get, missing)
 
     def _found(self, store: ObjectStore, path: Path) -> ObjectInfo:
         if found := store.find(self.relative(path)):
@@ -323,15 +342,30 @@ class DataRoot:
         """Put any local file into the bucket under the key of `path`."""
         self._existing_store.upload(source, self.relative(path))
 
+    def look(self, folder: Path, pattern: str = "*") -> None:
+        """Do what `refresh` does, but only once within `one_look`."""
+        if folder not in (_LOOKS.get() or ()):
+            self.refresh(folder, pattern)
+
     def refresh(self, folder: Path, pattern: str = "*") -> None:
         """Make the files in a folder, not those in folders below, what the bucket has now. They may be rewritten.
 
         Files whose names do not match the pattern are left alone.
         """
-        if not (store := self.store):
-            return
+        for remaining in reversed(range(LOOKS if self.store else 0)):
+            try:
+                self._refresh(folder, pattern, self._existing_store)
+                break
+            except (FileNotFoundError, ObjectChangedError):  # deleted or replaced since it was listed
+                if not remaining:
+                    raise
+        looks = _LOOKS.get()
+        if looks is not None:
+            looks[folder] = b""
+
+    def _refresh(self, folder: Path, pattern: str, store: ObjectStore) -> None:
         name = self.relative(folder)
-        state = self.path / ".refreshed" / f"{name.replace('/', '.')}.json"
+        state = self._state(folder)
         with exclusive_lock(state.with_suffix(".lock"), wait=True):
             known = json.loads(state.read_bytes()) if state.exists() else {}
             found = {folder / each.key.rpartition("/")[2]: each for each in store.list(name)}
@@ -353,6 +387,20 @@ class DataRoot:
             if changed or stale:
                 with durable_write(state) as file:
                     file.write(json.dumps({path.name: each.etag for path, each in found.items()}).encode())
+
+    def link(self, folder: Path, target: Path) -> dict[str, tuple[int, int]]:
+        """Link the files of a folder that `refresh` follows into a new folder; return the identity of each by name."""
+        target.mkdir()
+        found = {}
+        with exclusive_lock(self._state(folder).with_suffix(".lock"), wait=True):
+            for path in folder.glob("[!.]*"):
+                os.link(path, target / path.name)
+                found[path.name] = identity(path)
+        return found
+
+    def _state(self, folder: Path) -> Path:
+        """Return the file with the ETags of the files in a folder that `refresh` follows."""
+        return self.path / ".refreshed" / f"{self.relative(folder).replace('/', '.')}.json"
 
     def _shrink_cache(self, needed: int = 0) -> None:
         """Remove the cached files that were unused for longest, until there is room for `needed` bytes."""
@@ -442,6 +490,25 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def one_look() -> Iterator[None]:
+    """Look at what may change in the bucket only once while the block runs, apart from what this process changes.
+
+    What others change meanwhile is detected when this process commits.
+    """
+    token = _LOOKS.set({})
+    try:
+        yield
+    finally:
+        _LOOKS.reset(token)
+
+
+def identity(path: Path) -> tuple[int, int]:
+    """Return the inode and modification time of a file, which change if it is replaced."""
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns
 
 
 def _is_cached(path: Path, size: int | None) -> bool:

@@ -1,7 +1,7 @@
 """An S3 bucket, by keys below a prefix. No other module imports obstore or botocore.
 
 Requests that fail with 5xx, a time-out or a broken connection are repeated with backoff, by obstore for MAXIMUM_RETRIES
-or RETRY_SECONDS and by delta-rs likewise.
+or RETRY_SECONDS.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,6 +17,7 @@ from uuid import uuid4
 from music_assets.settings import ForeignVariables
 
 if TYPE_CHECKING:
+    import httpx
     from botocore.session import Session
     from obstore.store import S3CredentialProvider, S3Store
 
@@ -79,22 +80,6 @@ class ObjectStore:
 
     def __str__(self) -> str:
         return "/".join(filter(None, [f"{SCHEME}{self.bucket}", self.prefix]))
-
-    @property
-    def delta_options(self) -> dict[str, str]:
-        """The storage options with which delta-rs reaches the store."""
-        credentials = _credentials()
-        options = {
-            "AWS_ACCESS_KEY_ID": credentials["access_key_id"],
-            "AWS_SECRET_ACCESS_KEY": credentials["secret_access_key"],
-            "AWS_SESSION_TOKEN": credentials["token"],
-            "AWS_REGION": _region(),
-            "AWS_ENDPOINT_URL": _endpoint(),
-            "AWS_ALLOW_HTTP": "true" if _is_http() else None,
-            "max_retries": str(MAXIMUM_RETRIES),
-            "retry_timeout": f"{RETRY_SECONDS}s",
-        }
-        return {name: value for name, value in options.items() if value}
 
     def find(self, key: str) -> ObjectInfo | None:
         """Return an object, or None if there is none of this key."""
@@ -177,10 +162,8 @@ class ObjectStore:
         with self._errors(key):
             # obstore has no conditional deletion. The header need not be part of the signature.
             url = obstore.sign(self._client, "DELETE", key, timedelta(minutes=SIGNED_MINUTES))
-        transport = httpx.HTTPTransport(retries=MAXIMUM_RETRIES)
         try:
-            with httpx.Client(transport=transport, timeout=READ_TIMEOUT_SECONDS) as client:
-                answer = client.delete(url, headers={"If-Match": etag})
+            answer = _deleting_client().delete(url, headers={"If-Match": etag})
         except httpx.HTTPError as error:
             raise ObjectStoreError(self._unreachable(key, type(error).__name__)) from None
         if answer.status_code in (404, 412):
@@ -297,6 +280,14 @@ def _client(bucket: str, prefix: str) -> "S3Store":
         },
         retry_config={"max_retries": MAXIMUM_RETRIES, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},
     )
+
+
+@cache
+def _deleting_client() -> "httpx.Client":
+    """Return the client of conditional deletions. Creating one takes longer than a request."""
+    import httpx
+
+    return httpx.Client(transport=httpx.HTTPTransport(retries=MAXIMUM_RETRIES), timeout=READ_TIMEOUT_SECONDS)
 
 
 @cache

@@ -128,6 +128,7 @@ SLOW = (
     "storage/test_compaction.py::test_compaction_leaves_no_work_for_the_sensor",
     "storage/test_compaction.py::test_ingest_after_compaction_checkpoint_and_vacuum",
     "storage/test_compaction.py::test_vacuum_keeps_published_files",
+    "storage/test_log_upload.py::*",
     "storage/test_published_snapshot.py::test_computed_tables_keep_the_published_versions_and_one_more",
     "test_deploy.py::test_units_are_valid_and_hardened*",
     "test_object_store.py::test_large_file_is_copied_in_parts",

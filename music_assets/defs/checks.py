@@ -17,6 +17,7 @@ import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
 
+from music_assets.data_root import one_look
 from music_assets.defs.metadata import markdown_table
 from music_assets.engines.base import Engine, repeated_users_in
 from music_assets.storage.delta import DeltaStore
@@ -436,7 +437,8 @@ def evaluate(checks: Sequence[Check], context: CheckContext) -> Iterator[dg.Asse
     """Evaluate the checks that apply to the table."""
     for check in checks:
         if context.table in check.tables:
-            result = check.evaluate(context)
+            with one_look():
+                result = check.evaluate(context)
             yield result._replace(asset_key=dg.AssetKey(context.table.asset_key), check_name=check.name)
 
 

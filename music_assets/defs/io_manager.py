@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 import ibis.expr.types as ir
 
+from music_assets.data_root import one_look
 from music_assets.defs.metadata import table_metadata
 from music_assets.engines.base import Engine
 from music_assets.storage.delta import ConcurrentCommitError, DeltaStore, TableVersion
@@ -40,6 +41,7 @@ class DeltaIOManager(dg.IOManager):
         self._inputs: dict[tuple[str, str], dict[str, TableVersion]] = {}
         self._written: dict[tuple[str, str], tuple[TableVersion, Numbered]] = {}
 
+    @one_look()
     def load_input(self, context: dg.InputContext) -> ir.Table | Numbered:
         """Return the rows of the newest version of the table."""
         table = self.tables[context.asset_key]
@@ -51,6 +53,7 @@ class DeltaIOManager(dg.IOManager):
             return rows
         return self.engine.read(table, version.files)
 
+    @one_look()
     def handle_output(self, context: dg.OutputContext, obj: ir.Table | Numbered) -> None:
         """Compute the rows and replace the content of the table by them in one commit.
 

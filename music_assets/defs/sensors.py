@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import dagster as dg
 
+from music_assets.data_root import one_look
 from music_assets.defs.assets.raw_tables import drop_folder_key
 from music_assets.defs.checks import ACCEPT_ADVICE, ACCEPTABLE
 from music_assets.defs.metadata import waiting_metadata
@@ -198,6 +199,7 @@ def csv_drop_sensor(
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Starts {REFRESH_RANKINGS} when complete CSV files are waiting in the drop folders.",
     )
+    @one_look()
     def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         landing.root.prepare()
         work = Work(landing.complete_files(MAX_SETTLE_WAIT), unpublished_versions(store))

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import scipy
 
+from music_assets.data_root import one_look
 from music_assets.embedding.interactions import Interactions, Ints
 from music_assets.embedding.ridge import Floats, artist_weights, pair_weights, user_vectors
 from music_assets.embedding.training import load_interactions, training_folder
@@ -40,6 +41,7 @@ class FollowedLists:
     unknown: int
 
 
+@one_look()
 def follow_lists(store: DeltaStore, reader: Engine, threads: int) -> FollowedLists | None:
     """Commit a vector for each user whose list was delivered since the vectors of users were computed.
 

@@ -20,7 +20,7 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
-from music_assets.data_root import LockHeldError, acquire_lock, exclusive_lock
+from music_assets.data_root import LockHeldError, acquire_lock, exclusive_lock, one_look
 from music_assets.ingest.batch import FEWEST_TOGETHER, Batch, BatchFile, split_into_batches
 from music_assets.ingest.content_hash import ContentHashes
 from music_assets.ingest.csv_header import UTF8, BadFileError, CsvFile, check_compression, read_header
@@ -32,7 +32,7 @@ from music_assets.ingest.parser import ParsedFile, Parser
 from music_assets.ingest.quarantine import Quarantine
 from music_assets.ingest.repeats import replaced
 from music_assets.ingest.report import FileReport, IngestReport, Outcome
-from music_assets.object_store import ObjectStoreError
+from music_assets.object_store import ObjectStoreError, in_parallel
 from music_assets.storage.compaction import compact
 from music_assets.storage.delta import ConcurrentCommitError, DeltaStore
 from music_assets.storage.integrity import truncated_log
@@ -60,6 +60,7 @@ class Ingest:
         self.quarantine = Quarantine(landing.root)
         self.hashes = ContentHashes(landing.encoding)
 
+    @one_look()
     def load(self, table: Table, log: logging.Logger) -> IngestReport:
         """Load every complete file that waits for the table, and report what became of each.
 
@@ -109,6 +110,7 @@ class Ingest:
         while batches:
             batch = batches.popleft()
             self._hash(batch)
+            self.hashes.start(file.dropped for each in [*batches][:1] for file in each.files)
             if rest := batch.cut():
                 batches.appendleft(rest)
             yield batch
@@ -289,10 +291,10 @@ class Ingest:
             elif file.parsed:
                 report.add(_report(file, file.parsed), batch.log, quiet=len(batch.files) >= FEWEST_TOGETHER)
                 report.reject_reasons.update(file.parsed.reject_reasons)
-                _delete(file.dropped, batch.log)
             elif original.parsed:
                 self._report_duplicate(file, original.dropped.name, report, batch.log)
-                _delete(file.dropped, batch.log)
+        loaded = [file.dropped for file in batch.files if file.original.parsed]
+        in_parallel(lambda file: _delete(file, batch.log), loaded)
 
     def _report_duplicate(self, file: BatchFile, original: str, report: IngestReport, log: logging.Logger) -> None:
         note = f"same content as {original}: counted once, deleted"

@@ -11,10 +11,10 @@ import uuid
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,9 +24,10 @@ from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
 from music_assets.data_root import DataRoot, sync
+from music_assets.object_store import ObjectChangedError, ObjectStore
+from music_assets.storage.log_upload import LOG_FOLDER, change_log
 from music_assets.tables import Table
 
-LOG_FOLDER = "_delta_log"
 REPLACED = "replaced"
 """Transaction id of commits that replace files. It makes two of them conflict, even on an empty table."""
 APPEND_ONLY = "delta.appendOnly"
@@ -35,6 +36,7 @@ STATISTICS_COLUMNS = ("user_id", "ingested_at")
 RECENT_COMMITS = 10
 UPLOAD_HOURS = 24
 """Age from which on a file on S3 that was never committed is deleted. Another machine may be about to commit it."""
+Result = TypeVar("Result")
 PART = "part-"
 """Prefix of the folders that parquet files are written into, one for each writer."""
 
@@ -113,7 +115,7 @@ class DeltaStore:
     def open(self, table: Table, version: int | None = None) -> DeltaTable | None:
         """Return the table as deltalake reads it, or None if it does not exist.
 
-        From S3 its log is copied to this machine first. Nothing may be committed to that copy: see `_writable`.
+        From S3 its log is copied to this machine first. Nothing may be committed to that copy: see `_change`.
         """
         self.log_folder(table)
         folder = str(self.folder(table))
@@ -122,20 +124,27 @@ class DeltaStore:
     def log_folder(self, table: Table) -> Path:
         """Return the folder of the table's log, which need not exist, with all entries and checkpoints."""
         log = self.folder(table) / LOG_FOLDER
-        self.root.refresh(log)
+        self.root.look(log)
         return log
 
-    def _writable(self, table: Table, version: int | None = None) -> DeltaTable:
-        """Return an existing table where commits are made: in its folder or on S3."""
-        if store := self.root.store:
-            return DeltaTable(self.root.address(self.folder(table)), version, store.delta_options)
-        return DeltaTable(str(self.folder(table)), version)
+    def _change(self, table: Table, change: Callable[[Path], Result]) -> Result:
+        """Let a function change the log of the table below a folder, and return its result.
+
+        Raises ObjectChangedError, for a table on S3, if other processes are always first.
+        """
+        folder = self.folder(table)
+        return change_log(self.root, self.root.store, folder, change) if self.root.store else change(folder)
 
     def create_checkpoint(self, table: Table) -> int:
         """Write a checkpoint of the newest version, and return the version."""
-        delta = self._writable(table)
-        delta.create_checkpoint()
-        return delta.version()
+
+        def write(folder: Path) -> int:
+            delta = DeltaTable(str(folder))
+            delta.create_checkpoint()
+            return delta.version()
+
+        self.log_folder(table)
+        return self._change(table, write)
 
     def new_folder(self, table: Table) -> Path:
         """Create a folder inside the table for new parquet files. Readers ignore the files until they are committed."""
@@ -228,7 +237,8 @@ class DeltaStore:
         """
         delta = self.open(table)
         if delta and delta.metadata().configuration.get(APPEND_ONLY) == "true":
-            self._writable(table).alter.set_table_properties({APPEND_ONLY: "false"})
+            properties = {APPEND_ONLY: "false"}
+            self._change(table, lambda folder: DeltaTable(str(folder)).alter.set_table_properties(properties))
             delta = self.open(table)
         return delta
 
@@ -263,9 +273,10 @@ class DeltaStore:
 
         `referenced` files are kept. On S3 so are files that were uploaded lately and may be about to be committed.
         """
-        if self.open(table) is None:
+        delta = self.open(table)
+        if delta is None:
             return []
-        found = self._unreferenced(table, math.ceil(retention_hours))
+        found = self._unreferenced(table, delta, math.ceil(retention_hours))
         removed = [path for path in (self.folder(table) / name for name in found) if str(path) not in referenced]
         self.root.remove(removed)
         for folder in self.folder(table).glob(f"{PART}*"):
@@ -274,23 +285,30 @@ class DeltaStore:
                 shutil.rmtree(folder)
         return list(map(str, removed))
 
-    def _unreferenced(self, table: Table, hours: int) -> list[str]:
-        delta = self._writable(table)
+    def _unreferenced(self, table: Table, delta: DeltaTable, hours: int) -> list[str]:
         if not self.root.store:
             return delta.vacuum(hours, dry_run=True, enforce_retention_duration=False, full=True)
         removed = delta.vacuum(hours, dry_run=True, enforce_retention_duration=False)
-        never_committed = max(hours, UPLOAD_HOURS)
-        others = delta.vacuum(never_committed, dry_run=True, enforce_retention_duration=False, full=True)
-        return sorted({*removed, *others})
+        return sorted({*removed, *self._never_committed(table, delta, max(hours, UPLOAD_HOURS), self.root.store)})
+
+    def _never_committed(self, table: Table, delta: DeltaTable, hours: int, store: ObjectStore) -> Iterator[str]:
+        """Yield the parquet files on S3 of at least this age that the log does not name."""
+        named = set(pa.table(delta.get_add_actions(flatten=True))["path"].to_pylist())
+        named.update(delta.vacuum(0, dry_run=True, enforce_retention_duration=False))
+        oldest = datetime.now(UTC) - timedelta(hours=hours)
+        for found in store.list(table.folder):
+            path = found.key.removeprefix(f"{table.folder}/")
+            if found.modified < oldest and not path.startswith(LOG_FOLDER) and path not in named:
+                yield path
 
     def delete_versions_before(self, table: Table, oldest: int) -> list[str]:
         """Delete parquet files that only versions before `oldest` refer to, whatever their age; return their paths.
 
         Files that are not committed yet stay.
         """
-        if self.open(table) is None or oldest <= 0:
+        delta = self.open(table)
+        if delta is None or oldest <= 0:
             return []
-        delta = self._writable(table)
         kept = list(range(oldest, delta.version() + 1))
         found = delta.vacuum(0, dry_run=True, enforce_retention_duration=False, full=False, keep_versions=kept)
         existing = self.root.files_below(self.folder(table)) if found else {}
@@ -303,16 +321,15 @@ class DeltaStore:
 
     def _create(self, table: Table) -> DeltaTable:
         """Create an empty table. If commits with rows created it, two processes could both commit theirs."""
-        folder, store = self.folder(table), self.root.store
-        folder.mkdir(parents=True, exist_ok=True)
-        return DeltaTable.create(
-            self.root.address(folder),
-            _schema(table),
-            mode="ignore",
-            name=table.full_name,
-            description=table.description,
-            storage_options=store.delta_options if store else None,
-        )
+        self.folder(table).mkdir(parents=True, exist_ok=True)
+
+        def create(folder: Path) -> None:
+            DeltaTable.create(
+                str(folder), _schema(table), mode="ignore", name=table.full_name, description=table.description
+            )
+
+        self._change(table, create)
+        return DeltaTable(str(self.folder(table)))
 
     def _durable_adds(self, table: Table, files: Sequence[Path], data_change: bool = True) -> list[AddAction]:
         """Force the files to disk, or upload them, and return the actions that add them."""
@@ -334,15 +351,19 @@ class DeltaStore:
         properties = CommitProperties(
             custom_metadata={key: json.dumps(value) for key, value in metadata.items()}, app_transactions=marks
         )
-        if self.root.store:  # conflicts with commits since the version that was read are detected there
-            delta = self._writable(table, delta.version())
-        delta.create_write_transaction(list(actions), mode, _schema(table), commit_properties=properties)
-        delta.update_incremental()
-        if not self.root.store:
-            folder = self.folder(table)
-            for path in (_log_entry(folder, delta.version()), folder / LOG_FOLDER, folder):
-                sync(path)
-        return delta.version()
+
+        def write(folder: Path) -> int:
+            # Conflicts with the commits since the version that was read are detected.
+            target = DeltaTable(str(folder), delta.version()) if self.root.store else delta
+            target.create_write_transaction(list(actions), mode, _schema(table), commit_properties=properties)
+            target.update_incremental()
+            return target.version()
+
+        version = self._change(table, write)
+        folder = self.folder(table)
+        for path in () if self.root.store else (_log_entry(folder, version), folder / LOG_FOLDER, folder):
+            sync(path)
+        return version
 
 
 def read_log_entry(entry: Path) -> list[dict[str, Any]]:
@@ -385,10 +406,10 @@ def _transactions(folder: Path, version: int, ids: Iterable[str] | None = None) 
 
 @contextmanager
 def _conflicts(table: Table) -> Iterator[None]:
-    """Raise ConcurrentCommitError where deltalake reports a conflict."""
+    """Raise ConcurrentCommitError where deltalake, or the store, reports a conflict."""
     try:
         yield
-    except CommitFailedError as error:
+    except (CommitFailedError, ObjectChangedError) as error:
         raise ConcurrentCommitError(f"{table.full_name}: {error}") from error
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from music_assets.storage.delta import LOG_FOLDER, PART, DamagedLogError, DeltaStore, read_log_entry
+from music_assets.storage.delta import PART, DamagedLogError, DeltaStore, read_log_entry
 from music_assets.storage.lineage import FILES, removed_rows
+from music_assets.storage.log_upload import LOG_FOLDER
 from music_assets.storage.published_snapshot import NothingPublishedError, newest_snapshot
 from music_assets.tables import Table
 

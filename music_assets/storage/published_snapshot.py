@@ -20,6 +20,7 @@ from music_assets.tables import REFRESH_RANKINGS
 
 LOG = logging.getLogger(__name__)
 POINTER = "current.json"
+POINTERS = "*.json"
 NAME = "music_db-{}.duckdb"
 ADVICE = "Run `music-assets rebuild` to publish again."
 ROOT_VARIABLE = "data_root"
@@ -118,8 +119,11 @@ def fetch_files(root: DataRoot, snapshot: PublishedSnapshot) -> None:
 
 def pointer_files(root: DataRoot) -> list[Path]:
     """Return the files that describe a snapshot: the pointer, if it exists, then the copy of each snapshot's own."""
-    folder = root.snapshots
-    root.refresh(folder, "*.json")
+    root.look(root.snapshots, POINTERS)
+    return _pointer_files(root.snapshots)
+
+
+def _pointer_files(folder: Path) -> list[Path]:
     own = sorted(folder.glob("music_db-*.json"), reverse=True)
     return [folder / POINTER, *own] if (folder / POINTER).exists() else own
 
@@ -148,7 +152,8 @@ def read_pointer(path: Path) -> PublishedSnapshot:
 
 def referenced_files(root: DataRoot) -> set[str]:
     """Return the parquet files that snapshots read, which no vacuum may delete. Raises DamagedPointerError."""
-    tables = [read_pointer(pointer).tables.values() for pointer in pointer_files(root)]
+    root.refresh(root.snapshots, POINTERS)  # also within `one_look`: another process may have published since
+    tables = [read_pointer(pointer).tables.values() for pointer in _pointer_files(root.snapshots)]
     return {file for each in tables for table in each for file in table.files}
 
 

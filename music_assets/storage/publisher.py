@@ -19,7 +19,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from music_assets.data_root import DataRoot, exclusive_lock, sync
+from music_assets.data_root import DataRoot, exclusive_lock, one_look, sync
 from music_assets.object_store import ObjectChangedError
 from music_assets.storage.current_views import create_current_view
 from music_assets.storage.delta import DeltaStore, TableVersion
@@ -55,7 +55,7 @@ VERSION_FORMAT = "%Y%m%dT%H%M%S.%fZ"
 KEPT_SNAPSHOTS = 2
 KEPT_SECONDS = 3_600
 """Minimum age at which older snapshots are deleted from S3. Readers fetch all files of a snapshot beforehand."""
-PUBLICATIONS = 3
+PUBLICATIONS = 10
 """Attempts to publish while other machines publish the same data root."""
 CATALOG = "music_db"
 STORAGE = "ROW_GROUP_SIZE 32768, BLOCK_SIZE 65536"
@@ -102,7 +102,8 @@ class Publisher:
         _remove_unfinished(folder)
         replaced = root.store.find(root.relative(folder / POINTER)) if root.store else None
         try:
-            snapshot = self._build(folder, consistent_versions(self.store))
+            with one_look():
+                snapshot = self._build(folder, consistent_versions(self.store))
         except BaseException:
             _remove_unfinished(folder)
             raise
@@ -122,6 +123,7 @@ class Publisher:
             raise
         return snapshot
 
+    @one_look()
     def _delete_old_versions(self) -> None:
         """Delete the parquet files of computed tables from before the published versions, except one older version.
 

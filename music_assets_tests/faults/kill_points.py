@@ -101,6 +101,8 @@ class KillPoint(Enum):
     OBJECT_STAGED = Call("music_assets.ingest.object_landing:DroppedObject.stage", When.AFTER)
     BEFORE_UPLOAD = Call("music_assets.object_store:ObjectStore.upload", When.BEFORE)
     AFTER_UPLOAD = Call("music_assets.object_store:ObjectStore.upload", When.AFTER)
+    BEFORE_LOG_OBJECT = Call("music_assets.object_store:ObjectStore.write", When.BEFORE, "_delta_log")
+    AFTER_LOG_OBJECT = Call("music_assets.object_store:ObjectStore.write", When.AFTER, "_delta_log")
     BEFORE_DELETION_OF_CSV_OBJECT = Call("music_assets.object_store:ObjectStore.delete_unchanged", When.BEFORE, ".csv")
     AFTER_DELETION_OF_CSV_OBJECT = Call("music_assets.object_store:ObjectStore.delete_unchanged", When.AFTER, ".csv")
     BEFORE_POINTER_OBJECT = Call("music_assets.object_store:ObjectStore.write", When.BEFORE, "current.json")
@@ -111,6 +113,8 @@ OBJECTS = [
     KillPoint.OBJECT_STAGED,
     KillPoint.BEFORE_UPLOAD,
     KillPoint.AFTER_UPLOAD,
+    KillPoint.BEFORE_LOG_OBJECT,
+    KillPoint.AFTER_LOG_OBJECT,
     KillPoint.BEFORE_DELETION_OF_CSV_OBJECT,
     KillPoint.AFTER_DELETION_OF_CSV_OBJECT,
     KillPoint.BEFORE_POINTER_OBJECT,

@@ -2,27 +2,37 @@
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.context import ForkServerProcess
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from signal import Signals
+from uuid import uuid4
 
 import dagster as dg
 import psutil
 import pytest
 
-from music_assets.storage.published_snapshot import connect
-from music_assets.tables import TRAIN_EMBEDDINGS
-from music_assets_tests.faults.deployment import Deployment, exit_code
+from music_assets.data_root import DataRoot
+from music_assets.storage.delta import DeltaStore
+from music_assets.storage.published_snapshot import connect, newest_snapshot
+from music_assets.storage.publisher import Publisher
+from music_assets.tables import RAW_TABLES, TRAIN_EMBEDDINGS, USER_DATA, USER_TOP_ARTISTS
+from music_assets_tests.faults.deployment import PROCESSES, SETTINGS, Deployment, exit_code
 from music_assets_tests.faults.kill_points import Fault, KillPoint
 from music_assets_tests.faults.scenario import Scenario
 from music_assets_tests.support import training
 from music_assets_tests.support.processes import wait_until
+from music_assets_tests.support.project import RANKED_ARTISTS, Project
 from music_assets_tests.support.published import published_rows
+from music_assets_tests.support.s3_server import S3Server
 
 REFUSED_INGEST = "Another run is loading files below {}. Wait until it has ended."
 RANKING = "processed_parquet_artist_rank_in_country"
+CONFLICTS = ("another process", "Transaction conflict")
+"""What the failed runs of several machines report."""
 OVERTAKEN = {
     KillPoint.RANKING_WRITTEN: f"{RANKING}: another run has computed it from newer user_data. Nothing was changed",
     KillPoint.BEFORE_COMMIT_OF_RANKING: (f"{RANKING}: another process replaced the content first. Nothing was changed"),
@@ -102,6 +112,60 @@ def test_refresh_and_training_publish_each_others_tables(tmp_path: Path) -> None
             "FROM processed_parquet_artist_embedding"
         ).fetchall()[0]
     assert artists == known > 0
+
+
+def test_four_machines_refresh_one_root_on_s3(s3: S3Server, tmp_path: Path) -> None:
+    """Some runs fail without a change. The next one publishes every row once."""
+    prefix = uuid4().hex
+    folders = [tmp_path / f"machine {number}" for number in range(4)]
+    machines = [Deployment(s3.root(folder, prefix), folder / "home") for folder in folders]
+    root = machines[0].root
+    root.prepare()
+    for user in range(1, 5):
+        for name in (f"{user}.csv", f"again {user}.csv"):
+            root.write(root.drop_folder(USER_DATA) / name, f"user_id,country,total_scrobbles\n{user},Mali,7\n".encode())
+        lists = f"user_id,rank,artist_name,playcount,mbid\n{user},1,Can,{user},\n{user},2,Air,1,\n"
+        root.write(root.drop_folder(USER_TOP_ARTISTS) / f"{user}.csv", lists.encode())
+    runs = [machine.start() for machine in machines]
+    codes = [exit_code(run) for run in runs]
+    logs = [machine.log.read_text() for machine in machines]
+    for code, log in zip(codes, logs, strict=True):
+        assert code == 0 or any(message in log for message in CONFLICTS), log[-3000:]
+    assert machines[0].run() == 0, machines[0].log_end
+    for machine in machines:
+        published = published_rows(machine.root)
+        assert published is not None
+        assert sorted(published[USER_DATA.full_name].values()) == [1] * 4
+        assert sum(published[USER_TOP_ARTISTS.full_name].values()) == 8
+        assert published[RANKING] == Counter({("Mali", "Can", 10.0, 1, 4): 1, ("Mali", "Air", 4.0, 2, 4): 1})
+    assert not [path for table in RAW_TABLES for path in root.files_below(root.drop_folder(table))]
+
+
+def test_four_publishers_on_s3(s3: S3Server, tmp_path: Path) -> None:
+    """Each succeeds, however often the others are first, and the pointer names the newest snapshot."""
+    machines = [s3.root(tmp_path / f"machine {number}", tmp_path.name) for number in range(4)]
+    project = Project(machines[0], **SETTINGS)
+    project.drop_both()
+    assert project.refresh().success
+    before = newest_snapshot(machines[0]).data_version
+    together = PROCESSES.Barrier(len(machines))
+    variables = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    publishers = [PROCESSES.Process(target=publish, args=(root, variables, together)) for root in machines]
+    for publisher in publishers:
+        publisher.start()
+    assert [exit_code(publisher) for publisher in publishers] == [0] * len(machines)
+    for root in machines:
+        assert newest_snapshot(root).data_version > before
+        with connect(root) as connection:
+            assert connection.execute(f"FROM {RANKING}").fetchall() == RANKED_ARTISTS
+
+
+def publish(root: DataRoot, variables: dict[str, str], together: Barrier) -> None:
+    """Publish in a process of its own, at the same time as the others."""
+    os.environ |= variables
+    publisher = Publisher(DeltaStore(root), "200MB", threads=1)
+    together.wait()
+    publisher.publish()
 
 
 def test_three_daemons_and_a_run_by_hand_on_one_data_root(scenario: Scenario, other: Deployment) -> None:

@@ -11,6 +11,7 @@ import dagster as dg
 import ibis.expr.types as ir
 import pyarrow as pa
 
+from music_assets.data_root import one_look
 from music_assets.defs.assets import OWNERS, RANKING_CODE
 from music_assets.defs.checks import Check, CheckContext, Thresholds, check_specs, evaluate, has_failed
 from music_assets.defs.io_manager import IN_MEMORY
@@ -93,6 +94,7 @@ def _checked(ranked: Numbered, checks: Sequence[Check], context: CheckContext) -
         yield dg.Output(ranked)
 
 
+@one_look()
 def rank_artists(
     store: DeltaStore, engine: Engine, reader: Engine, user_data: ir.Table, user_top_artists: ir.Table
 ) -> Numbered:
