@@ -51,6 +51,12 @@ def digest(connection: duckdb.DuckDBPyConnection, sources: Mapping[str, str]) ->
     }
 
 
+def published_digest(root: DataRoot) -> Digest:
+    """Return the digest of the published tables of a data root."""
+    with connect(root) as connection:
+        return digest(connection, {table.name: table.full_name for table in (*RAW_TABLES, *RANKING_TABLES)})
+
+
 @dataclass(frozen=True)
 class Ours(Entrant):
     """The jobs and assets of this project with default settings, run by the `dagster` command."""
@@ -60,31 +66,23 @@ class Ours(Entrant):
     def load(self, folder: Path, drop: Drop) -> list[str]:
         """Drop the files, and return the command that executes the main job."""
         link_drop(folder, drop)
-        return self._dagster(folder, "job", "execute", "-j", REFRESH_RANKINGS)
+        return _dagster(DataRoot(folder), "job", "execute", "-j", REFRESH_RANKINGS)
 
     def ingest(self, folder: Path, drop: Drop) -> list[str]:
         """Drop the files, and return the command that materializes only the raw tables."""
         link_drop(folder, drop)
-        return self._materialize(folder, *(f"raw_parquet/{table.name}" for table in RAW_TABLES))
+        return materialize(DataRoot(folder), *(f"raw_parquet/{table.name}" for table in RAW_TABLES))
 
     def refresh(self, folder: Path) -> list[str]:
         """Remove rankings and snapshots, and return the command that materializes them."""
         root = DataRoot(folder)
         for path in (root.snapshots, *map(root.table_folder, RANKING_TABLES)):
             shutil.rmtree(path, ignore_errors=True)
-        return self._materialize(folder, *RANKING_COLUMNS, "music_db")
+        return materialize(root, *RANKING_COLUMNS, "music_db")
 
     def digest(self, folder: Path) -> Digest:
         """Return the digest of the published tables."""
-        with connect(DataRoot(folder)) as connection:
-            return digest(connection, {table.name: table.full_name for table in (*RAW_TABLES, *RANKING_TABLES)})
-
-    def _materialize(self, folder: Path, *assets: str) -> list[str]:
-        return self._dagster(folder, "asset", "materialize", "--select", ",".join(assets))
-
-    def _dagster(self, folder: Path, *arguments: str) -> list[str]:
-        environment = [*project_environment(folder), f"{PREFIX}SETTLE_SECONDS=0"]
-        return python("-m", "dagster", *arguments, "-m", "music_assets.definitions", environment=environment)
+        return published_digest(DataRoot(folder))
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,6 @@ class Script(Entrant):
 
 Contestant = Ours | Script
 DUCKDB = Script("DuckDB SQL", ("duckdb",), "duckdb_sql.py")
-PYSPARK = Script("PySpark", ("pyspark", "java"), "pyspark_job.py")
 CONTESTANTS: list[Contestant] = [
     Ours(),
     DUCKDB,
@@ -142,9 +139,18 @@ def link_drop(folder: Path, drop: Drop) -> None:
         os.link(file, DataRoot(folder).drop_folder(table) / file.name)
 
 
-def project_environment(folder: Path) -> list[str]:
+def materialize(root: DataRoot, *assets: str) -> list[str]:
+    """Return the command that materializes assets of a data root."""
+    return _dagster(root, "asset", "materialize", "--select", ",".join(assets))
+
+
+def _dagster(root: DataRoot, *arguments: str) -> list[str]:
+    environment = [*project_environment(root), f"{PREFIX}SETTLE_SECONDS=0"]
+    return python("-m", "dagster", *arguments, "-m", "music_assets.definitions", environment=environment)
+
+
+def project_environment(root: DataRoot) -> list[str]:
     """Create the Dagster home of a data root, and return the variables that name both."""
-    home = DataRoot(folder).dagster_home
-    home.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(INSTANCE_FILE, home / INSTANCE_FILE.name)
-    return [f"{PREFIX}DATA={folder}", f"DAGSTER_HOME={home}"]
+    root.dagster_home.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(INSTANCE_FILE, root.dagster_home / INSTANCE_FILE.name)
+    return [*(f"{name}={value}" for name, value in root.environment.items()), f"DAGSTER_HOME={root.dagster_home}"]

@@ -92,7 +92,7 @@ def empty_daemon(folder: Path) -> Daemon:
     """Return `dagster dev` over `peers/empty_project.py`; it has loaded a drop when it has removed the file."""
     drops = folder / "drops"
     drops.mkdir()
-    environment = [f"EMPTY_DROPS={drops}", f"SENSOR_INTERVAL={SENSOR_INTERVAL}", *project_environment(folder)]
+    environment = [f"EMPTY_DROPS={drops}", f"SENSOR_INTERVAL={SENSOR_INTERVAL}", *project_environment(DataRoot(folder))]
     options = ("-h", "127.0.0.1", "-p", free_port(), "--log-level", "warning")
     project = FOLDER / "peers" / "empty_project.py"
     command = python("-m", "dagster", "dev", "-f", project, *options, environment=environment)
@@ -105,7 +105,7 @@ def run_by_daemon(folder: Path, drop: Drop | None = None) -> Usage:
     Without a drop, it computes all rankings. Such a run comes first: after it, a worker is started that waits.
     """
     daemon = our_daemon(folder)
-    options, environment = ("-j", REFRESH_RANKINGS, "-w", WORKSPACE_FILE), project_environment(folder)
+    options, environment = ("-j", REFRESH_RANKINGS, "-w", WORKSPACE_FILE), project_environment(DataRoot(folder))
     launch = python("-m", "dagster", "job", "launch", *options, environment=environment)
     run(launch, folder)
     with running(daemon.command, folder) as up:

@@ -27,7 +27,7 @@ class CommandFailedError(Exception):
 class Usage:
     """Seconds of a command and of CPU; MB (2**20 bytes) of its largest process, of all at a time, and written to disk.
 
-    The largest process is the one with the highest VmHWM. ru_maxrss would not do: a child inherits it from its parent.
+    Largest by VmHWM, since a child inherits ru_maxrss from its parent.
     """
 
     seconds: float

@@ -1,4 +1,4 @@
-"""Render RESULTS.md and its plots from `results.jsonl`: `python -m benchmarks.report`.
+"""Render RESULTS.md from `results.jsonl`: `python -m benchmarks.report`.
 
 The prose is in `notes/`: an introduction, and a file for each case with `{measurements}` where its tables belong.
 `report.toml` holds the headings and the targets.
@@ -12,20 +12,19 @@ from typing import Any
 
 from benchmarks.cases import CASES
 from benchmarks.cases.growth import STEPS, growth_ratio, seconds_per_million_rows, sizes
-from benchmarks.plots import PLOTS, draw
 from benchmarks.results import FILE, FOLDER, OURS, Session, is_ours, read
 
 CONTENT: dict[str, Any] = tomllib.loads((FOLDER / "report.toml").read_text(encoding="utf-8"))
 
 
 def main(file: Path = FILE, folder: Path = FOLDER) -> None:
-    """Write RESULTS.md, and the plots into `plots/`."""
-    lines = render(read(file), folder / "plots")
+    """Write RESULTS.md."""
+    lines = render(read(file))
     (folder / "RESULTS.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def render(sessions: Sequence[Session], plots: Path) -> Iterator[str]:
-    """Yield the lines of RESULTS.md, and draw the plots."""
+def render(sessions: Sequence[Session]) -> Iterator[str]:
+    """Yield the lines of RESULTS.md."""
     yield from (_note("introduction"), "", "## Targets", "", *_targets(sessions), "")
     yield from ("## Machines and versions", "", *_machines(sessions))
     for case in CASES:
@@ -33,10 +32,6 @@ def render(sessions: Sequence[Session], plots: Path) -> Iterator[str]:
         yield from ("", description.strip())
         for session in (one for one in sessions if one.case == case):
             yield from ("", f"### {session.users:,} users", "", *_tables(session))
-            if case in PLOTS:
-                plot = plots / f"{case}-{session.users}.svg"
-                draw(session, plot)
-                yield from (f"![{case}, {session.users:,} users]({plots.name}/{plot.name})", "")
             yield from _origin(session)
         if explanation:
             yield from ("", explanation.strip())

@@ -83,10 +83,7 @@ def is_ours(contestant: str) -> bool:
 
 
 def machine() -> dict[str, Any]:
-    """Describe the machine.
-
-    `load_before` is the number of busy cores over one second; the load average would include the previous case.
-    """
+    """Describe the machine; `load_before`: the busy cores, since the load average would include the previous case."""
     model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     busy = psutil.cpu_percent(interval=1) / 100 * (psutil.cpu_count() or 1)
     return {
