@@ -11,7 +11,8 @@ from contextlib import contextmanager
 import duckdb
 
 from music_assets.storage.published_snapshot import PublishedSnapshot, PublishedTable
-from music_assets.storage.sql import column_type, identifier, literal
+from music_assets.storage.snapshot_tables import create_table
+from music_assets.storage.sql import literal
 from music_assets.tables import (
     ARTIST_RANK_IN_COUNTRY,
     COUNTRY_RANK_PER_ARTIST,
@@ -120,7 +121,6 @@ CHANGES = f"""
         END AS change
     FROM changes"""
 """The rankings are searched only for the few artists that are listed on one side: this takes a quarter of the time."""
-NO_CHANGES = f"SELECT {', '.join(f'NULL AS {name}' for name in RANK_CHANGES.schema)} WHERE false"
 
 
 def create_lookup_tables(
@@ -135,13 +135,7 @@ def create_lookup_tables(
 
 
 def _create(connection: duckdb.DuckDBPyConnection, table: Table, sql: str) -> int:
-    columns = ", ".join(
-        f"{identifier(name)}::{column_type(kind)} AS {identifier(name)}" for name, kind in table.schema.items()
-    )
-    order = ", ".join(table.sort_by)
-    connection.execute(f"CREATE TABLE {table.full_name} AS SELECT {columns} FROM ({sql}) ORDER BY {order}")
-    ((rows,),) = connection.execute(f"SELECT count(*) FROM {table.full_name}").fetchall()
-    return int(rows)
+    return create_table(connection, table, f"FROM ({sql}) ORDER BY {', '.join(table.sort_by)}")
 
 
 def _create_rank_changes(
@@ -156,7 +150,7 @@ def _create_rank_changes(
                 return _create(connection, RANK_CHANGES, sql)
         except duckdb.Error as error:
             LOG.warning(f"{RANK_CHANGES.full_name} is empty, since {previous.path} cannot be read: {error}")
-    return _create(connection, RANK_CHANGES, NO_CHANGES)
+    return create_table(connection, RANK_CHANGES)
 
 
 @contextmanager

@@ -38,6 +38,7 @@ from music_assets.storage.published_snapshot import (
     pointer_files,
     read_pointer,
 )
+from music_assets.storage.snapshot_tables import OPTIONS, create_table
 from music_assets.storage.sql import column_type, identifier, literal
 from music_assets.tables import (
     ARTIST_RANK_IN_COUNTRY,
@@ -58,10 +59,6 @@ KEPT_SECONDS = 3_600
 PUBLICATIONS = 10
 """Attempts to publish while other machines publish the same data root."""
 CATALOG = "music_db"
-STORAGE = "ROW_GROUP_SIZE 32768, BLOCK_SIZE 65536"
-"""A lookup decodes whole row groups: with a quarter of the default rows it takes a third to two thirds of the time.
-The file would be a fifth larger; with small blocks, of which less is empty, it is a twentieth larger.
-"""
 
 
 @dataclass(frozen=True)
@@ -146,7 +143,7 @@ class Publisher:
         if self.threads:
             config["threads"] = self.threads
         with duckdb.connect(config=config) as connection:
-            connection.execute(f"ATTACH {literal(str(building))} AS {CATALOG} ({STORAGE})")
+            connection.execute(f"ATTACH {literal(str(building))} AS {CATALOG} ({OPTIONS})")
             connection.execute(f"USE {CATALOG}")
             locate_files(connection, self.store.root)
             tables = {
@@ -197,10 +194,17 @@ def consistent_versions(store: DeltaStore) -> dict[Table, TableVersion]:
 def _create(
     connection: duckdb.DuckDBPyConnection, root: DataRoot, table: Table, version: TableVersion
 ) -> PublishedTable:
+    """Copy a table that is to be sorted; create a view of the files of another, unless there are none."""
     is_view = not table.sort_by and bool(version.files)
-    kind = "VIEW" if is_view else "TABLE"
-    connection.execute(f"CREATE {kind} {table.full_name} {_definition(connection, root, table, version)}")
-    _describe(connection, table, kind)
+    if is_view:
+        connection.execute(f"CREATE VIEW {table.full_name} AS {_rows(connection, root, table, version)}")
+    elif version.files:
+        unsorted = len(version.files) > 1  # engines write each file sorted
+        order = f" ORDER BY {', '.join(table.sort_by)}" if unsorted else ""
+        create_table(connection, table, _rows(connection, root, table, version) + order)
+    else:
+        create_table(connection, table)
+    _describe(connection, table, "VIEW" if is_view else "TABLE")
     return PublishedTable(
         version.version,
         version.rows,
@@ -210,9 +214,8 @@ def _create(
     )
 
 
-def _definition(connection: duckdb.DuckDBPyConnection, root: DataRoot, table: Table, version: TableVersion) -> str:
-    if not version.files:
-        return f"({', '.join(f'{identifier(name)} {column_type(kind)}' for name, kind in table.schema.items())})"
+def _rows(connection: duckdb.DuckDBPyConnection, root: DataRoot, table: Table, version: TableVersion) -> str:
+    """Return the query for the rows in the table's files."""
     # Without the variable, paths are relative to the working directory.
     prefix = f"coalesce(getvariable('{ROOT_VARIABLE}') || '/', '')"
     files = ", ".join(f"{prefix} || {literal(root.relative(file))}" for file in version.files)
@@ -222,9 +225,7 @@ def _definition(connection: duckdb.DuckDBPyConnection, root: DataRoot, table: Ta
         identifier(name) if name in written else f"NULL::{column_type(kind)} AS {identifier(name)}"
         for name, kind in table.schema.items()
     )
-    unsorted = table.sort_by and len(version.files) > 1  # engines write each file sorted
-    order = f" ORDER BY {', '.join(table.sort_by)}" if unsorted else ""
-    return f"AS SELECT {columns} FROM {rows}{order}"
+    return f"SELECT {columns} FROM {rows}"
 
 
 def _describe(connection: duckdb.DuckDBPyConnection, table: Table, kind: str) -> None:
