@@ -6,7 +6,7 @@ Most checks derive from the declaration in `tables.py`. Each result gives the ex
 import csv
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache, cached_property
 from importlib import resources
@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from music_assets.data_root import one_look
 from music_assets.defs.metadata import markdown_table
-from music_assets.engines.base import Engine, repeated_users_in
+from music_assets.engines.base import Engine
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.lineage import FILES, INPUTS, REMOVED, removed_rows
 from music_assets.storage.published_snapshot import NothingPublishedError, PublishedTable, newest_snapshot
@@ -36,7 +36,7 @@ from music_assets.tables import (
 )
 from music_assets.transforms.current_rows import current_rows
 from music_assets.transforms.rankings import Numbered
-from music_assets.transforms.unranked_plays import unranked_plays
+from music_assets.transforms.unranked_plays import Counts
 
 REJECT_SHARE = "reject_share"
 SHOWN_VIOLATIONS = 5
@@ -67,8 +67,8 @@ class Thresholds:
 class CheckContext:
     """The table to check, in its newest version, and what checks need to know about its past.
 
-    `uncommitted` has the rows of a ranking that is not committed yet. Without the Dagster instance, earlier results of
-    checks are unknown.
+    `uncommitted` has the rows of a ranking that is not committed yet, `unranked` what `unranked_plays` counts in its
+    inputs. Without the Dagster instance, earlier results of checks are unknown.
     """
 
     table: Table
@@ -77,6 +77,7 @@ class CheckContext:
     thresholds: Thresholds
     instance: dg.DagsterInstance | None = None
     uncommitted: Numbered | None = None
+    unranked: Counts = field(default_factory=dict)
 
     @cached_property
     def rows(self) -> ir.Table:
@@ -101,11 +102,6 @@ class CheckContext:
             return newest_snapshot(self.store.root).tables.get(self.table.full_name)
         except NothingPublishedError:
             return None
-
-    def current_rows(self, table: Table) -> ir.Table:
-        """Return the current rows of a raw table."""
-        files = self.store.table_version(table).files
-        return current_rows(self.reader.read(table, files), table, repeated_users_in(self.reader, table, files))
 
     def number(self, expression: ir.Scalar) -> float:
         """Compute a number; NULL counts as 0."""
@@ -234,8 +230,7 @@ def known_country_share(context: CheckContext) -> dg.AssetCheckResult:
 
 def unknown_share(context: CheckContext) -> dg.AssetCheckResult:
     """Check the share of listed users, and of their plays, that no ranking counts: without known user or country."""
-    plays = unranked_plays(context.current_rows(USER_DATA), context.current_rows(USER_TOP_ARTISTS))
-    (counted,) = plays.to_pyarrow().to_pylist()
+    counted = context.unranked
     all_users, all_plays = max(counted["users"], 1), max(counted["plays"], 1)
     user_share = (counted["no_user"] + counted["no_country"]) / all_users
     play_share = (counted["no_user_plays"] + counted["no_country_plays"]) / all_plays

@@ -12,7 +12,7 @@ from music_assets.data_root import one_look
 from music_assets.defs.metadata import table_metadata
 from music_assets.engines.base import Engine
 from music_assets.storage.delta import ConcurrentCommitError, DeltaStore, TableVersion
-from music_assets.storage.lineage import INPUTS, inputs_of
+from music_assets.storage.lineage import INPUTS, UNRANKED, inputs_of
 from music_assets.tables import Table
 from music_assets.transforms.rankings import Numbered
 
@@ -62,7 +62,9 @@ class DeltaIOManager(dg.IOManager):
         started = time.monotonic()
         table = self.tables[context.asset_key]
         read = self._inputs.get(_step(context), {})
-        self._replace(table, obj.named() if isinstance(obj, Numbered) else obj, read)
+        counted = context.output_metadata.get(UNRANKED)
+        recorded = {UNRANKED: counted.value} if counted else {}
+        self._replace(table, obj.named() if isinstance(obj, Numbered) else obj, read, recorded)
         self.store.vacuum(table, self.retention_hours)
         version = self.store.table_version(table)
         # The second table that a step writes belongs to the first, and names it as an input.
@@ -74,11 +76,14 @@ class DeltaIOManager(dg.IOManager):
         own = describe(self.reader.read(table, version.files)) if describe else {}
         context.add_output_metadata({**metadata, **own, "computed from": inputs_of(read)[INPUTS]})
 
-    def _replace(self, table: Table, rows: ir.Table, read: Mapping[str, TableVersion]) -> None:
+    def _replace(
+        self, table: Table, rows: ir.Table, read: Mapping[str, TableVersion], recorded: Mapping[str, Any]
+    ) -> None:
         folder = self.store.new_folder(table)
         try:
             files = self.engine.write(rows, table, folder)
-            self.store.replace(table, files, inputs_of(read), self._replaceable_version(table, read))
+            metadata = {**inputs_of(read), **recorded}
+            self.store.replace(table, files, metadata, self._replaceable_version(table, read))
         except ConcurrentCommitError as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise dg.Failure(f"{error}. Nothing was changed. Run again once no other run is in progress.") from None

@@ -17,6 +17,8 @@ INPUTS = "inputs"
 COVERED = "covered_with_listeners"
 """The part of each input's history that the rows cover. Rename the key when the meaning of totals changes, so that
 no refresh continues from totals of the old meaning."""
+UNRANKED = "unranked_plays"
+"""What `unranked_plays` counts in the inputs of a ranking."""
 
 
 def inputs_of(read: Mapping[str, TableVersion]) -> dict[str, Any]:
@@ -31,13 +33,8 @@ def inputs_of(read: Mapping[str, TableVersion]) -> dict[str, Any]:
     }
 
 
-def coverage_of(inputs: Mapping[str, int] | None, covered: Mapping[str, Mapping[str, Any]]) -> dict[str, Coverage]:
-    """Return by table name what rows cover, from the values of INPUTS and COVERED; nothing where these disagree.
-
-    They disagree where a release that does not know COVERED has computed the rows since.
-    """
-    if inputs != {name: each["version"] for name, each in covered.items()}:
-        return {}
+def coverage_of(covered: Mapping[str, Mapping[str, Any]]) -> dict[str, Coverage]:
+    """Return by table name what rows cover, from the value of COVERED."""
     return {name: Coverage(datetime.fromisoformat(each["until"]), each["rows"]) for name, each in covered.items()}
 
 

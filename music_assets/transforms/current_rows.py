@@ -4,11 +4,14 @@ A key is a user_id, or a user_id and a small number (the rank, 1 to 50). The key
 of one integer, so that drops are compared by integers per user instead of by sorting all rows.
 """
 
+from collections.abc import Mapping
+from typing import NamedTuple, Self
+
 import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
 
-from music_assets.tables import Table
+from music_assets.tables import USER_DATA, USER_TOP_ARTISTS, Table
 
 LARGEST_BIT = 63
 DROP = ["user_id", "ingested_at"]
@@ -40,6 +43,22 @@ def current_rows(history: ir.Table, table: Table, repeated: pa.Table | None = No
     again = history.semi_join(users, "user_id")
     drops = drops_of_users(again, table)
     return once.union(newest_rows(again, table, replaced_keys(drops), tied_users(drops)))
+
+
+class CurrentRows(NamedTuple):
+    """The current rows of users, and of their lists of artists."""
+
+    users: ir.Table
+    top_artists: ir.Table
+
+    @classmethod
+    def of(cls, users: ir.Table, top_artists: ir.Table, repeated: Mapping[Table, pa.Table] | None = None) -> Self:
+        """Return the current rows of these histories; `repeated` is by table what `current_rows` takes."""
+        known = repeated or {}
+        return cls(
+            current_rows(users, USER_DATA, known.get(USER_DATA)),
+            current_rows(top_artists, USER_TOP_ARTISTS, known.get(USER_TOP_ARTISTS)),
+        )
 
 
 def repeated_users(history: ir.Table, table: Table) -> pa.Table:

@@ -15,12 +15,14 @@ import numpy as np
 import pyarrow as pa
 
 from music_assets.tables import USER_DATA, USER_TOP_ARTISTS, Table
-from music_assets.transforms.current_rows import current_rows
+from music_assets.transforms.current_rows import CurrentRows
+from music_assets.transforms.unranked_plays import Counts
 
 MAX_UPDATED_SHARE = 0.1
 """Share of the users up to which an update of the previous totals is faster than computing all of them."""
 ROWS_PER_SLICE = 2**25
 """Number of rows whose users and artists are compared at a time, in half a gigabyte of memory."""
+LONGEST_LIST = USER_TOP_ARTISTS.column("rank").maximum or 1
 KEY = ("country", "artist_name")
 SUMS = ("total_playcount", "listeners")
 EXACT_BELOW = 2**53
@@ -37,27 +39,32 @@ class Coverage:
 
 @dataclass(frozen=True)
 class PreviousTotals:
-    """Totals of an earlier refresh (as `totals` returns them), and what they cover, by table name."""
+    """Totals of an earlier refresh (as `totals` returns them), the plays in none of them, and what both cover."""
 
     totals: ir.Table
+    unranked: Counts
     coverage: Mapping[str, Coverage]
+    """What totals and counts cover, by table name."""
 
 
-def totals(users: ir.Table, top_artists: ir.Table, repeated: Callable[[Table], pa.Table] | None = None) -> ir.Table:
+@dataclass(frozen=True)
+class Delivered:
+    """The current rows of the users that were delivered since an earlier refresh: those at that time, and those now."""
+
+    before: CurrentRows
+    now: CurrentRows
+
+
+def totals(current: CurrentRows) -> ir.Table:
     """Return country, artist_name, total_playcount and listeners: a row for each country and artist with a listener.
 
-    `users` and `top_artists` are the full history; only current rows count. Users without country are ignored; an
-    unknown playcount counts as 0. `repeated` replaces `repeated_users` where another engine computes it faster.
+    Users without country are ignored; an unknown playcount counts as 0.
     """
-    repeated_in = {table: repeated(table) if repeated else None for table in (USER_DATA, USER_TOP_ARTISTS)}
-    current_users = current_rows(users, USER_DATA, repeated_in[USER_DATA])
-    located = current_users.filter(current_users["country"].notnull()).select("user_id", "country")
-    current_artists = current_rows(top_artists, USER_TOP_ARTISTS, repeated_in[USER_TOP_ARTISTS])
-    listed = current_artists.select("user_id", "artist_name", "playcount").join(located, "user_id")
+    located = current.users.filter(current.users["country"].notnull()).select("user_id", "country")
+    listed = current.top_artists.select("user_id", "artist_name", "playcount").join(located, "user_id")
     # A sum of integers that overflows fails on Spark; floats are exact up to 2^53.
-    plays = _one_row_per_artist(
-        listed.mutate(playcount=listed["playcount"].cast("float64")), _number(top_artists.count())
-    )
+    listed = listed.mutate(playcount=listed["playcount"].cast("float64"))
+    plays = _one_row_per_artist(listed, _number(located.count()) * LONGEST_LIST)
     return plays.group_by(KEY).agg(total_playcount=plays["playcount"].sum().fill_null(0), listeners=plays.count())
 
 
@@ -88,40 +95,40 @@ def _users_with_equal_hashes(listed: ir.Table) -> pa.Array:
     return pa.array(np.unique(keys[1:][keys[1:] == keys[:-1]] >> 32), pa.int32())
 
 
-def refreshed_totals(
+def delivered_since(
+    previous: PreviousTotals,
     users: ir.Table,
     top_artists: ir.Table,
-    previous: PreviousTotals | None,
     cache: Callable[[ir.Table], ir.Table],
-    repeated: Callable[[Table], pa.Table] | None = None,
     max_updated_share: float = MAX_UPDATED_SHARE,
-) -> ir.Table:
-    """Return the same as `totals`, by an update of the previous totals where that is possible and faster.
+) -> Delivered | None:
+    """Return by what the previous totals differ from those of the history, or None if they are to be computed anew.
 
-    It is possible if the history still contains what they cover, and they are exact. If nothing was delivered since,
-    all totals are computed, as this refresh was requested for another reason. `cache` computes rows that are read
-    several times; `repeated` is as in `totals`.
+    That is where the history does not contain what they cover, where they are not exact, and after a large drop. If
+    nothing was delivered since, this refresh was requested for another reason. `cache` computes rows that are read
+    several times.
     """
-    if previous is None or not _can_update(previous, users, top_artists):
-        return totals(users, top_artists, repeated)
+    if not _can_update(previous, users, top_artists):
+        return None
     affected = cache(_affected_users(previous, users, top_artists))
     if _number(affected.count()) > max_updated_share * _number(users.count()):
-        return totals(users, top_artists, repeated)
+        return None
     # Reading columns on which no total depends would take long.
     artists = top_artists.drop("mbid", "source_file")
-    return _updated(
-        previous, cache(users.semi_join(affected, "user_id")), cache(artists.semi_join(affected, "user_id"))
-    )
+    of_users = cache(users.semi_join(affected, "user_id"))
+    of_artists = cache(artists.semi_join(affected, "user_id"))
+    before = _covered(of_users, USER_DATA, previous), _covered(of_artists, USER_TOP_ARTISTS, previous)
+    return Delivered(CurrentRows.of(*before), CurrentRows.of(of_users, of_artists))
 
 
-def _updated(previous: PreviousTotals, users: ir.Table, top_artists: ir.Table) -> ir.Table:
-    """Return the previous totals with the contribution of the affected users, whose history is given, replaced."""
-    before = totals(_covered(users, USER_DATA, previous), _covered(top_artists, USER_TOP_ARTISTS, previous))
+def updated_totals(previous: ir.Table, delivered: Delivered) -> ir.Table:
+    """Return the previous totals with the contribution of the delivered users replaced."""
+    before = totals(delivered.before)
     subtracted = before.mutate(total_playcount=-before["total_playcount"], listeners=-before["listeners"])
-    parts = subtracted.union(totals(users, top_artists))
+    parts = subtracted.union(totals(delivered.now))
     changed = parts.group_by(KEY).agg({name: parts[name].sum() for name in SUMS})
     # Only the changes are few: an aggregation of all totals would take twice as long.
-    merged = previous.totals.select(*KEY, *SUMS).outer_join(changed, KEY, rname="{name}_change")
+    merged = previous.select(*KEY, *SUMS).outer_join(changed, KEY, rname="{name}_change")
     updated = merged.select(
         **{name: merged[name].fill_null(merged[f"{name}_change"]) for name in KEY},
         **{name: merged[name].fill_null(0) + merged[f"{name}_change"].fill_null(0) for name in SUMS},

@@ -29,6 +29,8 @@ from music_assets.tables import (
     USER_TOP_ARTISTS,
     Table,
 )
+from music_assets.transforms.current_rows import CurrentRows
+from music_assets.transforms.unranked_plays import unranked_plays
 from music_assets_tests.support.project import RANKED_ARTISTS, TOP_ARTISTS, USERS, Project
 
 STAMP = {"source_file": "a.csv", "ingested_at": datetime(2024, 1, 1)}
@@ -141,7 +143,9 @@ def project(tmp_path: Path) -> Project:
 
 def context(project: Project, table: Table, thresholds: Thresholds | None = None) -> CheckContext:
     reader = project.defs.resources["reader"]  # type: ignore[index]
-    return CheckContext(table, project.store, reader, thresholds or Thresholds(0.01, 0.20, 0.01, 0.5))
+    history = (reader.read(raw, project.store.table_version(raw).files) for raw in RAW_TABLES)
+    limits = thresholds or Thresholds(0.01, 0.20, 0.01, 0.5)
+    return CheckContext(table, project.store, reader, limits, unranked=unranked_plays(CurrentRows.of(*history)))
 
 
 def evaluate(project: Project, table: Table, name: str) -> dg.AssetCheckResult:

@@ -15,7 +15,7 @@ from music_assets.defs.assets.published_snapshot import music_db
 from music_assets.defs.assets.rankings import ranking_assets
 from music_assets.defs.io_manager import DeltaIOManager
 from music_assets.engines.duckdb import DuckDBEngine
-from music_assets.storage.lineage import COVERED, INPUTS
+from music_assets.storage.lineage import COVERED, INPUTS, UNRANKED
 from music_assets.storage.publisher import Publisher
 from music_assets.tables import (
     ARTIST_RANK_IN_COUNTRY,
@@ -121,7 +121,8 @@ def mark(harness: IngestHarness, metadata: dict) -> Path:
 
 
 def carried(harness: IngestHarness) -> dict:
-    return {key: harness.store.commit_metadata(ARTIST_RANK_IN_COUNTRY, key)[0] for key in (INPUTS, COVERED)}
+    keys = INPUTS, COVERED, UNRANKED
+    return {key: harness.store.commit_metadata(ARTIST_RANK_IN_COUNTRY, key)[0] for key in keys}
 
 
 def test_small_drop_updates_a_ranking_only_if_its_coverage_is_known(
@@ -137,9 +138,13 @@ def test_small_drop_updates_a_ranking_only_if_its_coverage_is_known(
     drop("second.csv", 7)
     assert harness.rows(ARTIST_RANK_IN_COUNTRY) == [("Chad", "Zaz", 1000.0, 1, 7)]
 
-    mark(harness, {INPUTS: {name: version + 1 for name, version in carried(harness)[INPUTS].items()}})
+    mark(harness, {key: value for key, value in carried(harness).items() if key != COVERED})
     drop("third.csv", 8)
     assert harness.rows(ARTIST_RANK_IN_COUNTRY) == [("Chad", "Moby", 8.0, 1, 1)]
+
+    mark(harness, {key: value for key, value in carried(harness).items() if key != UNRANKED})
+    drop("later.csv", 6)
+    assert harness.rows(ARTIST_RANK_IN_COUNTRY) == [("Chad", "Moby", 6.0, 1, 1)]
 
     (file,) = harness.store.table_version(ARTIST_RANK_IN_COUNTRY).files
     Path(file).write_bytes(Path(file).read_bytes()[:-5])

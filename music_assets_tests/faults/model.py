@@ -77,6 +77,21 @@ class Model:
             "processed_parquet_country_rank_per_artist": by_artist,
         }
 
+    def unranked_plays(self) -> dict[str, float]:
+        """Return what `unranked_plays` counts."""
+        countries = {key[0]: row[1] for key, row in self._current(USER_DATA, 1, (2, 1)).items()}
+        plays: Counter[int] = Counter()
+        for (user, _), row in self._current(USER_TOP_ARTISTS, 2, (3, 2, 4)).items():
+            plays[user] += row[3] or 0
+        groups = {
+            "users": list(plays),
+            "no_user": [user for user in plays if user not in countries],
+            "no_country": [user for user in plays if user in countries and countries[user] is None],
+        }
+        counts = {name: float(len(users)) for name, users in groups.items()}
+        sums = {"plays" if name == "users" else f"{name}_plays": users for name, users in groups.items()}
+        return counts | {name: float(sum(plays[user] for user in users)) for name, users in sums.items()}
+
     def _current(self, table: Table, key: int, tie_break: tuple[int, ...]) -> dict[Row, Row]:
         """Return the current row of each key, which is the first `key` columns: that of the latest file.
 

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from music_assets.defs.assets.rankings import rank_artists
 from music_assets.engines.duckdb import DuckDBEngine
-from music_assets.storage.lineage import INPUTS, inputs_of
+from music_assets.storage.lineage import INPUTS, UNRANKED, inputs_of
 from music_assets.storage.published_snapshot import connect
 from music_assets.storage.publisher import Publisher
 from music_assets.tables import (
@@ -32,6 +32,7 @@ from music_assets.tables import (
     Table,
 )
 from music_assets.transforms.rankings import Numbered, country_rank_per_artist
+from music_assets.transforms.unranked_plays import Counts
 from music_assets_tests.faults.model import BadRow, File, Model, good_rows, rejects
 from music_assets_tests.faults.state import rows_of
 from music_assets_tests.support.ingest_harness import LOG, IngestHarness
@@ -76,6 +77,7 @@ class Refresh:
         self.harness = harness
         self.fails = fails
         self.done: list[str] = []
+        self.unranked: Counts = {}
 
     def run(self) -> None:
         """Run the steps until one fails; `done` has those that were completed."""
@@ -96,8 +98,8 @@ class Refresh:
         read = {table: store.table_version(table) for table in RAW_TABLES}
         history = [root.engine.read(table, snapshot.files) for table, snapshot in read.items()]
         inputs = inputs_of({table.name: version for table, version in read.items()})
-        artists = rank_artists(store, root.engine, root.engine, *history)
-        self._rank(ARTIST_RANK_IN_COUNTRY, artists, inputs)
+        artists, self.unranked = rank_artists(store, root.engine, root.engine, *history)
+        self._rank(ARTIST_RANK_IN_COUNTRY, artists, {**inputs, UNRANKED: self.unranked})
         ranked = store.table_version(ARTIST_RANK_IN_COUNTRY)
         countries = country_rank_per_artist(artists, root.engine.cache, root.engine.release)
         self._rank(COUNTRY_RANK_PER_ARTIST, countries, {INPUTS: {ARTIST_RANK_IN_COUNTRY.name: ranked.version}})
@@ -156,7 +158,8 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def refresh(self) -> None:
-        Refresh(self.harness).run()
+        refresh = Refresh(self.harness)
+        refresh.run()
         for table in RAW_TABLES:
             self.model.deliver(table)
         self.model.publish(self._raw_rows())
@@ -165,6 +168,7 @@ class Histories(RuleBasedStateMachine):
         assert Counter(path.read_bytes() for path in rejected) == self.model.rejected_files
         rankings_now = {table.full_name: self.harness.rows(table) for table in RANKING_TABLES}
         assert rankings_now == self.model.rankings()
+        assert refresh.unranked == self.model.unranked_plays()
 
     @rule(when=st.sampled_from(["before", "after"]), step=st.sampled_from(STEPS))
     def refresh_that_fails(self, when: str, step: str) -> None:

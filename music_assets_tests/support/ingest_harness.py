@@ -129,7 +129,7 @@ class IngestHarness:
             table: self.engine.read(table, self.store.table_version(table).files)
             for table in (USER_DATA, USER_TOP_ARTISTS)
         }
-        artists = rank_artists(self.store, self.engine, self.reader, read[USER_DATA], read[USER_TOP_ARTISTS])
+        artists, _ = rank_artists(self.store, self.engine, self.reader, read[USER_DATA], read[USER_TOP_ARTISTS])
         self._write_ranking(ARTIST_RANK_IN_COUNTRY, artists)
         countries = country_rank_per_artist(artists, self.engine.cache, self.engine.release)
         self._write_ranking(COUNTRY_RANK_PER_ARTIST, countries)

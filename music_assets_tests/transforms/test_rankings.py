@@ -66,8 +66,10 @@ def current(files: list[list[Any]], columns: list[str], key: list[str], tie_brea
     return ordered.drop_duplicates(key)
 
 
-def oracle(user_files: list[list[User]], artist_files: list[list[TopArtist]]) -> tuple[list[Any], list[Any]]:
-    """Return both rankings in their sort order, computed by definition."""
+def current_users_and_artists(
+    user_files: list[list[User]], artist_files: list[list[TopArtist]]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the current rows of both."""
     meant = [[(user, MEANING[country], count) for user, country, count in rows] for rows in user_files]
     users = current(
         meant, ["user_id", "country", "total_scrobbles"], ["user_id"], {"total_scrobbles": False, "country": True}
@@ -78,6 +80,12 @@ def oracle(user_files: list[list[User]], artist_files: list[list[TopArtist]]) ->
         ["user_id", "rank"],
         {"playcount": False, "artist_name": True, "mbid": True},
     )
+    return users, artists
+
+
+def oracle(user_files: list[list[User]], artist_files: list[list[TopArtist]]) -> tuple[list[Any], list[Any]]:
+    """Return both rankings in their sort order, computed by definition."""
+    users, artists = current_users_and_artists(user_files, artist_files)
     joined = users[users["country"].notna()].merge(artists, on="user_id")
     groups = joined.assign(total=joined["playcount"].fillna(0)).groupby(["country", "artist_name"])
     totals = groups.agg(total=("total", "sum"), listeners=("user_id", "nunique"))
@@ -93,6 +101,18 @@ def oracle(user_files: list[list[User]], artist_files: list[list[TopArtist]]) ->
     columns = ["country", "artist_name", "total", "rank", "listeners"]
     artists, countries = by_country[columns], by_artist[[*columns[:3], "share", *columns[3:]]]
     return list(artists.itertuples(index=False, name=None)), list(countries.itertuples(index=False, name=None))
+
+
+def unranked_oracle(user_files: list[list[User]], artist_files: list[list[TopArtist]]) -> dict[str, float]:
+    """Return what `unranked_plays` counts, computed by definition."""
+    users, artists = current_users_and_artists(user_files, artist_files)
+    plays = artists.fillna({"playcount": 0}).groupby("user_id")["playcount"].sum()
+    countries = users.set_index("user_id")["country"]
+    is_known = plays.index.isin(countries.index)
+    has_country = plays.index.isin(countries[countries.notna()].index)
+    groups = {"": plays, "no_user": plays[~is_known], "no_country": plays[is_known & ~has_country]}
+    counts = {name or "users": float(len(found)) for name, found in groups.items()}
+    return counts | {f"{name}_plays".lstrip("_"): float(found.sum()) for name, found in groups.items()}
 
 
 @examples(10)

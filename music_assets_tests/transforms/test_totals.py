@@ -1,6 +1,7 @@
 """Totals updated drop after drop, compared with an independent computation in pandas."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import ibis
@@ -9,11 +10,22 @@ from hypothesis import example, given
 from music_assets.engines.base import Engine
 from music_assets.storage.delta import TableVersion
 from music_assets.tables import ARTIST_RANK_IN_COUNTRY, USER_DATA, USER_TOP_ARTISTS
+from music_assets.transforms.current_rows import CurrentRows
 from music_assets.transforms.rankings import artist_rank_in_country
-from music_assets.transforms.totals import Coverage, PreviousTotals, refreshed_totals
+from music_assets.transforms.totals import Coverage, PreviousTotals, delivered_since, totals, updated_totals
+from music_assets.transforms.unranked_plays import Counts, unranked_plays, updated_unranked_plays
 from music_assets_tests.support.ingest_harness import IngestHarness
 from music_assets_tests.support.properties import examples
-from music_assets_tests.transforms.test_rankings import TOP_ARTISTS, USERS, TopArtist, User, as_csv, drops, oracle
+from music_assets_tests.transforms.test_rankings import (
+    TOP_ARTISTS,
+    USERS,
+    TopArtist,
+    User,
+    as_csv,
+    drops,
+    oracle,
+    unranked_oracle,
+)
 
 MARK = ("Germany", "Zaz", 1000.0, 7)
 """A total that no file explains: if it remains, the previous totals were updated."""
@@ -25,6 +37,7 @@ class Totals:
     def __init__(self, folder: str, engine: Engine) -> None:
         self.root = IngestHarness(Path(folder), engine)
         self.previous: PreviousTotals | None = None
+        self.unranked: Counts = {}
         self.number = 0
 
     def take(self, users: list[User] | None, top_artists: list[TopArtist] | None) -> None:
@@ -42,13 +55,20 @@ class Totals:
             engine.read(table, snapshot.files)
             for table, snapshot in zip((USER_DATA, USER_TOP_ARTISTS), snapshots, strict=True)
         )
-        totals = refreshed_totals(users, top_artists, self.previous, engine.cache, max_updated_share=max_updated_share)
-        ranked = artist_rank_in_country(totals, engine.cache, engine.release).named()
+        previous = self.previous
+        delivered = previous and delivered_since(previous, users, top_artists, engine.cache, max_updated_share)
+        if previous and delivered:
+            computed = updated_totals(previous.totals, delivered)
+            self.unranked = updated_unranked_plays(previous.unranked, delivered.before, delivered.now)
+        else:
+            current = CurrentRows.of(users, top_artists)
+            computed, self.unranked = totals(current), unranked_plays(current)
+        ranked = artist_rank_in_country(computed, engine.cache, engine.release).named()
         folder = store.new_folder(ARTIST_RANK_IN_COUNTRY)
         store.replace(ARTIST_RANK_IN_COUNTRY, engine.write(ranked, ARTIST_RANK_IN_COUNTRY, folder))
         engine.clear_cache()
         ranking = engine.read(ARTIST_RANK_IN_COUNTRY, store.table_version(ARTIST_RANK_IN_COUNTRY).files)
-        self.previous = _earlier(ranking, *snapshots)
+        self.previous = _earlier(ranking, self.unranked, *snapshots)
         return self.root.rows(ARTIST_RANK_IN_COUNTRY)
 
     def mark(self) -> None:
@@ -56,14 +76,17 @@ class Totals:
         assert self.previous is not None
         totals = self.previous.totals.drop("rank")
         marked = ibis.memtable([MARK], schema=totals.schema())
-        self.previous = PreviousTotals(totals.union(marked), self.previous.coverage)
+        self.previous = replace(self.previous, totals=totals.union(marked))
 
 
-def _earlier(ranking: ibis.Table, users: TableVersion, top_artists: TableVersion) -> PreviousTotals | None:
+def _earlier(
+    ranking: ibis.Table, unranked: Counts, users: TableVersion, top_artists: TableVersion
+) -> PreviousTotals | None:
     if not users.latest_ingest or not top_artists.latest_ingest:
         return None
     return PreviousTotals(
         ranking,
+        unranked,
         {
             USER_DATA.name: Coverage(users.latest_ingest, users.rows),
             USER_TOP_ARTISTS.name: Coverage(top_artists.latest_ingest, top_artists.rows),
@@ -98,7 +121,9 @@ def test_updated_totals_equal_full_computation(
         for number in range(max(len(user_files), len(artist_files))):
             users, artists = (files[number] if number < len(files) else None for files in (user_files, artist_files))
             totals.take(users, artists)
-            assert totals.rank() == oracle(user_files[: number + 1], artist_files[: number + 1])[0]
+            taken = user_files[: number + 1], artist_files[: number + 1]
+            assert totals.rank() == oracle(*taken)[0]
+            assert totals.unranked == unranked_oracle(*taken)
 
 
 def started(tmp_path: Path, engine: Engine, plays: int = 5) -> Totals:
@@ -138,7 +163,7 @@ def test_different_history_computes_all_totals(tmp_path: Path, engine: Engine) -
     assert totals.previous is not None
     covered = totals.previous.coverage[USER_TOP_ARTISTS.name]
     fewer = {**totals.previous.coverage, USER_TOP_ARTISTS.name: Coverage(covered.until, covered.rows - 1)}
-    totals.previous = PreviousTotals(totals.previous.totals, fewer)
+    totals.previous = replace(totals.previous, coverage=fewer)
     totals.take(None, [(1, 1, "Abba", 7, None)])
     assert totals.rank() == [("Germany", "Drake", 45.0, 1, 9), ("Germany", "Abba", 7.0, 2, 1)]
 

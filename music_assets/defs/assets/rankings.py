@@ -9,7 +9,6 @@ from typing import Any
 
 import dagster as dg
 import ibis.expr.types as ir
-import pyarrow as pa
 
 from music_assets.data_root import one_look
 from music_assets.defs.assets import OWNERS, RANKING_CODE
@@ -18,18 +17,18 @@ from music_assets.defs.io_manager import IN_MEMORY
 from music_assets.engines.base import Engine, repeated_users_in
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.integrity import damaged_files
-from music_assets.storage.lineage import COVERED, INPUTS, coverage_of
+from music_assets.storage.lineage import COVERED, UNRANKED, coverage_of
 from music_assets.tables import (
     ARTIST_RANK_IN_COUNTRY,
     COUNTRY_RANK_PER_ARTIST,
     RAW_TABLES,
-    USER_DATA,
-    USER_TOP_ARTISTS,
     Table,
 )
 from music_assets.transforms import rankings
+from music_assets.transforms.current_rows import CurrentRows
 from music_assets.transforms.rankings import Numbered
-from music_assets.transforms.totals import PreviousTotals, refreshed_totals
+from music_assets.transforms.totals import PreviousTotals, delivered_since, totals, updated_totals
+from music_assets.transforms.unranked_plays import Counts, unranked_plays, updated_unranked_plays
 
 
 def ranking_assets(checks: Sequence[Check]) -> list[dg.AssetsDefinition]:
@@ -48,8 +47,9 @@ def ranking_assets(checks: Sequence[Check]) -> list[dg.AssetsDefinition]:
         user_top_artists: ir.Table,
     ) -> Iterator[Any]:
         """Rank the artists of each country; after a small drop by an update of the previous totals."""
-        ranked = rank_artists(store, engine, reader, user_data, user_top_artists)
-        yield from _checked(ranked, checks, CheckContext(ARTIST_RANK_IN_COUNTRY, store, reader, thresholds))
+        ranked, unranked = rank_artists(store, engine, reader, user_data, user_top_artists)
+        context = CheckContext(ARTIST_RANK_IN_COUNTRY, store, reader, thresholds, unranked=unranked)
+        yield from _checked(ranked, checks, context)
 
     @dg.asset(
         **_options(COUNTRY_RANK_PER_ARTIST, checks),
@@ -91,33 +91,37 @@ def _checked(ranked: Numbered, checks: Sequence[Check], context: CheckContext) -
         if has_failed(result):
             failed.add(result.check_name)
     if not failed & blocking:
-        yield dg.Output(ranked)
+        counted = {UNRANKED: dg.MetadataValue.json(context.unranked)} if context.unranked else {}
+        yield dg.Output(ranked, metadata=counted)
 
 
 @one_look()
 def rank_artists(
     store: DeltaStore, engine: Engine, reader: Engine, user_data: ir.Table, user_top_artists: ir.Table
-) -> Numbered:
-    """Compute artist_rank_in_country from the histories."""
-
-    def repeated(table: Table) -> pa.Table:
-        # This reads two columns, for which DuckDB needs a tenth of the time that Spark does.
-        return repeated_users_in(reader, table, store.table_version(table).files)
-
+) -> tuple[Numbered, Counts]:
+    """Compute artist_rank_in_country from the histories, and count the plays that it does not count."""
     previous = previous_totals(store, engine)
-    totals = refreshed_totals(user_data, user_top_artists, previous, engine.cache, repeated)
-    return rankings.artist_rank_in_country(totals, engine.cache, engine.release)
+    delivered = previous and delivered_since(previous, user_data, user_top_artists, engine.cache)
+    if previous and delivered:
+        computed = updated_totals(previous.totals, delivered)
+        unranked = updated_unranked_plays(previous.unranked, delivered.before, delivered.now)
+    else:
+        # This reads two columns, for which DuckDB needs a tenth of the time that Spark does.
+        repeated = {table: repeated_users_in(reader, table, store.table_version(table).files) for table in RAW_TABLES}
+        current = CurrentRows.of(user_data, user_top_artists, repeated)
+        computed, unranked = totals(current), unranked_plays(current)
+    return rankings.artist_rank_in_country(computed, engine.cache, engine.release), unranked
 
 
 def previous_totals(store: DeltaStore, engine: Engine) -> PreviousTotals | None:
-    """Return the totals of the newest ranking, or None if it is damaged or its coverage unknown."""
+    """Return the totals of the newest ranking, or None if it is damaged, or if its commit lacks what is to be known."""
+    version = store.table_version(ARTIST_RANK_IN_COUNTRY)
+    covered, unranked = (
+        store.commit_metadata(ARTIST_RANK_IN_COUNTRY, key, version.version - 1) for key in (COVERED, UNRANKED)
+    )
+    coverage = coverage_of(covered[0]) if covered else {}
+    if not unranked or coverage.keys() != {table.name for table in RAW_TABLES}:
+        return None
     if damaged_files(store, ARTIST_RANK_IN_COUNTRY):
         return None
-    version = store.table_version(ARTIST_RANK_IN_COUNTRY)
-    inputs, covered = (
-        store.latest_commit_metadata(ARTIST_RANK_IN_COUNTRY, key, upto=version.version) for key in (INPUTS, COVERED)
-    )
-    coverage = coverage_of(inputs, covered or {})
-    if coverage.keys() != {USER_DATA.name, USER_TOP_ARTISTS.name}:
-        return None
-    return PreviousTotals(engine.read(ARTIST_RANK_IN_COUNTRY, version.files), coverage)
+    return PreviousTotals(engine.read(ARTIST_RANK_IN_COUNTRY, version.files), unranked[0], coverage)
