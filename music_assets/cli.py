@@ -29,7 +29,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from music_assets.client import LOCAL_SERVICE, MusicDBError
-from music_assets.data_root import DataRoot, LayoutError
+from music_assets.data_root import DataRoot, LayoutError, Scratch
 from music_assets.engines.java import JavaMissingError, check_java
 from music_assets.ingest.csv_header import BadFileError
 from music_assets.ingest.object_landing import open_landing
@@ -37,7 +37,7 @@ from music_assets.object_store import ObjectStoreError
 from music_assets.runtime.dagster_home import EXPORT_HOME, DatabaseError, foreign_home, prepare_dagster_home
 from music_assets.runtime.ports import PortError, check_port
 from music_assets.runtime.up import AlreadyUpError, run_services, up_lock
-from music_assets.settings import Settings, SettingsError, settings
+from music_assets.settings import Settings, SettingsError, settings, settings_with
 from music_assets.storage.published_snapshot import NothingPublishedError, newest_snapshot
 from music_assets.tables import EMBEDDING_TABLES, PUBLISHED_TABLES, Table
 
@@ -142,21 +142,39 @@ def _settings_of_runs() -> Settings:
 
 @app.command()
 def generate(
-    folder: Annotated[Path, typer.Argument(help="Output folder.")],
     users: Annotated[int, typer.Option(min=1, help="Number of users; each has 50 artists.")],
+    folder: Annotated[Path | None, typer.Argument(help="Output folder, unless --to is given.")] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="Data root, a folder or s3://BUCKET/PREFIX: put the files into its drop folders.", metavar="DATA_ROOT"
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed. The same seed gives the same bytes.")] = 0,
     dirty: Annotated[float, typer.Option(min=0, max=0.5, help="Share of bad rows.")] = 0.0,
 ) -> None:
     """Generate users.csv and user_top_artists.csv in the shape of the Kaggle data set."""
-    from music_assets.sample_data.generator import generate as write
+    from music_assets.sample_data.generator import SampleFiles
+    from music_assets.sample_data.generator import generate as run
 
-    try:
-        with _progress("users", users, MofNCompleteColumn()) as advance:
-            files = write(folder, users, seed=seed, dirty=dirty, progress=advance)
-    except ValueError as error:
-        raise _fail(str(error)) from None
-    for path in files:
-        out.print(f"{path}  {path.stat().st_size:,} bytes", highlight=False, soft_wrap=True)
+    def write(target: Path) -> SampleFiles:
+        try:
+            with _progress("users", users, MofNCompleteColumn()) as advance:
+                return run(target, users, seed=seed, dirty=dirty, progress=advance)
+        except ValueError as error:
+            raise _fail(str(error)) from None
+
+    if folder and not to:
+        placed = {str(path): path.stat().st_size for path in write(folder)}
+    elif to and not folder:
+        root = DataRoot.of(settings_with(to))
+        root.prepare()
+        landing, scratch = open_landing(root), Scratch(root.scratch)
+        placed = {root.address(landing.place(path)): path.stat().st_size for path in write(scratch.folder)}
+    else:
+        raise typer.BadParameter("Give either an output folder or --to with a data root.")
+    for place, size in placed.items():
+        out.print(f"{_escaped(place)}  {size:,} bytes", highlight=False, soft_wrap=True)
 
 
 @app.command()

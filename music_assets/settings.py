@@ -264,8 +264,17 @@ class ForeignVariables(BaseSettings):
 @cache
 def settings() -> Settings:
     """Return the settings of this process. Raises SettingsError with a line for each invalid variable."""
+    return _validated()
+
+
+def settings_with(data: str) -> Settings:
+    """Return the settings of this process with another data root. Raises SettingsError."""
+    return _validated(data=data)
+
+
+def _validated(**values: Any) -> Settings:
     try:
-        return Settings()
+        return Settings(**values)
     except ValidationError as error:
         lines = [_problem(str(part["loc"][0]), part["input"], part["msg"]) for part in error.errors()]
         raise SettingsError("\n".join(["Invalid settings:", *lines])) from None

@@ -121,6 +121,29 @@ class TestGenerate:
     def test_options_out_of_range_are_refused(self, shell: Shell, tmp_path: Path, options: Any) -> None:
         assert shell("generate", tmp_path, *options).exit_code == 2
 
+    def test_files_are_put_into_the_drop_folders_of_a_data_root(self, shell: Shell, tmp_path: Path) -> None:
+        for _ in range(2):
+            result = shell("generate", "--users", 30, "--seed", 3, "--to", tmp_path / "root")
+            assert result.exit_code == 0, result.output
+        folder = tmp_path / "root" / "user_data"
+        placed = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.csv"))
+        assert placed == [
+            "user_data/users-2.csv",
+            "user_data/users.csv",
+            "user_top_artists/user_top_artists-2.csv",
+            "user_top_artists/user_top_artists.csv",
+        ], "nothing that waits is overwritten"
+        assert f"{folder}/user_data/users-2.csv  " in result.stdout
+        shell("generate", tmp_path / "out", "--users", 30, "--seed", 3)
+        assert (tmp_path / "out/users.csv").read_bytes() == (folder / "user_data/users.csv").read_bytes()
+        assert "expected s3://BUCKET/PREFIX" in shell.fails("generate", "--users", 30, "--to", "s3://")
+
+    @pytest.mark.parametrize("target", [(), ("out", "--to", "root")])
+    def test_one_target_is_required(self, shell: Shell, target: Any) -> None:
+        result = shell("generate", "--users", 5, *target)
+        assert result.exit_code == 2
+        assert "Give either an output folder or --to" in " ".join(result.output.replace("│", " ").split())
+
     def test_a_folder_that_cannot_be_created_is_reported(self, shell: Shell, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         assert str(tmp_path / "file") in shell.fails("generate", tmp_path / "file", "--users", 5)
