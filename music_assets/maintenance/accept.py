@@ -30,7 +30,7 @@ def accept(settings: Settings, report: Report) -> None:
     with dg.DagsterInstance.from_config(str(prepare_dagster_home(root))) as instance:
         check_idle(instance)
         recompute(settings, instance, report)
-    report(f"Published {newest_snapshot(root).path}. Rejected rows remain in rejected_rows.")
+    report(f"Published {root.address(newest_snapshot(root).path)}. Rejected rows remain in rejected_rows.")
 
 
 def _check_the_rest(settings: Settings, store: DeltaStore) -> None:

@@ -199,7 +199,7 @@ def recovery(store: DeltaStore, table: Table, damage: DamagedFile) -> str:
         return RUN_REBUILD
     if table in EMBEDDING_TABLES:
         return f"{RUN_REBUILD} Then run the job {TRAIN_EMBEDDINGS}."
-    restore = f"Restore {store.root.address(damage.path)} from a backup."
+    restore = f"Restore {damage.address} from a backup."
     if table is REJECTED_ROWS:
         return f"{restore} Without a backup, `music-assets rebuild` starts a new table."
     lost = f"It contained rows of {', '.join(map(printable, damage.csv_files))}. " if damage.csv_files else ""
@@ -228,7 +228,7 @@ def _describe_table(store: DeltaStore, table: Table, retention_hours: float) -> 
         end = f"deleted after {retention_hours:g} hours" if not table.sort_by else "old versions for running readers"
         yield _ok(table.full_name, f"{unused}, {end}")
     for path in stray.foreign:
-        found = f"{printable(str(path))} is not a file of the table"
+        found = f"{printable(store.root.address(path))} is not a file of the table"
         yield _note(table.full_name, found, "Move it elsewhere, since it may be deleted.")
 
 
@@ -245,7 +245,7 @@ def _check_music_db(settings: Settings, root: DataRoot) -> Findings:
         if snapshot.is_intact:
             current = snapshot
             break
-        damages.append(f"{snapshot.path} is missing or truncated")
+        damages.append(f"{root.address(snapshot.path)} is missing or truncated")
     yield from (_problem("music_db", damage, RUN_REBUILD) for damage in dict.fromkeys(damages))
     if current:
         yield from _check_snapshot(root, current)

@@ -52,7 +52,7 @@ def rebuild(settings: Settings, report: Report) -> None:
         for group in (RANKING_TABLES, EMBEDDING_TABLES, (REJECTED_ROWS,)):
             _move_damaged(store, group, report)
         recompute(settings, instance, report)
-    report(f"Published {newest_snapshot(root).path}")
+    report(f"Published {root.address(newest_snapshot(root).path)}")
 
 
 def check_raw(store: DeltaStore) -> None:

@@ -1,9 +1,10 @@
-"""Damage to a table: compares its log, its parquet files, and what was published. Changes nothing.
+"""Damage to a table: compares its log, its parquet files, and what was published. Changes nothing that lasts.
 
 Reads file by file before it trusts a library with the log as a whole.
 """
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from music_assets.data_root import DataRoot
 from music_assets.storage.delta import PART, DamagedLogError, DeltaStore, read_log_entry
 from music_assets.storage.lineage import FILES, removed_rows
 from music_assets.storage.log_upload import LOG_FOLDER
@@ -22,12 +24,12 @@ from music_assets.tables import Table
 class DamagedFile:
     """A damaged file of a table, the problem, and the CSV files whose rows it contained, as far as the log says."""
 
-    path: Path
+    address: str
     problem: str
     csv_files: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.path} {self.problem}"
+        return f"{self.address} {self.problem}"
 
 
 @dataclass(frozen=True)
@@ -39,16 +41,23 @@ class StrayFiles:
 
 
 def damaged_files(store: DeltaStore, table: Table) -> list[DamagedFile]:
-    """Return the damaged files of the table; none if the table does not exist."""
+    """Return the damaged files of the table; none if the table does not exist.
+
+    Of files on S3, copies on this machine that are damaged are deleted: they are fetched again.
+    """
     log = store.log_folder(table)
-    damaged_entries = list(_damaged_log_entries(log)) if log.is_dir() else []
+    damaged_entries = list(_damaged_log_entries(store.root, log))
+    if damaged_entries and store.root.store:  # perhaps only the copy is
+        shutil.rmtree(log)
+        store.root.refresh(log)
+        damaged_entries = list(_damaged_log_entries(store.root, log))
     if damaged_entries:
         return damaged_entries
     try:
         truncated = truncated_log(store, table)
         return [truncated] if truncated else list(_damaged_parquet_files(store, table))
     except Exception as error:  # deltalake refuses some logs whose entries can all be read
-        return [DamagedFile(log, f"cannot be read: {_first_line(error)}")]
+        return [DamagedFile(store.root.address(log), f"cannot be read: {_first_line(error)}")]
 
 
 def truncated_log(store: DeltaStore, table: Table) -> DamagedFile | None:
@@ -68,7 +77,8 @@ def truncated_log(store: DeltaStore, table: Table) -> DamagedFile | None:
         return None
     if found.rows + removed_rows(store, table, since=shown.version) >= shown.rows:
         return None
-    return DamagedFile(store.folder(table) / LOG_FOLDER, f"has {found.rows} rows, but {shown.rows} were published")
+    log = store.root.address(store.folder(table) / LOG_FOLDER)
+    return DamagedFile(log, f"has {found.rows} rows, but {shown.rows} were published")
 
 
 def stray_files(store: DeltaStore, table: Table) -> StrayFiles:
@@ -84,21 +94,21 @@ def stray_files(store: DeltaStore, table: Table) -> StrayFiles:
     return StrayFiles(tuple(ours), tuple(path for path in others if path not in ours))
 
 
-def _damaged_log_entries(log: Path) -> Iterator[DamagedFile]:
+def _damaged_log_entries(root: DataRoot, log: Path) -> Iterator[DamagedFile]:
     """Yield the entries of a log that are missing or cannot be read, from its last checkpoint on."""
     entries = {int(path.stem): path for path in log.glob("*.json") if path.stem.isdigit()}
     checkpoints = {int(path.name.split(".")[0]): path for path in log.glob("*.checkpoint*.parquet")}
     checkpoint = max(checkpoints, default=-1)
     if checkpoint >= 0 and (problem := _footer_problem(checkpoints[checkpoint])):
-        yield DamagedFile(checkpoints[checkpoint], problem)
+        yield DamagedFile(root.address(checkpoints[checkpoint]), problem)
     for version in range(checkpoint + 1, max(entries, default=-1) + 1):
         if version not in entries:
-            yield DamagedFile(log / f"{version:020}.json", "is missing")
+            yield DamagedFile(root.address(log / f"{version:020}.json"), "is missing")
             continue
         try:
             read_log_entry(entries[version])
         except DamagedLogError:
-            yield DamagedFile(entries[version], "is empty or cut off")
+            yield DamagedFile(root.address(entries[version]), "is empty or cut off")
 
 
 def _damaged_parquet_files(store: DeltaStore, table: Table) -> Iterator[DamagedFile]:
@@ -112,10 +122,13 @@ def _damaged_parquet_files(store: DeltaStore, table: Table) -> Iterator[DamagedF
     for add in adds.to_pylist():
         path = folder / add["path"]
         problem = _size_problem(sizes.get(path), add["size_bytes"])
-        if not problem and not store.root.store:  # S3 checks the content of what it stores by itself
+        if not problem and (not store.root.store or path.exists()):
             problem = _footer_problem(path, add["num_records"])
+            if problem and store.root.store:  # S3 checks the content of what it stores: this is a copy
+                path.unlink()
+                continue
         if problem:
-            yield DamagedFile(path, problem, _csv_files(folder / LOG_FOLDER, add["path"]))
+            yield DamagedFile(store.root.address(path), problem, _csv_files(folder / LOG_FOLDER, add["path"]))
 
 
 def _has_folder(store: DeltaStore, table: Table) -> bool:

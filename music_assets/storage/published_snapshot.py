@@ -90,7 +90,7 @@ def newest_snapshot(root: DataRoot) -> PublishedSnapshot:
             continue
         fetch_database(root, snapshot)
         if not snapshot.is_intact:
-            damage.append(f"{snapshot.path} is missing or cut off")
+            damage.append(f"{root.address(snapshot.path)} is missing or cut off")
             continue
         if damage:
             LOG.warning(f"{'; '.join(damage)}. Using {snapshot.path.name} instead. {ADVICE}")
@@ -165,9 +165,19 @@ def connect(root: DataRoot) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def open_snapshot(root: DataRoot, snapshot: PublishedSnapshot) -> duckdb.DuckDBPyConnection:
-    """Return a read-only connection to a snapshot. Raises duckdb.Error, FileNotFoundError."""
+    """Return a read-only connection to a snapshot. Raises duckdb.Error, FileNotFoundError.
+
+    If the copy of a snapshot on S3 is damaged, it is fetched again.
+    """
     fetch_files(root, snapshot)
-    connection = duckdb.connect(str(snapshot.path), read_only=True)
+    try:
+        connection = duckdb.connect(str(snapshot.path), read_only=True)
+    except duckdb.Error:
+        if not root.store:
+            raise
+        snapshot.path.unlink()
+        fetch_database(root, snapshot)
+        connection = duckdb.connect(str(snapshot.path), read_only=True)
     locate_files(connection, root)
     return connection
 

@@ -20,7 +20,7 @@ from music_assets_tests.support.processes import BIN, TIMEOUT, clean_environment
 from music_assets_tests.support.project import RANKED_ARTISTS, TOP_ARTISTS, USERS, Project
 from music_assets_tests.support.published import published_rows
 from music_assets_tests.support.running_up import running_up
-from music_assets_tests.support.s3_proxy import Answer, Refusal, s3_proxy
+from music_assets_tests.support.s3_proxy import ALL_CONDITIONS, Answer, Refusal, s3_proxy
 from music_assets_tests.support.s3_server import S3Server
 
 
@@ -50,6 +50,21 @@ def test_up_publishes_what_a_folder_publishes(s3: S3Server, tmp_path: Path) -> N
     assert not list(root.drop_folder(project.landing.tables[0]).iterdir())
 
 
+def test_generated_files_wait_in_the_bucket(s3: S3Server, tmp_path: Path) -> None:
+    root = s3.root(tmp_path, tmp_path.name)
+    elsewhere = s3.root(tmp_path, "elsewhere")
+    answer = run(elsewhere, "generate", "--users", "50", "--seed", "3", "--to", str(root))
+    assert answer.returncode == 0, answer.stderr
+    assert f"{root}/user_data/user_data/users.csv  " in answer.stdout
+    expected = generate(tmp_path / "sample", 50, seed=3)
+    landing = open_landing(root)
+    waiting = {
+        file.name: root.read(root.drop_folder(t) / file.name) for t in landing.tables for file in landing.files(t)
+    }
+    assert waiting == {path.name: path.read_bytes() for path in expected}
+    assert elsewhere.files_below(elsewhere.path) == {}
+
+
 @pytest.fixture
 def published(s3: S3Server, tmp_path: Path) -> Project:
     """Return a project on S3 whose tables are published."""
@@ -72,7 +87,7 @@ def test_queries_need_read_access_alone(s3: S3Server, published: Project, tmp_pa
         (tmp_path / "users.csv").write_text(USERS)
         refused = run(reader, "drop", str(tmp_path / "users.csv"), AWS_ENDPOINT_URL=url)
     assert refused.returncode == 1
-    assert "access denied (AccessDenied). Set or renew AWS_ACCESS_KEY_ID" in refused.stderr
+    assert f"access denied (AccessDenied). Allow these credentials s3:PutObject on {published.root}" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
@@ -166,7 +181,7 @@ def listing(path: str, keys: int) -> Answer | None:
 
 def test_store_that_ignores_conditions_is_refused(s3: S3Server, tmp_path: Path) -> None:
     root = s3.root(tmp_path, tmp_path.name)
-    with s3_proxy(s3.url, conditions=False) as url:
+    with s3_proxy(s3.url, ignored=ALL_CONDITIONS) as url:
         answer = run(root, "doctor", AWS_ENDPOINT_URL=url)
     assert answer.returncode == 1
     assert f"at {url} ignores If-None-Match and If-Match" in " ".join(answer.stdout.split())

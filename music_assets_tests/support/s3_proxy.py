@@ -1,15 +1,18 @@
 """A proxy in front of the S3 server that refuses requests, loses answers or drops conditions, as a test demands."""
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 
 import httpx
 
 ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>refused by the test</Message></Error>"
-CONDITIONS = ("if-match", "if-none-match")
+ALL_CONDITIONS = ("PUT if-match", "PUT if-none-match", "DELETE if-match")
+SIGNER = re.compile(r"Credential=([^/%]+)")
 HOP_BY_HOP = ("connection", "transfer-encoding", "content-length", "server", "date")
 
 
@@ -34,50 +37,98 @@ class Answer:
     status: int = 200
 
 
-Rule = Callable[[str, str], Refusal | Answer | None]
+class Silence(Enum):
+    """No answer, to a request that is not carried out."""
+
+    HANG = "hang"
+    """The connection stays open."""
+    CUT = "cut"
+    """The connection is closed: to a GET request in the middle of the answer, else before it."""
+
+
+Rule = Callable[[str, str], Refusal | Answer | Silence | None]
 """Decides by method and path."""
 
 
 @contextmanager
-def s3_proxy(target: str, rule: Rule = lambda method, path: None, conditions: bool = True) -> Iterator[str]:
-    """Run a proxy and yield its URL. Without `conditions` the server does not see those of a request."""
-    client = httpx.Client(timeout=60)
+def s3_proxy(
+    target: str,
+    rule: Rule = lambda method, path: None,
+    ignored: Container[str] = (),
+    accepts_key: Callable[[str], bool] = lambda access_key: True,
+) -> Iterator[str]:
+    """Run a proxy and yield its URL.
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            refusal = rule(self.command, self.path)
-            if refusal and refusal.status:
-                self.send(refusal.status, {}, refusal.body)
-                return
-            dropped = ("connection",) if conditions else ("connection", *CONDITIONS)
-            headers = {name: value for name, value in self.headers.items() if name.lower() not in dropped}
-            found = client.request(self.command, f"{target}{self.path}", headers=headers, content=body)
-            if refusal:
-                self.close_connection = True
-                return
-            kept = {name: value for name, value in found.headers.items() if name.lower() not in HOP_BY_HOP}
-            self.send(found.status_code, kept, found.content, found.headers.get("Content-Length"))
-
-        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = answer  # noqa: N815
-
-        def send(self, status: int, headers: dict[str, str], body: bytes, length: str | None = None) -> None:
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", length or str(len(body)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Log nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    The server does not see `ignored` conditions, each `METHOD header`. `accepts_key` decides by the access key of a
+    request whether its credentials have expired.
+    """
+    with _Proxy(target, rule, ignored, accepts_key) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"
         finally:
+            server.ended.set()
             server.shutdown()
+
+
+class _Proxy(ThreadingHTTPServer):
+    def __init__(self, target: str, rule: Rule, ignored: Container[str], accepts_key: Callable[[str], bool]) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.target = target
+        self.rule = rule
+        self.ignored = ignored
+        self.accepts_key = accepts_key
+        self.client = httpx.Client(timeout=60)
+        self.ended = Event()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Proxy
+
+    def answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        signer = SIGNER.search(f"{self.path} {self.headers.get('Authorization')}")
+        is_accepted = signer is None or self.server.accepts_key(signer[1])
+        refusal = self.server.rule(self.command, self.path) if is_accepted else Refusal(400, "ExpiredToken")
+        if isinstance(refusal, Silence):
+            self.be_silent(refusal)
+        elif refusal and refusal.status:
+            self.send(refusal.status, {}, refusal.body)
+        else:
+            self.forward(body, is_answered=not refusal)
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = answer  # noqa: N815
+
+    def forward(self, body: bytes, is_answered: bool) -> None:
+        headers = {
+            name: value
+            for name, value in self.headers.items()
+            if name.lower() != "connection" and f"{self.command} {name.lower()}" not in self.server.ignored
+        }
+        url = f"{self.server.target}{self.path}"
+        found = self.server.client.request(self.command, url, headers=headers, content=body)
+        if not is_answered:
+            self.close_connection = True
+            return
+        kept = {name: value for name, value in found.headers.items() if name.lower() not in HOP_BY_HOP}
+        self.send(found.status_code, kept, found.content, found.headers.get("Content-Length"))
+
+    def be_silent(self, silence: Silence) -> None:
+        self.close_connection = True
+        if silence is Silence.HANG:
+            self.server.ended.wait()
+        elif self.command == "GET":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n<")
+
+    def send(self, status: int, headers: dict[str, str], body: bytes, length: str | None = None) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", length or str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""

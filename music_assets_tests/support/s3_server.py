@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 
+from music_assets import object_store
 from music_assets.data_root import DataRoot
 from music_assets.runtime.ports import free_port
 from music_assets.settings import Settings
@@ -61,6 +62,27 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
         process.wait()
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@contextmanager
+def new_clients() -> Iterator[None]:
+    """Let this process find its endpoint and credentials again, and once more in the end."""
+    _forget_clients()
+    try:
+        yield
+    finally:
+        _forget_clients()
+
+
+def _forget_clients() -> None:
+    for cached in (
+        object_store._client,
+        object_store._deleting_client,
+        object_store._endpoint,
+        object_store._region,
+        object_store._session,
+    ):
+        cached.cache_clear()
 
 
 LOCATION = (
