@@ -402,6 +402,15 @@ class DataRoot:
         """Return the file with the ETags of the files in a folder that `refresh` follows."""
         return self.path / ".refreshed" / f"{self.relative(folder).replace('/', '.')}.json"
 
+    def discard_copies(self, folder: Path) -> None:
+        """Delete the copies below a folder that the bucket does not have, and those of logs, which may be rewritten."""
+        if not self.store:
+            return
+        kept = self.files_below(folder)
+        for path in filter(Path.is_file, folder.rglob("*")):
+            if path not in kept or "_delta_log" in path.parts:
+                path.unlink()
+
     def _shrink_cache(self, needed: int = 0) -> None:
         """Remove the cached files that were unused for longest, until there is room for `needed` bytes."""
         folders = [self.snapshots, *map(self.table_folder, TABLES)]

@@ -244,8 +244,9 @@ class Settings(BaseSettings):
         on_s3 = others.data.get("engine") == "spark" and isinstance(others.data.get("data"), str)
         if on_s3 and not master.startswith("local"):
             raise ValueError(
-                "with a data root on S3 Spark must run on this machine, as the executors of a cluster cannot read its "
-                "work folder. Set local[*], or use a folder that all machines share as data root"
+                "with a data root on S3 Spark runs on this machine only, as the executors of a cluster cannot read its "
+                f"work folder, and no jar changes that. Set {PREFIX}SPARK_MASTER=local[*], {PREFIX}ENGINE=duckdb, or "
+                f"{PREFIX}DATA to a folder that is mounted at the same path on all machines"
             )
         return master
 

@@ -5,7 +5,6 @@ property tests once more with all their examples (profile `ci`).
 """
 
 import os
-import shutil
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -19,7 +18,8 @@ from music_assets.data_root import DataRoot
 from music_assets.engines.base import Engine
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.engines.java import JavaMissingError, check_java
-from music_assets_tests.support.corruption import publish_twice
+from music_assets.settings import settings as current_settings
+from music_assets_tests.support.corruption import copy_root, publish_twice
 from music_assets_tests.support.ingest_harness import IngestHarness
 from music_assets_tests.support.s3_server import S3Server, s3_server
 
@@ -43,7 +43,7 @@ SLOW = (
     "defs/assets/test_embeddings.py::test_training_succeeds_though_refreshes_delete_the_rankings_it_started_with",
     "defs/assets/test_embeddings.py::test_user_of_unknown_artists_has_no_vector_until_the_next_training",
     "defs/test_checks.py::test_failed_blocking_check_prevents_publication",
-    "defs/test_io_manager.py::test_small_drop_updates_a_ranking_only_if_its_coverage_is_known",
+    "defs/test_io_manager.py::test_ranking_whose_coverage_is_unknown_is_computed_again",
     "embedding/test_word2vec_spark.py::*",
     "end_to_end/test_benchmark_cases.py::*",
     "end_to_end/test_ci_workflow.py::*",
@@ -58,6 +58,7 @@ SLOW = (
     "end_to_end/test_spark.py::test_demo_prints_the_same_as_on_duckdb",
     "end_to_end/test_spark.py::test_job_on_a_cluster_survives_a_killed_worker",
     "end_to_end/test_spark.py::test_missing_java_is_reported_before_anything_changes",
+    "end_to_end/test_spark.py::test_refresh_on_s3_*",
     "end_to_end/test_spark.py::test_retraction_and_erasure_leave_the_same_rows_as_on_duckdb",
     "end_to_end/test_training_over_http.py::*",
     "end_to_end/test_up.py::test_second_up_is_refused_until_the_first_has_ended",
@@ -66,6 +67,7 @@ SLOW = (
     "faults/test_concurrency.py::*",
     "faults/test_kills.py::*",
     "faults/test_recovery.py::*",
+    "faults/test_s3_faults.py::*",
     "ingest/test_disk_full.py::test_full_disk_while_publishing_keeps_the_last_snapshot",
     "ingest/test_object_landing.py::test_four_machines_load_the_same_objects",
     "maintenance/test_backup.py::test_backup_killed_with_sigkill_is_not_restored",
@@ -129,6 +131,7 @@ SLOW = (
     "storage/test_compaction.py::test_ingest_after_compaction_checkpoint_and_vacuum",
     "storage/test_compaction.py::test_vacuum_keeps_published_files",
     "storage/test_log_upload.py::*",
+    "storage/test_moved_root.py::test_root_in_a_new_bucket_*",
     "storage/test_published_snapshot.py::test_computed_tables_keep_the_published_versions_and_one_more",
     "test_deploy.py::test_units_are_valid_and_hardened*",
     "test_object_store.py::test_large_file_is_copied_in_parts",
@@ -137,14 +140,42 @@ SLOW = (
 """Patterns of test ids, without the folder of the tests, that belong to the slow tier; `*` and `?` are wildcards."""
 
 ON_S3 = (
+    "defs/test_checks.py::test_a_retraction_lifts_the_block_of_the_check",
+    "defs/test_checks.py::test_failed_blocking_check_prevents_publication",
+    "defs/test_io_manager.py::test_slower_run_does_not_replace_newer_rankings",
+    "defs/test_io_manager.py::test_small_drop_updates_a_ranking",
+    "ingest/test_ingest.py::test_content_that_is_loaded_again_has_its_rejects_again",
     "ingest/test_ingest.py::test_crash_leaves_the_file_or_its_rows",
     "ingest/test_ingest.py::test_same_content_is_loaded_once",
+    "ingest/test_ingest.py::test_second_ingest_is_refused_while_one_runs",
+    "maintenance/test_accept.py::test_the_good_rows_are_published_as_they_are",
+    "maintenance/test_backup.py::test_backup_taken_during_a_run_is_complete",
+    "maintenance/test_backup.py::test_unfinished_restore_is_unusable_until_it_is_repeated",
+    "maintenance/test_doctor.py::test_a_healthy_root_has_no_problems",
+    "maintenance/test_doctor.py::test_a_missing_log_is_reported",
+    "maintenance/test_doctor.py::test_several_damaged_files_are_reported",
+    "maintenance/test_doctor.py::test_unused_and_foreign_files_are_reported_as_notes",
+    "maintenance/test_forget.py::test_no_byte_below_the_data_root_has_the_user",
+    "maintenance/test_rebuild.py::test_missing_derived_data_is_recomputed",
+    "maintenance/test_rebuild.py::test_several_damaged_files_are_recomputed",
+    "maintenance/test_retract.py::test_interrupted_retraction_is_continued",
+    "maintenance/test_retract.py::test_what_a_retracted_drop_replaced_counts_again",
     "storage/test_compaction.py::test_concurrent_compactions_keep_every_row_once",
+    "storage/test_compaction.py::test_concurrent_writer",
+    "storage/test_compaction.py::test_many_small_files_become_one",
+    "storage/test_compaction.py::test_old_version_is_readable_until_vacuum",
     "storage/test_delta.py::test_concurrent_writers",
+    "storage/test_delta.py::test_readers_see_files_only_after_their_commit",
+    "storage/test_delta.py::test_replace",
     "storage/test_delta.py::test_transaction*",
+    "storage/test_integrity.py::test_missing_log_stops_ingest",
+    "storage/test_integrity.py::test_newest_intact_snapshot_is_used",
+    "storage/test_lookup_tables.py::test_changes_compare_with_the_previous_published_ranking",
     "storage/test_published_snapshot.py::test_all_tables_are_published",
+    "storage/test_published_snapshot.py::test_concurrent_publishers",
     "storage/test_published_snapshot.py::test_newest_two_snapshots_are_kept",
     "storage/test_published_snapshot.py::test_pointer_describes_the_tables",
+    "storage/test_published_snapshot.py::test_raw_tables_are_published_in_the_version_of_the_rankings",
 )
 """Tests that run on a data root in a folder, and once more on S3."""
 
@@ -202,9 +233,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Let the tests of `ON_S3` use both kinds of data root. The id of those in a folder does not name the kind."""
-    if "data_root" in metafunc.fixturenames and _matches(metafunc.definition.nodeid, ON_S3):
-        kinds = [pytest.param("folder", id=pytest.HIDDEN_PARAM), "s3"]
-        metafunc.parametrize("data_root", kinds, indirect=True)
+    if "root_kind" in metafunc.fixturenames and _matches(metafunc.definition.nodeid, ON_S3):
+        metafunc.parametrize("root_kind", [pytest.param("folder", id=pytest.HIDDEN_PARAM), "s3"])
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -226,6 +256,8 @@ def _check_tables(items: list[pytest.Item]) -> None:
     patterns = (*SLOW, *FAST, *SPARK)
     unused = [pattern for pattern in patterns if not any(_matches(item.nodeid, (pattern,)) for item in items)]
     unused += [group for group in LONGEST if group not in groups]
+    on_s3 = {item.nodeid.partition("[")[0] for item in items if _group(item.nodeid) == "s3"}
+    unused += [pattern for pattern in ON_S3 if not any(_matches(nodeid, (pattern,)) for nodeid in on_s3)]
     if unused:
         raise pytest.UsageError(f"{__file__} names tests that do not exist: {', '.join(unused)}")
     on_spark = {item.nodeid for item in items if "spark_engine" in getattr(item, "fixturenames", ())}
@@ -296,12 +328,29 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def data_root(request: pytest.FixtureRequest, tmp_path: Path) -> DataRoot:
+def root_kind() -> str:
+    """Return the kind of the test's data roots: "folder", for tests of `ON_S3` also "s3"."""
+    return "folder"
+
+
+@pytest.fixture
+def data_root(request: pytest.FixtureRequest, root_kind: str, tmp_path: Path) -> DataRoot:
     """Return a new data root: in a folder, for tests of `ON_S3` also on S3."""
-    if getattr(request, "param", "folder") == "folder":
+    if root_kind == "folder":
         return DataRoot(tmp_path / "data")
     server: S3Server = request.getfixturevalue("s3")
     return server.root(tmp_path, uuid4().hex)
+
+
+@pytest.fixture
+def settings_in_environment(data_root: DataRoot, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let commands that run in this process use `data_root`, with the Dagster home in it."""
+    for name, value in data_root.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    current_settings.cache_clear()
+    yield
+    current_settings.cache_clear()
 
 
 @pytest.fixture
@@ -317,6 +366,6 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> DataRoot:
 
 
 @pytest.fixture
-def root(healthy: DataRoot, tmp_path: Path) -> DataRoot:
-    """Return a copy of `healthy` to corrupt. Its views still read the files of the original."""
-    return DataRoot(shutil.copytree(healthy.path, tmp_path / "data"))
+def root(healthy: DataRoot, data_root: DataRoot) -> DataRoot:
+    """Return a copy of `healthy` to corrupt."""
+    return copy_root(healthy.path, data_root)

@@ -129,7 +129,10 @@ def test_an_address_on_s3(monkeypatch: pytest.MonkeyPatch) -> None:
     settings.cache_clear()
     monkeypatch.setenv("MUSIC_ASSETS_ENGINE", "spark")
     monkeypatch.setenv("MUSIC_ASSETS_SPARK_MASTER", "spark://host:7077")
-    with pytest.raises(SettingsError, match=r"MUSIC_ASSETS_SPARK_MASTER='spark://host:7077': .*Set local"):
+    alternatives = (
+        r"MUSIC_ASSETS_SPARK_MASTER=local\[\*\], MUSIC_ASSETS_ENGINE=duckdb, or MUSIC_ASSETS_DATA to a folder"
+    )
+    with pytest.raises(SettingsError, match=rf"MUSIC_ASSETS_SPARK_MASTER='spark://host:7077': .*Set {alternatives}"):
         settings()
 
 

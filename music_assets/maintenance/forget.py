@@ -156,7 +156,7 @@ class Erasure:
             raise ForgetError(f"{error}. The rows are deleted, but older versions remain. Fix it and repeat.") from None
 
     def delete_older_versions(self) -> None:
-        """Delete older snapshots, parquet files of older versions, and their statistics in the logs."""
+        """Delete older snapshots, parquet files of older versions, their statistics in the logs, and all copies."""
         root = self.store.root
         with exclusive_lock(root.publish_lock, wait=True):
             for path in remove_older_snapshots(root):
@@ -166,6 +166,8 @@ class Erasure:
                 if removed:
                     self.report(f"{table.full_name}: {len(removed):,} files of older versions deleted")
                 erase_statistics(self.store, table)
+            for folder in (*map(root.table_folder, TABLES), root.snapshots):
+                root.discard_copies(folder)
 
     def name_waiting_files(self) -> None:
         """Report which waiting files would bring the users back."""

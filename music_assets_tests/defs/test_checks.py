@@ -4,7 +4,6 @@ import hashlib
 import shutil
 import time
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -137,8 +136,8 @@ BROKEN = [
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path)
+def project(data_root: DataRoot) -> Project:
+    return Project(data_root)
 
 
 def context(project: Project, table: Table, thresholds: Thresholds | None = None) -> CheckContext:
@@ -289,7 +288,7 @@ def test_shrunk_ranking_is_a_warning_and_shrunk_raw_table_an_error(project: Proj
 
 def fingerprint(root: DataRoot) -> dict[str, str]:
     """Return hashes of all published files."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in root.snapshots.iterdir()}
+    return {path.name: hashlib.sha256(root.read(path)).hexdigest() for path in root.files_below(root.snapshots)}
 
 
 def test_failed_blocking_check_prevents_publication(project: Project) -> None:
@@ -312,7 +311,7 @@ def test_failed_blocking_check_prevents_publication(project: Project) -> None:
         event.asset_key.path[-1] for event in run.get_asset_materialization_events()
     }
 
-    assert not dropped.exists(), "the good rows are in, and the bad ones in rejected_rows"
+    assert not project.root.exists(dropped), "the good rows are in, and the bad ones in rejected_rows"
     skip = project.tick().skip_message
     assert f"The check reject_share of user_data failed in run {run.run_id}, so nothing was published" in skip
     assert "It is not retried" in skip and "music-assets accept" in skip

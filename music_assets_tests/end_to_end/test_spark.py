@@ -9,13 +9,16 @@ from pathlib import Path
 
 from music_assets.data_root import DataRoot
 from music_assets.ingest.landing import Landing
+from music_assets.ingest.object_landing import open_landing
 from music_assets.sample_data.generator import generate
 from music_assets.tables import ARTIST_RANK_IN_COUNTRY, REFRESH_RANKINGS, USER_DATA, USER_TOP_ARTISTS
 from music_assets_tests.conftest import need_java
 from music_assets_tests.end_to_end.conftest import Shell
+from music_assets_tests.support.ingest_harness import waiting_files
 from music_assets_tests.support.processes import BIN, REPOSITORY, clean_environment, kill_tree, wait_until
-from music_assets_tests.support.project import RANKED_ARTISTS, TOP_ARTISTS, USERS
+from music_assets_tests.support.project import RANKED_ARTISTS, TOP_ARTISTS, USERS, Project
 from music_assets_tests.support.published import published_rows
+from music_assets_tests.support.s3_server import S3Server
 from music_assets_tests.support.spark_cluster import FAST_START, LOOPBACK, Cluster
 
 JOB = ("dagster", "job", "execute", "-m", "music_assets.definitions", "-j", REFRESH_RANKINGS)
@@ -114,6 +117,20 @@ def test_retraction_and_erasure_leave_the_same_rows_as_on_duckdb(shell: Shell, t
     assert published == published_rows(DataRoot(tmp_path / "duckdb"))
     ranked = published[ARTIST_RANK_IN_COUNTRY.full_name]
     assert ranked == Counter(row for row in RANKED_ARTISTS if row[0] == "Germany")
+
+
+def test_refresh_on_s3_gives_the_same_rows_as_on_duckdb(s3: S3Server, tmp_path: Path) -> None:
+    need_java()
+    expected, root = Project(tmp_path / "duckdb"), s3.root(tmp_path, tmp_path.name)
+    root.prepare()
+    for path in generate(tmp_path / "sample", 300, dirty=0.005):
+        expected.landing.place(path)
+        open_landing(root).place(path)
+    check_success(start_job(root, **root.environment, **on_spark()))
+    assert expected.refresh().success
+    elsewhere = s3.root(tmp_path / "elsewhere", tmp_path.name)
+    assert published_rows(elsewhere) == published_rows(expected.root)
+    assert waiting_files(elsewhere) == []
 
 
 def test_missing_java_is_reported_before_anything_changes(shell: Shell, root: DataRoot, tmp_path: Path) -> None:

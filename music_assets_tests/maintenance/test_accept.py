@@ -1,13 +1,10 @@
 """`music-assets accept` publishes the good rows that a failed check held back."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from typer.testing import CliRunner
 
 from music_assets import cli
-from music_assets.settings import settings
+from music_assets.data_root import DataRoot
 from music_assets.storage.published_snapshot import connect
 from music_assets.tables import USER_DATA, USER_TOP_ARTISTS
 from music_assets_tests.support.project import TOP_ARTISTS, USERS, Project
@@ -17,12 +14,8 @@ HELD_BACK = "user_id,country,total_scrobbles\n5,Malta,3\nsix,Malta,1\nseven,Malt
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    monkeypatch.setenv("MUSIC_ASSETS_DATA", str(tmp_path))
-    monkeypatch.delenv("DAGSTER_HOME", raising=False)
-    settings.cache_clear()
-    yield Project(tmp_path)
-    settings.cache_clear()
+def project(data_root: DataRoot, settings_in_environment: None) -> Project:
+    return Project(data_root)
 
 
 def test_the_good_rows_are_published_as_they_are(project: Project) -> None:

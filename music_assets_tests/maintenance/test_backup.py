@@ -1,6 +1,5 @@
 """Backups of data roots in use, and their restoration at another path."""
 
-import shutil
 import subprocess
 import threading
 from pathlib import Path
@@ -13,11 +12,11 @@ from music_assets.ingest.landing import Landing
 from music_assets.maintenance.backup import BackupError, Report, backup, restore
 from music_assets.maintenance.doctor import Level, examine
 from music_assets.runtime.dagster_home import prepare_dagster_home
-from music_assets.settings import Settings
 from music_assets.storage.published_snapshot import newest_snapshot
 from music_assets.tables import RAW_TABLES, USER_DATA, USER_TOP_ARTISTS
+from music_assets_tests.support.corruption import copy_root
 from music_assets_tests.support.processes import BIN, clean_environment, wait_until
-from music_assets_tests.support.project import Project
+from music_assets_tests.support.project import Project, settings_of
 from music_assets_tests.support.published import published_rows
 
 MORE_USERS = "user_id,country,total_scrobbles\n1,Mali,91\n5,Chad,1\n"
@@ -41,11 +40,10 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+def project(published: Path, data_root: DataRoot, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Return a copy of that data root."""
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
-    shutil.copytree(published, tmp_path / "data")
-    project = Project(tmp_path / "data")
+    project = Project(copy_root(published, data_root))
     project.instance = dg.DagsterInstance.from_config(str(prepare_dagster_home(project.root)))
     return project
 
@@ -55,7 +53,7 @@ def ignore(line: str) -> None:
 
 
 def problems(root: DataRoot) -> list[str]:
-    findings = examine(Settings(data=root.path))
+    findings = examine(settings_of(root))
     return [finding.found for finding in findings if finding.level is Level.PROBLEM and finding.subject != "data root"]
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,11 +15,11 @@ from music_assets import cli
 from music_assets.data_root import DataRoot
 from music_assets.maintenance.doctor import Finding, Level, examine
 from music_assets.runtime.dagster_home import prepare_dagster_home
-from music_assets.settings import Settings, settings
+from music_assets.settings import settings
 from music_assets.tables import REFRESH_RANKINGS, REJECTED_ROWS, USER_DATA, USER_TOP_ARTISTS
 from music_assets_tests.support.corruption import CORRUPTIONS, RAW_CORRUPTIONS, corrupt
 from music_assets_tests.support.disk import small_disk
-from music_assets_tests.support.project import Project
+from music_assets_tests.support.project import Project, settings_of
 
 
 @pytest.fixture(autouse=True)
@@ -31,15 +30,15 @@ def without_dagster_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def problems(root: DataRoot) -> list[Finding]:
-    return [finding for finding in examine(Settings(data=root.path)) if finding.level is Level.PROBLEM]
+    return [finding for finding in examine(settings_of(root)) if finding.level is Level.PROBLEM]
 
 
 def found(root: DataRoot, subject: str) -> list[Finding]:
-    return [finding for finding in examine(Settings(data=root.path)) if finding.subject == subject]
+    return [finding for finding in examine(settings_of(root)) if finding.subject == subject]
 
 
-def test_a_healthy_root_has_no_problems(healthy: DataRoot) -> None:
-    findings = examine(Settings(data=healthy.path))
+def test_a_healthy_root_has_no_problems(root: DataRoot) -> None:
+    findings = examine(settings_of(root))
     assert [finding for finding in findings if finding.level is Level.PROBLEM] == []
     by_subject = {finding.subject: finding.found for finding in findings}
     assert by_subject["raw_parquet_user_data"].startswith("version 2, 5 rows, 2 parquet files, ")
@@ -65,9 +64,25 @@ def test_the_advice_names_the_lost_csv_files(root: DataRoot, cause: str) -> None
     assert f"move {root.table_folder(USER_DATA)} away" in finding.advice
 
 
+def test_several_damaged_files_are_reported(root: DataRoot) -> None:
+    """On S3 too, by their addresses."""
+    causes = ("parquet cut off", "parquet missing", "log of rejects garbled", "ranking cut off", "pointer garbled")
+    damaged = [corrupt(root, cause) for cause in causes]
+    found = problems(root)
+    assert {finding.subject for finding in found} >= {
+        "raw_parquet_user_data",
+        "raw_parquet_user_top_artists",
+        "rejected_rows",
+        "processed_parquet_artist_rank_in_country",
+    }
+    for path in damaged[:-1]:
+        assert any(finding.found.startswith(f"{root.address(path)} ") for finding in found), path
+    assert any(finding.subject == "music_db" and "current.json is damaged" in finding.found for finding in found)
+
+
 def test_a_missing_log_is_reported(root: DataRoot) -> None:
     """It must not look like a new table."""
-    shutil.rmtree(root.table_folder(USER_TOP_ARTISTS) / "_delta_log")
+    root.remove(root.files_below(root.table_folder(USER_TOP_ARTISTS) / "_delta_log"))
     (finding, *_) = problems(root)
     assert finding.subject == "raw_parquet_user_top_artists"
     assert "has 0 rows, but 6 were published" in finding.found
@@ -75,15 +90,14 @@ def test_a_missing_log_is_reported(root: DataRoot) -> None:
 
 def test_unused_and_foreign_files_are_reported_as_notes(root: DataRoot) -> None:
     folder = root.table_folder(USER_DATA)
-    (folder / "notes.txt").write_text("mine")
-    (folder / "export.parquet").write_bytes(b"PAR1")
-    (folder / "part-0").mkdir()
-    (folder / "part-0/rows.parquet").write_bytes(b"x" * 1000)
+    root.write(folder / "notes.txt", b"mine")
+    root.write(folder / "export.parquet", b"PAR1")
+    root.write(folder / "part-0/rows.parquet", b"x" * 1000)
     findings = found(root, "raw_parquet_user_data")
     assert [finding.level for finding in findings] == [Level.OK, Level.OK, Level.NOTE, Level.NOTE]
     assert findings[1].found == "1 unused file, 1.0 kB, deleted after 24 hours"
     assert [finding.found for finding in findings[2:]] == [
-        f"{folder / name} is not a file of the table" for name in ("export.parquet", "notes.txt")
+        f"{root.address(folder / name)} is not a file of the table" for name in ("export.parquet", "notes.txt")
     ]
     assert problems(root) == []
 
@@ -123,7 +137,7 @@ def test_missing_java_is_reported_only_with_spark(
 ) -> None:
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "no java"))
     assert found(root, "Java") == []
-    (finding,) = [each for each in examine(Settings(data=root.path, engine="spark")) if each.subject == "Java"]
+    (finding,) = [each for each in examine(settings_of(root, engine="spark")) if each.subject == "Java"]
     assert finding.level is Level.PROBLEM
     assert str(tmp_path / "no java") in finding.found and "needs Java 17 or later" in finding.advice
 

@@ -1,10 +1,9 @@
 """`music-assets forget` leaves no trace of a user below the data root, whenever it is killed."""
 
 import gzip
-import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import duckdb
 import pyarrow.parquet as pq
@@ -30,6 +29,7 @@ from music_assets.tables import (
 )
 from music_assets_tests.faults.deployment import Deployment
 from music_assets_tests.faults.kill_points import Fault, KillPoint
+from music_assets_tests.support.corruption import copy_root
 from music_assets_tests.support.project import Project
 from music_assets_tests.support.training import drop
 
@@ -66,14 +66,9 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+def project(published: Path, data_root: DataRoot, settings_in_environment: None) -> Project:
     """Return a copy of that data root."""
-    path = tmp_path / "data"
-    shutil.copytree(published, path)
-    monkeypatch.setenv("MUSIC_ASSETS_DATA", str(path))
-    settings.cache_clear()
-    yield Project(path, reject_fail_share=1.0)
-    settings.cache_clear()
+    return Project(copy_root(published, data_root), reject_fail_share=1.0)
 
 
 def forget(*users: int, answer: str | None = None) -> Result:
@@ -82,8 +77,18 @@ def forget(*users: int, answer: str | None = None) -> Result:
 
 
 def traces(root: DataRoot) -> list[str]:
-    """Return the files that contain the user's id or artist, in their bytes or, for parquet and DuckDB, in a value."""
-    return [str(path.relative_to(root.path)) for path in sorted(root.path.rglob("*")) if _has_trace(path)]
+    """Return the files that contain the user's id or artist, in their bytes or, for parquet and DuckDB, in a value.
+
+    Of a root on S3 these are the objects, and the files of the work folder.
+    """
+    found = [str(path.relative_to(root.path)) for path in sorted(root.path.rglob("*")) if _has_trace(path)]
+    if root.store:
+        with TemporaryDirectory() as folder:
+            for number, path in enumerate(root.files_below(root.path)):
+                copy = Path(folder) / f"{number}{path.suffix}"
+                root.copy_out(path, copy)
+                found += [root.address(path)] if _has_trace(copy) else []
+    return found
 
 
 def _has_trace(path: Path) -> bool:
@@ -130,20 +135,21 @@ def test_no_byte_below_the_data_root_has_the_user(project: Project) -> None:
     assert result.exit_code == 0, result.output
     assert traces(project.root) == []
     assert others(project.root) == before
-    assert len(list(project.root.snapshots.glob("*.duckdb"))) == 1
+    left = project.root.files_below(project.root.snapshots)
+    assert len([path for path in left if path.suffix == ".duckdb"]) == 1
     for line in (
         "raw_parquet_user_data: 4 rows deleted",
         "raw_parquet_user_top_artists: 2 rows deleted",
         "rejected_rows: 1 rows deleted",
         "processed_parquet_user_embedding: 1 rows deleted",
         "processed_parquet_artist_embedding: 1 rows deleted",
-        f"{project.root.rejected / 'bad.csv'}: 1 lines removed",
-        f"{project.root.rejected / 'bad.csv.gz'}: 1 lines removed",
-        f"{project.root.damaged}: deleted",
+        f"{project.root.address(project.root.rejected)}/bad.csv: 1 lines removed",
+        f"{project.root.address(project.root.rejected)}/bad.csv.gz: 1 lines removed",
+        f"{project.root.address(project.root.damaged)}: deleted",
     ):
         assert line in result.stdout
     assert str(USER) not in result.stdout
-    assert (project.root.rejected / "bad.csv").read_text() == "user_id,rank,artist_name\n61,1,Can\n"
+    assert project.root.read(project.root.rejected / "bad.csv") == b"user_id,rank,artist_name\n61,1,Can\n"
     assert [each for each in examine(project.settings) if each.level is Level.PROBLEM] == []
 
 

@@ -11,11 +11,10 @@ from music_assets.data_root import DataRoot
 from music_assets.maintenance.doctor import Level, examine
 from music_assets.maintenance.rebuild import RebuildError, rebuild
 from music_assets.runtime.dagster_home import prepare_dagster_home
-from music_assets.settings import Settings
 from music_assets.storage.published_snapshot import connect
 from music_assets.tables import RANKING_TABLES, RAW_TABLES, REFRESH_RANKINGS, USER_DATA
 from music_assets_tests.support.corruption import DERIVED_CORRUPTIONS, RAW_CORRUPTIONS, SNAPSHOT_CORRUPTIONS, corrupt
-from music_assets_tests.support.project import RANKED_ARTISTS, Project
+from music_assets_tests.support.project import RANKED_ARTISTS, Project, settings_of
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +24,7 @@ def without_dagster_home(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def rebuilt(root: DataRoot) -> list[str]:
     messages: list[str] = []
-    rebuild(Settings(data=root.path), messages.append)
+    rebuild(settings_of(root), messages.append)
     return messages
 
 
@@ -49,20 +48,38 @@ def test_damaged_derived_data_is_recomputed(root: DataRoot, cause: str) -> None:
     messages = rebuilt(root)
     assert ranked(root) == RANKED_ARTISTS
     assert raw_files(root) == raw
-    assert [each for each in examine(Settings(data=root.path)) if each.level is Level.PROBLEM] == []
+    assert [each for each in examine(settings_of(root)) if each.level is Level.PROBLEM] == []
     if cause in DERIVED_CORRUPTIONS:
         assert any(line.startswith(f"Damaged: {damaged}") for line in messages)
         assert any(line.startswith("Moved ") for line in messages)
         assert any(root.damaged.rglob("*.json"))
 
 
+def test_several_damaged_files_are_recomputed(root: DataRoot) -> None:
+    """On S3 too, where damaged tables are moved object by object."""
+    raw = [root.files_below(root.table_folder(table)) for table in RAW_TABLES]
+    causes = ("ranking cut off", "rejects cut off", "snapshot cut off", "pointer garbled")
+    damaged = [corrupt(root, cause) for cause in causes]
+    messages = rebuilt(root)
+    assert ranked(root) == RANKED_ARTISTS
+    assert [root.files_below(root.table_folder(table)) for table in RAW_TABLES] == raw
+    assert [each for each in examine(settings_of(root)) if each.level is Level.PROBLEM] == []
+    for path in damaged[:2]:
+        assert any(line.startswith(f"Damaged: {root.address(path)} is ") for line in messages), messages
+    moved = [line.partition(" to ")[2] for line in messages if line.startswith("Moved ")]
+    assert len(moved) == 3
+    assert all(line.startswith(f"{root.address(root.damaged)}/") for line in moved)
+    kept = {path.parent.name for path in root.files_below(root.damaged)}
+    assert kept >= {path.parent.name for path in damaged[:2]}
+
+
 def test_missing_derived_data_is_recomputed(root: DataRoot) -> None:
     for folder in (*map(root.table_folder, RANKING_TABLES), root.snapshots):
-        shutil.rmtree(folder)
+        root.remove(root.files_below(folder))
     messages = rebuilt(root)
     assert ranked(root) == RANKED_ARTISTS
     assert messages[0] == "Computing artist_rank_in_country, country_rank_per_artist, music_db"
-    assert messages[-1].startswith(f"Published {root.snapshots}/music_db-")
+    assert messages[-1].startswith(f"Published {root.address(root.snapshots)}/music_db-")
 
 
 def test_the_rebuild_is_recorded_as_a_run(root: DataRoot) -> None:
@@ -108,7 +125,7 @@ def test_the_advice_for_a_damaged_raw_table_recovers_it(root: DataRoot) -> None:
     assert ranked(root) == RANKED_ARTISTS
     project.drop(USER_DATA, "user_id,country,total_scrobbles\n5,Malta,1\n")
     assert project.refresh().success
-    assert [each for each in examine(Settings(data=root.path)) if each.level is Level.PROBLEM] == []
+    assert [each for each in examine(settings_of(root)) if each.level is Level.PROBLEM] == []
 
 
 def test_an_empty_raw_table_is_reported(tmp_path: Path) -> None:

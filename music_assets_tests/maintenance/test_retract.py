@@ -1,7 +1,6 @@
 """`music-assets drops` and `retract`, on a published data root, through the command line and the sensor."""
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from deltalake import DeltaTable
 from typer.testing import CliRunner, Result
 
 from music_assets.cli import app
-from music_assets.data_root import exclusive_lock
+from music_assets.data_root import DataRoot, exclusive_lock
 from music_assets.ingest.content_hash import content_hash
 from music_assets.maintenance.doctor import Level, examine
 from music_assets.maintenance.rebuild import rebuild
@@ -22,6 +21,7 @@ from music_assets.storage.delta import ConcurrentCommitError
 from music_assets.storage.lineage import REMOVED
 from music_assets.storage.published_snapshot import connect
 from music_assets.tables import REJECTED_ROWS, USER_DATA, USER_TOP_ARTISTS
+from music_assets_tests.support.corruption import copy_root
 from music_assets_tests.support.project import Project
 
 USERS = "user_id,country,total_scrobbles\n"
@@ -51,12 +51,9 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.fixture
-def project(published: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+def project(published: Project, data_root: DataRoot, settings_in_environment: None) -> Project:
     """Return a copy of that data root, without the run history."""
-    monkeypatch.setenv("MUSIC_ASSETS_DATA", str(tmp_path / "data"))
-    settings.cache_clear()
-    shutil.copytree(published.root.path, tmp_path / "data")
-    project = Project(tmp_path / "data", reject_fail_share=1.0)
+    project = Project(copy_root(published.root.path, data_root), reject_fail_share=1.0)
     project.hashes = published.hashes
     return project
 

@@ -171,7 +171,7 @@ def test_transaction_is_replaced_if_it_has_the_expected_version(store: DeltaStor
     for version, expected in ((5, {}), (7, {"x": 5, "y": 3}), (0, {"x": 7})):
         store.append(ARTIST_RANK_IN_COUNTRY, [written(store, f"{version}")], {"x": version}, {}, expected)
         assert store.transactions(ARTIST_RANK_IN_COUNTRY) == {"x": version}
-        DeltaTable(str(store.folder(ARTIST_RANK_IN_COUNTRY))).create_checkpoint()
+        store.create_checkpoint(ARTIST_RANK_IN_COUNTRY)
         assert store.transactions(ARTIST_RANK_IN_COUNTRY) == {"x": version}
     with pytest.raises(ConcurrentCommitError):
         store.append(ARTIST_RANK_IN_COUNTRY, [written(store, "late")], {"x": 8}, {}, {"x": 7})
@@ -184,7 +184,7 @@ def test_transactions_before_and_after_checkpoints(store: DeltaStore) -> None:
         names = {f"first of {number}": number, f"second of {number}": -number}
         store.append(ARTIST_RANK_IN_COUNTRY, [written(store, "a")], names, {})
         if number in (1, 3):
-            DeltaTable(str(store.folder(ARTIST_RANK_IN_COUNTRY))).create_checkpoint()
+            store.create_checkpoint(ARTIST_RANK_IN_COUNTRY)
     committed = {f"first of {number}": number for number in range(5)}
     committed |= {f"second of {number}": -number for number in range(5)}
     assert store.transactions(ARTIST_RANK_IN_COUNTRY, [*committed, "first of 5", "", '"']) == committed

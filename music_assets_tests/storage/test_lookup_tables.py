@@ -22,8 +22,8 @@ PLAYS: Plays = {"Chad": {"Air": (6.0, 4), "Can": (2.0, 1)}, "Mali": {"Air": (2.0
 class Published:
     """A data root whose rankings are replaced and published."""
 
-    def __init__(self, folder: Path) -> None:
-        self.store = DeltaStore(DataRoot(folder))
+    def __init__(self, root: DataRoot) -> None:
+        self.store = DeltaStore(root)
         self.publisher = Publisher(self.store, "200MB", 1)
 
     def write(self, table: Table, rows: list[tuple], inputs: dict[str, int]) -> int:
@@ -62,8 +62,8 @@ class Published:
 
 
 @pytest.fixture
-def published(tmp_path: Path) -> Published:
-    published = Published(tmp_path)
+def published(data_root: DataRoot) -> Published:
+    published = Published(data_root)
     published.publish(PLAYS)
     return published
 
@@ -85,7 +85,7 @@ def test_distinctive_artists_have_more_listeners_than_expected(published: Publis
 
 
 def test_three_listeners_do_not_win_against_many(tmp_path: Path) -> None:
-    published = Published(tmp_path)
+    published = Published(DataRoot(tmp_path))
     world = {"Air": (9000.0, 900), "Can": (1000.0, 100), "Zaz": (0.0, 0)}
     published.publish({"Chad": {"Zaz": (3.0, 3), "Can": (90.0, 90), "Air": (7.0, 7)}, "Mali": world})
     assert [row[2] for row in published.rows("FROM distinctive_artists WHERE country = 'Chad'")] == ["Can", "Zaz"]
@@ -123,7 +123,7 @@ def test_changes_compare_with_the_previous_published_ranking(published: Publishe
 
 
 def test_changes_show_ranks_after_the_first_200(tmp_path: Path) -> None:
-    published = Published(tmp_path)
+    published = Published(DataRoot(tmp_path))
     published.publish({"Chad": {f"{place:03}": (1000.0 - place, 1) for place in range(1, 301)}})
     published.publish({"Chad": {f"{place:03}": (1000.0 - (place + 250) % 300, 1) for place in range(1, 301)}})
     changes = {row[1]: row[2:] for row in published.rows("FROM rank_changes WHERE country IS NULL")}
@@ -154,7 +154,7 @@ def test_unreadable_previous_snapshot_leaves_changes_empty(published: Published)
 
 
 def test_no_rankings(tmp_path: Path) -> None:
-    published = Published(tmp_path)
+    published = Published(DataRoot(tmp_path))
     published.publisher.publish()
     for table in LOOKUP_TABLES:
         assert published.rows(f"FROM {table.full_name}") == []

@@ -10,12 +10,13 @@ import pytest
 from music_assets.data_root import DataRoot
 from music_assets.maintenance.doctor import Level, examine
 from music_assets.service.query_command import query_snapshot
-from music_assets.settings import Settings
 from music_assets.storage.published_snapshot import newest_snapshot
 from music_assets.storage.publisher import Publisher
 from music_assets.tables import RAW_TABLES, USER_DATA, USER_TOP_ARTISTS
 from music_assets_tests.service.conftest import serving
-from music_assets_tests.support.project import RANKED_ARTISTS, Project
+from music_assets_tests.support.corruption import copy_root
+from music_assets_tests.support.project import RANKED_ARTISTS, Project, settings_of
+from music_assets_tests.support.s3_server import S3Server
 
 COUNTS = (
     "SELECT (SELECT count(*) FROM raw_parquet_user_data), (SELECT count(*) FROM raw_parquet_user_top_artists), "
@@ -47,7 +48,7 @@ def ask(root: DataRoot, sql: str) -> list[tuple]:
 
 
 def problems(root: DataRoot) -> list[str]:
-    findings = examine(Settings(data=root.path))
+    findings = examine(settings_of(root))
     return [finding.found for finding in findings if finding.level is Level.PROBLEM and finding.subject != "data root"]
 
 
@@ -65,6 +66,25 @@ def test_moved_root_answers_queries_and_loads_drops(original: DataRoot, tmp_path
         assert service.rows(COUNTS) == [[6, 6, 5]]
     assert problems(project.root) == []
     ranked = ask(project.root, "FROM processed_parquet_artist_rank_in_country ORDER BY country, rank")
+    assert ranked == RANKED_ARTISTS
+
+
+def test_root_in_a_new_bucket_answers_queries_and_loads_drops(original: DataRoot, s3: S3Server, tmp_path: Path) -> None:
+    """It is copied from a folder, then from one prefix to another."""
+    first = copy_root(original.path, s3.root(tmp_path, f"{tmp_path.name}-first"))
+    shutil.rmtree(original.path)
+    assert ask(first, COUNTS) == [(5, 6, 4)]
+    root = s3.root(tmp_path / "elsewhere", f"{tmp_path.name}-second")
+    for path in first.files_below(first.path):
+        root.write(root.path / first.relative(path), first.read(path))
+    first.remove(first.files_below(first.path))
+    assert ask(root, COUNTS) == [(5, 6, 4)]
+    project = Project(root)
+    project.drop(USER_DATA, "user_id,country,total_scrobbles\n5,Mali,1\n", "five.csv")
+    assert project.refresh().success
+    assert ask(root, COUNTS) == [(6, 6, 5)]
+    assert problems(root) == []
+    ranked = ask(root, "FROM processed_parquet_artist_rank_in_country ORDER BY country, rank")
     assert ranked == RANKED_ARTISTS
 
 

@@ -1,10 +1,13 @@
 """A published data root, and ways to corrupt it."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from music_assets.data_root import DataRoot
+from music_assets.object_store import in_parallel
 from music_assets.storage.delta import DeltaStore
+from music_assets.storage.published_snapshot import newest_snapshot
 from music_assets.tables import (
     ARTIST_RANK_IN_COUNTRY,
     COUNTRY_RANK_PER_ARTIST,
@@ -29,6 +32,21 @@ def publish_twice(root: Path) -> Project:
     project.drop(USER_DATA, MORE_USERS, "second.csv")
     assert project.refresh().success
     return project
+
+
+def copy_root(source: Path, target: DataRoot) -> DataRoot:
+    """Copy a data root in a folder to a new one of either kind, as `cp -r` or `aws s3 cp --recursive` does."""
+    if not target.store:
+        shutil.copytree(source, target.path)
+        return target
+    files = [path for path in source.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    local = [path for path in files if path.relative_to(source).parts[0] in (".dagster_home", ".scratch")]
+    in_parallel(lambda path: target.put(path, target.path / path.relative_to(source)), set(files) - set(local))
+    for path in local:
+        copy = target.path / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    return target
 
 
 def truncate(path: Path) -> Path:
@@ -67,7 +85,7 @@ def parquet(table: Table) -> Locator:
 
 def log_entry(table: Table, version: int) -> Locator:
     """Locate an entry in the transaction log of the table; -1 is the last."""
-    return lambda root: sorted((root.table_folder(table) / "_delta_log").glob("*.json"))[version]
+    return lambda root: sorted(DeltaStore(root).log_folder(table).glob("*.json"))[version]
 
 
 def snapshot(number: int) -> Locator:
@@ -123,6 +141,12 @@ CORRUPTIONS = {**RAW_CORRUPTIONS, **DERIVED_CORRUPTIONS, **SNAPSHOT_CORRUPTIONS}
 def corrupt(root: DataRoot, name: str) -> Path:
     """Corrupt a data root in one of the ways above; return the corrupted file."""
     damage, locate = CORRUPTIONS[name]
+    newest_snapshot(root)  # on S3, it is fetched
     path = locate(root)
     path.chmod(0o644)  # snapshots are read-only
-    return damage(path)
+    damage(path)
+    if root.store and path.exists():
+        root.upload([path])
+    elif root.store:
+        root.remove([path])
+    return path
