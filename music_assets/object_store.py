@@ -42,6 +42,7 @@ DEFAULT_REGION = "us-east-1"
 SHOWN_CHARACTERS = 300
 READ, LIST, WRITE, DELETE = "s3:GetObject", "s3:ListBucket", "s3:PutObject", "s3:DeleteObject"
 """The permissions that requests need."""
+CREDENTIALS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE or the role of the machine"
 FORBIDDEN = ("AccessDenied", "403 Forbidden")
 """Answers to valid credentials that lack a permission. The answer to a HEAD request has no code."""
 INVALID_CREDENTIALS = (
@@ -286,7 +287,7 @@ class ObjectStore:
             return ObjectStoreError(f"{self}/{key}: {problem}")
         reason = _reason(text)
         if reason.startswith(FORBIDDEN):
-            advice = f"Allow these credentials {permission} on {self}, or use others. {_advice()}"
+            advice = f"Allow these credentials {permission} on {self}, or set others: {CREDENTIALS}."
         elif reason in INVALID_CREDENTIALS:
             advice = _advice()
         elif REFUSED.search(text) and not RETRIES.search(text):
@@ -442,4 +443,4 @@ def _reason(error: object) -> str:
 
 
 def _advice() -> str:
-    return "Set or renew AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE or the role of the machine."
+    return f"Set or renew {CREDENTIALS}."

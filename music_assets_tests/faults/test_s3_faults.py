@@ -24,7 +24,7 @@ from music_assets.tables import REJECTED_ROWS, TABLES, USER_DATA
 from music_assets_tests.support.disk import fill_disk, small_disk
 from music_assets_tests.support.ingest_harness import IngestHarness
 from music_assets_tests.support.project import RANKED_ARTISTS, Project, settings_of
-from music_assets_tests.support.s3_proxy import ALL_CONDITIONS, Refusal, Silence, s3_proxy
+from music_assets_tests.support.s3_proxy import ALL_CONDITIONS, Answer, Refusal, Silence, s3_proxy
 from music_assets_tests.support.s3_server import BUCKET, S3Server, new_clients
 
 HEADER = "user_id,country,total_scrobbles\n"
@@ -38,19 +38,23 @@ SLOW_DOWN = Refusal(503, "SlowDown")
 EXPIRED = Refusal(400, "ExpiredToken")
 DENIED = Refusal(403, "AccessDenied")
 NO_BUCKET = Refusal(404, "NoSuchBucket")
+NOT_DELETED = (
+    "<?xml version='1.0'?><DeleteResult><Error><Key>{}/a</Key><Code>AccessDenied</Code><Message>no</Message></Error>"
+    "</DeleteResult>"
+)
 
 
 @dataclass
 class FaultyStore:
     """The rule of a proxy: from the first request on that `begins`, each that `affects` is answered with the fault."""
 
-    fault: Refusal | Silence | None = None
+    fault: Refusal | Answer | Silence | None = None
     begins: Callable[[str, str], bool] = lambda method, path: True
     affects: Callable[[str, str], bool] = lambda method, path: True
     has_begun: bool = False
     affected: list[str] = field(default_factory=list)
 
-    def rule(self, method: str, path: str) -> Refusal | Silence | None:
+    def rule(self, method: str, path: str) -> Refusal | Answer | Silence | None:
         self.has_begun |= self.fault is not None and self.begins(method, path)
         if not self.has_begun or not self.affects(method, path):
             return None
@@ -186,7 +190,12 @@ def test_each_request_names_the_permission_it_needs(store: FaultyStore, root: Da
                 ObjectStoreError, match=rf"access denied \(.*\)\. Allow these credentials {permission} on"
             ):
                 request()
-    assert len(store.affected) == 7
+    store.fault = Answer(NOT_DELETED.format(bucket.prefix).encode())
+    with pytest.raises(
+        ObjectStoreError, match=r"access denied \(AccessDenied\)\. Allow these credentials s3:DeleteObj"
+    ):
+        bucket.delete(["a", "b"])
+    assert len(store.affected) == 8
 
 
 def test_unanswered_requests_are_repeated_and_named(
