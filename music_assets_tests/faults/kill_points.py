@@ -84,7 +84,7 @@ class KillPoint(Enum):
     BEFORE_COMMIT_OF_RANKING = Call("music_assets.storage.delta:DeltaStore.replace", When.BEFORE)
     AFTER_COMMIT_OF_RANKING = Call("music_assets.storage.delta:DeltaStore.replace", When.AFTER)
     BEFORE_PUBLISHING = Call("music_assets.storage.publisher:Publisher.publish", When.BEFORE)
-    SNAPSHOT_HALF_BUILT = Call("music_assets.storage.publisher:_definition", When.AFTER)
+    SNAPSHOT_HALF_BUILT = Call("music_assets.storage.publisher:_create", When.AFTER)
     SNAPSHOT_BUILT = Call("pathlib:Path.rename", When.BEFORE, "building")
     SNAPSHOT_RENAMED = Call("pathlib:Path.rename", When.AFTER, "building")
     DESCRIPTION_UNWRITTEN = Call("pathlib:Path.open", When.AFTER, "music_db/.")
