@@ -7,6 +7,7 @@ A data root on S3 has the same folders twice. The bucket holds what lasts. The w
 need not, and copies of what the bucket holds: `fetch` gets files that never change, `refresh` follows those that do.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -38,6 +39,7 @@ SUPPORTED_VERSIONS = ("1", "2")
 UNFINISHED_SUFFIX = ".part"
 """Suffix of a file that is being written. Its name starts with a dot."""
 SCRATCH_PREFIX = "process-"
+FULL = (errno.ENOSPC, errno.EDQUOT)
 IN_USE_SECONDS = 3_600
 """Time after its last use in which a cached file is not removed: a reader may still be about to open it."""
 
@@ -472,7 +474,7 @@ def durable_write(target: Path, rename: Callable[[Path, Path], object] = Path.re
     """Write a file atomically and durably: after a crash it is complete or does not exist.
 
     It is written next to the target under a hidden name, forced to disk, and renamed by `rename`, which by default
-    replaces the target. After an error the hidden file is deleted.
+    replaces the target. After an error the hidden file is deleted. An OSError for a full disk names the target.
     """
     unfinished = target.with_name(f".{uuid4().hex}{UNFINISHED_SUFFIX}")
     try:
@@ -482,6 +484,10 @@ def durable_write(target: Path, rename: Callable[[Path, Path], object] = Path.re
             os.fsync(file.fileno())
         rename(unfinished, target)
         sync(target.parent)
+    except OSError as error:
+        if error.errno in FULL and error.filename is None:  # as `write` and `fsync` raise it
+            raise OSError(error.errno, error.strerror, str(target)) from None
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -155,6 +155,7 @@ ON_S3 = (
     "maintenance/test_doctor.py::test_a_missing_log_is_reported",
     "maintenance/test_doctor.py::test_several_damaged_files_are_reported",
     "maintenance/test_doctor.py::test_unused_and_foreign_files_are_reported_as_notes",
+    "maintenance/test_forget.py::test_killed_erasure_is_repeated",
     "maintenance/test_forget.py::test_no_byte_below_the_data_root_has_the_user",
     "maintenance/test_rebuild.py::test_missing_derived_data_is_recomputed",
     "maintenance/test_rebuild.py::test_several_damaged_files_are_recomputed",

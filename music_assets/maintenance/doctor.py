@@ -237,7 +237,7 @@ def _check_music_db(settings: Settings, root: DataRoot) -> Findings:
     current = None
     for pointer in pointer_files(root):
         try:
-            snapshot = read_pointer(pointer)
+            snapshot = read_pointer(root, pointer)
         except DamagedPointerError as error:
             damages.append(str(error))
             continue

@@ -84,7 +84,7 @@ def newest_snapshot(root: DataRoot) -> PublishedSnapshot:
     damage: list[str] = []
     for pointer in pointers:
         try:
-            snapshot = read_pointer(pointer)
+            snapshot = read_pointer(root, pointer)
         except DamagedPointerError as error:
             damage.append(str(error))
             continue
@@ -128,16 +128,15 @@ def _pointer_files(folder: Path) -> list[Path]:
     return [folder / POINTER, *own] if (folder / POINTER).exists() else own
 
 
-def read_pointer(path: Path) -> PublishedSnapshot:
+def read_pointer(root: DataRoot, path: Path) -> PublishedSnapshot:
     """Return the snapshot that the file describes. Raises DamagedPointerError."""
-    root = path.parent.parent
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         tables = {
             name: PublishedTable(
                 entry["version"],
                 entry["rows"],
-                tuple(str(root / file) for file in entry["files"]),  # layout version 1 stored absolute paths
+                tuple(str(root.path / file) for file in entry["files"]),  # layout version 1 stored absolute paths
                 entry["table_id"],
                 tuple(entry.get("sizes", ())),
             )
@@ -145,15 +144,15 @@ def read_pointer(path: Path) -> PublishedSnapshot:
         }
         return PublishedSnapshot(path.parent / content["file"], content["data_version"], tables, content["size_bytes"])
     except OSError as error:
-        raise DamagedPointerError(f"{path} cannot be read: {error.strerror}") from None
+        raise DamagedPointerError(f"{root.address(path)} cannot be read: {error.strerror}") from None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise DamagedPointerError(f"{path} is damaged: it does not describe a snapshot") from None
+        raise DamagedPointerError(f"{root.address(path)} is damaged: it does not describe a snapshot") from None
 
 
 def referenced_files(root: DataRoot) -> set[str]:
     """Return the parquet files that snapshots read, which no vacuum may delete. Raises DamagedPointerError."""
     root.refresh(root.snapshots, POINTERS)  # also within `one_look`: another process may have published since
-    tables = [read_pointer(pointer).tables.values() for pointer in _pointer_files(root.snapshots)]
+    tables = [read_pointer(root, pointer).tables.values() for pointer in _pointer_files(root.snapshots)]
     return {file for each in tables for table in each for file in table.files}
 
 

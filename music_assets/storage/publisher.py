@@ -128,7 +128,7 @@ class Publisher:
         """
         newest = pointer_files(self.store.root)[: 1 + KEPT_SNAPSHOTS]
         try:
-            published = [read_pointer(pointer).tables for pointer in newest]
+            published = [read_pointer(self.store.root, pointer).tables for pointer in newest]
         except DamagedPointerError as error:
             LOG.warning(f"Old versions are not deleted, since a published snapshot is unknown: {error}")
             return

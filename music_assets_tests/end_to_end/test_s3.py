@@ -185,21 +185,3 @@ def test_store_that_ignores_conditions_is_refused(s3: S3Server, tmp_path: Path) 
         answer = run(root, "doctor", AWS_ENDPOINT_URL=url)
     assert answer.returncode == 1
     assert f"at {url} ignores If-None-Match and If-Match" in " ".join(answer.stdout.split())
-
-
-def test_requests_are_repeated(s3: S3Server, tmp_path: Path) -> None:
-    refused: list[str] = []
-
-    def refuse_twice(method: str, path: str) -> Refusal | None:
-        if method == "PUT" and len(refused) < 2:
-            refused.append(path)
-            return Refusal(503)
-        return None
-
-    root = s3.root(tmp_path, tmp_path.name)
-    (tmp_path / "users.csv").write_text(USERS)
-    with s3_proxy(s3.url, refuse_twice) as url:
-        answer = run(root, "drop", str(tmp_path / "users.csv"), AWS_ENDPOINT_URL=url)
-    assert answer.returncode == 0, answer.stderr
-    assert len(refused) == 2
-    assert f"{root}/user_data/user_data/users.csv" in answer.stdout
