@@ -12,6 +12,8 @@ from contextlib import suppress
 
 MAX_LINES = 10_000
 """Lines that may wait to be written."""
+PAUSE_SECONDS = 0.05
+"""Time in which lines are collected. Waking the thread for each line would take a sixth of the time of a request."""
 FLUSH_SECONDS = 2.0
 ACCESS_LOG = "music_assets.access"
 LOGGERS = (ACCESS_LOG, "uvicorn", "music_assets")
@@ -42,14 +44,18 @@ class NonBlockingHandler(logging.Handler):
 
     def _write_lines(self) -> None:
         while True:
-            line = self._lines.get()
+            lines = [self._lines.get()]
+            time.sleep(PAUSE_SECONDS)
+            lines += [self._lines.get() for _ in range(self._lines.qsize())]
+            text = b"".join(lines)
             if self._dropped:
-                line = b"%d log lines were dropped, since nobody read them.\n" % self._dropped + line
+                text = b"%d log lines were dropped, since nobody read them.\n" % self._dropped + text
                 self._dropped = 0
             with suppress(OSError):  # the other end of the pipe is closed
-                while line:
-                    line = line[os.write(self._descriptor, line) :]
-            self._lines.task_done()
+                while text:
+                    text = text[os.write(self._descriptor, text) :]
+            for _ in lines:
+                self._lines.task_done()
 
 
 def configure_logging() -> None:

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from music_assets.runtime.ports import free_port
+from music_assets.service.logs import NonBlockingHandler
 from music_assets.service.problems import ProblemError
 from music_assets.service.sandbox.pool import Pool, Query
 from music_assets.service.sandbox.spool import Spool
@@ -51,6 +52,15 @@ def test_output_that_nobody_reads_does_not_stop_the_service(dataset: Dataset, tm
             sql = f"SELECT {number}, '{'x' * 900}'"
             assert http.post("/query", json={"query": sql}).status_code == 200
     os.close(unread)
+
+
+def test_lines_are_written_in_order() -> None:
+    reading, writing = os.pipe()
+    handler = NonBlockingHandler(writing)
+    for number in range(2_000):
+        handler.emit(logging.makeLogRecord({"msg": f"line {number}"}))
+    handler.flush()
+    assert os.read(reading, 2**16) == b"".join(b"line %d\n" % number for number in range(2_000))
 
 
 def test_traceback_of_a_worker_is_logged(dataset: Dataset, caplog: pytest.LogCaptureFixture) -> None:
