@@ -15,7 +15,7 @@ from music_assets.tables import ARTIST_RANK_IN_COUNTRY, RAW_TABLES
 from music_assets_tests.support.s3_proxy import s3_proxy
 from music_assets_tests.support.s3_server import s3_server
 
-FOLDER, NEAR, FAR = (Entrant(f"{OURS}, {place}") for place in ("in a folder", "on S3", "on S3, 30 ms a request"))
+IN_FOLDER, NEAR, FAR = (Entrant(f"{OURS}, {place}") for place in ("in a folder", "on S3", "on S3, 30 ms a request"))
 SQL = f"FROM {ARTIST_RANK_IN_COUNTRY.full_name} WHERE country = 'Germany' ORDER BY rank LIMIT 20"
 
 
@@ -28,10 +28,10 @@ def s3(context: Context) -> Iterator[Measurement]:
         time.sleep(0.03)
 
     with s3_server(empty_folder(context.work, "s3", "server")) as server, s3_proxy(server.url, delay) as far:
-        for number, one in context.turns([FOLDER, NEAR, FAR]):
+        for number, one in context.turns([IN_FOLDER, NEAR, FAR]):
             folder = empty_folder(context.work, "s3", one.name)
             root = reader = DataRoot(folder / "data")
-            if one is not FOLDER:
+            if one is not IN_FOLDER:
                 root, reader = (server.root(folder / name, f"{number}-{len(one.name)}") for name in ("work", "reader"))
             root.prepare()
             for file in vars(full_drop(context.work, context.users)).values():

@@ -10,6 +10,7 @@ from benchmarks import results
 from benchmarks.__main__ import main
 from benchmarks.cases.queries import FLOOR, LOOKUPS
 from benchmarks.cases.rankings import BY_DAEMON
+from benchmarks.cases.s3 import FAR, IN_FOLDER
 from benchmarks.contestants import PUBLISHER
 from benchmarks.results import OURS, Session
 from music_assets_tests.conftest import need_java
@@ -81,6 +82,13 @@ def test_lookups_are_answered(sessions: Mapping[str, Session]) -> None:
     session = sessions["lookups"]
     assert session.variants == list(LOOKUPS)
     assert all(one.metrics["answers"] and not one.metrics["failures"] for one in session.measurements)
+
+
+def test_tables_on_s3_are_equal(work: Path) -> None:
+    (session,) = measure(work, ["s3"], [IN_FOLDER.name, FAR.name])
+    assert session.variants == ["ingest", "refresh", "first query"]
+    assert session.contestants("refresh") == [IN_FOLDER.name, FAR.name]
+    assert 1 < (session.median(FAR.name, "requests", "first query") or 0) < 20
 
 
 def test_embeddings_are_evaluated_on_held_out_artists(work: Path) -> None:

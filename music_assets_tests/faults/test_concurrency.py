@@ -31,7 +31,7 @@ from music_assets_tests.support.s3_server import S3Server
 
 REFUSED_INGEST = "Another run is loading files below {}. Wait until it has ended."
 RANKING = "processed_parquet_artist_rank_in_country"
-CONFLICTS = ("another process", "Transaction conflict")
+CONFLICTS = ("another process", "Concurrent transaction failed")
 """What the failed runs of several machines report."""
 OVERTAKEN = {
     KillPoint.RANKING_WRITTEN: f"{RANKING}: another run has computed it from newer user_data. Nothing was changed",

@@ -35,6 +35,7 @@ class Answer:
 
     body: bytes
     status: int = 200
+    etag: str = ""
 
 
 class Silence(Enum):
@@ -94,7 +95,8 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(refusal, Silence):
             self.be_silent(refusal)
         elif refusal and refusal.status:
-            self.send(refusal.status, {}, refusal.body)
+            etag = refusal.etag if isinstance(refusal, Answer) else ""
+            self.send(refusal.status, {"ETag": f'"{etag}"'} if etag else {}, refusal.body)
         else:
             self.forward(body, is_answered=not refusal)
 
