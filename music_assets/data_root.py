@@ -405,13 +405,20 @@ class DataRoot:
         return self.path / ".refreshed" / f"{self.relative(folder).replace('/', '.')}.json"
 
     def discard_copies(self, folder: Path) -> None:
-        """Delete the copies below a folder that the bucket does not have, and those of logs, which may be rewritten."""
+        """Delete the copies below a folder that the bucket does not have. No other process may write there."""
         if not self.store:
             return
         kept = self.files_below(folder)
         for path in filter(Path.is_file, folder.rglob("*")):
-            if path not in kept or "_delta_log" in path.parts:
+            if path not in kept:
                 path.unlink()
+
+    def refetch(self, folder: Path) -> None:
+        """Do what `refresh` does, but fetch every file."""
+        state = self._state(folder)
+        with exclusive_lock(state.with_suffix(".lock"), wait=True):
+            state.unlink(missing_ok=True)
+        self.refresh(folder)
 
     def _shrink_cache(self, needed: int = 0) -> None:
         """Remove the cached files that were unused for longest, until there is room for `needed` bytes."""

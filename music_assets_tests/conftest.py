@@ -44,6 +44,7 @@ SLOW = (
     "defs/assets/test_embeddings.py::test_user_of_unknown_artists_has_no_vector_until_the_next_training",
     "defs/test_checks.py::test_failed_blocking_check_prevents_publication",
     "defs/test_io_manager.py::test_ranking_whose_coverage_is_unknown_is_computed_again",
+    "defs/test_io_manager.py::test_small_drop_updates_a_ranking",
     "embedding/test_word2vec_spark.py::*",
     "end_to_end/test_benchmark_cases.py::*",
     "end_to_end/test_ci_workflow.py::*",
@@ -72,12 +73,14 @@ SLOW = (
     "ingest/test_object_landing.py::test_four_machines_load_the_same_objects",
     "maintenance/test_backup.py::test_backup_killed_with_sigkill_is_not_restored",
     "maintenance/test_backup.py::test_backup_taken_during_a_run_is_complete*",
+    "maintenance/test_forget.py::test_erasure_killed_before_the_vectors_is_repeated",
     "maintenance/test_forget.py::test_everything_works_afterwards",
     "maintenance/test_forget.py::test_killed_erasure_is_repeated*",
     "maintenance/test_forget.py::test_user_whom_nobody_knows",
     "maintenance/test_forget.py::test_vectors_of_release_0_1_are_erased_too",
     "maintenance/test_forget.py::test_waiting_file_and_archive_are_named",
     "maintenance/test_rebuild.py::test_damaged_derived_data_is_recomputed*",
+    "maintenance/test_rebuild.py::test_several_damaged_files_are_recomputed",
     "maintenance/test_retract.py::test_a_file_with_other_rows_is_rewritten",
     "maintenance/test_retract.py::test_everything_is_retracted",
     "maintenance/test_retract.py::test_root_of_an_older_release",
@@ -140,7 +143,6 @@ SLOW = (
 """Patterns of test ids, without the folder of the tests, that belong to the slow tier; `*` and `?` are wildcards."""
 
 ON_S3 = (
-    "defs/test_checks.py::test_a_retraction_lifts_the_block_of_the_check",
     "defs/test_checks.py::test_failed_blocking_check_prevents_publication",
     "defs/test_io_manager.py::test_slower_run_does_not_replace_newer_rankings",
     "defs/test_io_manager.py::test_small_drop_updates_a_ranking",
@@ -149,17 +151,15 @@ ON_S3 = (
     "ingest/test_ingest.py::test_same_content_is_loaded_once",
     "ingest/test_ingest.py::test_second_ingest_is_refused_while_one_runs",
     "maintenance/test_accept.py::test_the_good_rows_are_published_as_they_are",
-    "maintenance/test_backup.py::test_backup_taken_during_a_run_is_complete",
     "maintenance/test_backup.py::test_unfinished_restore_is_unusable_until_it_is_repeated",
     "maintenance/test_doctor.py::test_a_healthy_root_has_no_problems",
     "maintenance/test_doctor.py::test_a_missing_log_is_reported",
     "maintenance/test_doctor.py::test_several_damaged_files_are_reported",
     "maintenance/test_doctor.py::test_unused_and_foreign_files_are_reported_as_notes",
-    "maintenance/test_forget.py::test_killed_erasure_is_repeated",
+    "maintenance/test_forget.py::test_erasure_killed_before_the_vectors_is_repeated",
     "maintenance/test_forget.py::test_no_byte_below_the_data_root_has_the_user",
     "maintenance/test_rebuild.py::test_missing_derived_data_is_recomputed",
     "maintenance/test_rebuild.py::test_several_damaged_files_are_recomputed",
-    "maintenance/test_retract.py::test_interrupted_retraction_is_continued",
     "maintenance/test_retract.py::test_what_a_retracted_drop_replaced_counts_again",
     "storage/test_compaction.py::test_concurrent_compactions_keep_every_row_once",
     "storage/test_compaction.py::test_concurrent_writer",
@@ -173,7 +173,6 @@ ON_S3 = (
     "storage/test_integrity.py::test_newest_intact_snapshot_is_used",
     "storage/test_lookup_tables.py::test_changes_compare_with_the_previous_published_ranking",
     "storage/test_published_snapshot.py::test_all_tables_are_published",
-    "storage/test_published_snapshot.py::test_concurrent_publishers",
     "storage/test_published_snapshot.py::test_newest_two_snapshots_are_kept",
     "storage/test_published_snapshot.py::test_pointer_describes_the_tables",
     "storage/test_published_snapshot.py::test_raw_tables_are_published_in_the_version_of_the_rankings",
@@ -199,6 +198,8 @@ SPARK = (
 
 LONGEST = (
     "spark",
+    "s3",
+    "faults/test_s3_faults.py",
     "faults/test_concurrency.py",
     "end_to_end/test_spark.py",
     "end_to_end/test_benchmark_cases.py",
@@ -210,7 +211,9 @@ LONGEST = (
     "faults/test_recovery.py",
     "runtime/test_launcher.py",
 )
-"""Files to start first, and the tests of `SPARK`, so that all workers of pytest-xdist end at about the same time."""
+"""Files to start first, with the tests of `SPARK` and those on S3, so that all workers of pytest-xdist end at about the
+same time.
+"""
 
 settings.register_profile("ci", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("dev", settings.get_profile("ci"), max_examples=10)

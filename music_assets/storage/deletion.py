@@ -97,6 +97,7 @@ def erase_statistics(store: DeltaStore, table: Table) -> None:
     if checkpoints := set(log.glob("*.checkpoint*.parquet")):
         version = store.create_checkpoint(table)
         store.root.remove(checkpoints - {log / f"{version:020}.checkpoint.parquet"})
+    store.root.refresh(log)
 
 
 def _without_extremes(action: dict[str, Any], live: set[str]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ Reads file by file before it trusts a library with the log as a whole.
 """
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,13 +42,12 @@ class StrayFiles:
 def damaged_files(store: DeltaStore, table: Table) -> list[DamagedFile]:
     """Return the damaged files of the table; none if the table does not exist.
 
-    Of files on S3, copies on this machine that are damaged are deleted: they are fetched again.
+    Of files on S3, copies on this machine that are damaged are deleted or fetched again.
     """
     log = store.log_folder(table)
     damaged_entries = list(_damaged_log_entries(store.root, log))
     if damaged_entries and store.root.store:  # perhaps only the copy is
-        shutil.rmtree(log)
-        store.root.refresh(log)
+        store.root.refetch(log)
         damaged_entries = list(_damaged_log_entries(store.root, log))
     if damaged_entries:
         return damaged_entries

@@ -34,7 +34,7 @@ from music_assets_tests.support.processes import BIN, TIMEOUT, clean_environment
 from music_assets_tests.support.project import RANKED_ARTISTS, TOP_ARTISTS, USERS, Project
 from music_assets_tests.support.published import published_rows
 from music_assets_tests.support.running_up import running_up
-from music_assets_tests.support.s3_proxy import ALL_CONDITIONS, Answer, Refusal, s3_proxy
+from music_assets_tests.support.s3_proxy import Answer, Refusal, s3_proxy
 from music_assets_tests.support.s3_server import S3Server
 
 
@@ -245,11 +245,3 @@ def listing(path: str, keys: int) -> Answer | None:
     return Answer(
         f"<ListBucketResult><IsTruncated>{truncated}</IsTruncated>{objects}{more}</ListBucketResult>".encode()
     )
-
-
-def test_store_that_ignores_conditions_is_refused(s3: S3Server, tmp_path: Path) -> None:
-    root = s3.root(tmp_path, tmp_path.name)
-    with s3_proxy(s3.url, ignored=ALL_CONDITIONS) as url:
-        answer = run(root, "doctor", AWS_ENDPOINT_URL=url)
-    assert answer.returncode == 1
-    assert f"at {url} ignores If-None-Match and If-Match" in " ".join(answer.stdout.split())

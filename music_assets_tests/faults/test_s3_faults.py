@@ -104,7 +104,6 @@ DELETION = starts_with("DELETE", ".csv")
     ("begins", "fault", "message"),
     [
         pytest.param(LISTING, NO_BUCKET, rf"The bucket {BUCKET} does not exist at .*Create it", id="bucket-listing"),
-        pytest.param(READING, SLOW_DOWN, r"a\.csv: the request failed 2 times \(SlowDown\)", id="busy-reading"),
         pytest.param(READING, Silence.CUT, r"a\.csv: the request failed \(request or response body", id="cut-reading"),
         pytest.param(UPLOAD, EXPIRED, r"access denied \(ExpiredToken\)\. Set or renew AWS_ACC", id="expired-upload"),
         pytest.param(UPLOAD, Silence.HANG, r"the request failed 2 times \(error sending request\)", id="hangs-upload"),
@@ -344,19 +343,20 @@ def test_missing_credentials_are_named(
     [
         (("PUT if-none-match",), "If-None-Match"),
         (("PUT if-match",), "If-Match"),
+        (("PUT if-none-match", "PUT if-match", "DELETE if-match"), "If-None-Match and If-Match"),
     ],
-    ids=["creates over objects", "replaces other objects"],
+    ids=["creates over objects", "replaces other objects", "ignores every condition"],
 )
 def test_store_that_ignores_a_condition_of_writes_is_refused(
     s3: S3Server, root: DataRoot, monkeypatch: pytest.MonkeyPatch, ignored: tuple[str, ...], named: str
 ) -> None:
     with s3_proxy(s3.url, ignored=ignored) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-        with (
-            new_clients(),
-            pytest.raises(ObjectStoreError, match=f"The object store {root} at {url} ignores {named}, so"),
-        ):
-            root.prepare()
+        refusal = f"The object store {root} at {url} ignores {named}, so"
+        with new_clients():
+            with pytest.raises(ObjectStoreError, match=refusal):
+                root.prepare()
+            assert any(refusal in each.found for each in examine(settings_of(root)) if each.level is Level.PROBLEM)
         assert root.files_below(root.path) == {}
 
 

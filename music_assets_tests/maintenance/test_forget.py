@@ -230,12 +230,19 @@ def test_nothing_is_published_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert project.store.table_version(USER_DATA).rows == 1
 
 
-@pytest.mark.parametrize("occurrence", [1, 4, 5])
+@pytest.mark.parametrize("occurrence", [1, 5])
 def test_killed_erasure_is_repeated(project: Project, tmp_path: Path, occurrence: int) -> None:
-    """The first commit is that of user_data; the fourth and the fifth are those of the vectors.
+    """The first commit is that of user_data, the fifth that of the users' vectors."""
+    check_killed_erasure(project, tmp_path, occurrence)
 
-    The refresh between both erasures places all users again, among one artist less.
-    """
+
+def test_erasure_killed_before_the_vectors_is_repeated(project: Project, tmp_path: Path) -> None:
+    """The fourth commit is that of the artists' vectors, which the users' vectors name."""
+    check_killed_erasure(project, tmp_path, 4)
+
+
+def check_killed_erasure(project: Project, tmp_path: Path, occurrence: int) -> None:
+    """The refresh between both erasures places all users again, among one artist less."""
     before = others(project.root)
     before["user vectors"] = [(user, pytest.approx(value, abs=0.01)) for user, value in before["user vectors"]]
     deployment = Deployment(project.root, tmp_path / "home")

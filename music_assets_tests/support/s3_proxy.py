@@ -11,7 +11,6 @@ from threading import Event, Thread
 import httpx
 
 ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>refused by the test</Message></Error>"
-ALL_CONDITIONS = ("PUT if-match", "PUT if-none-match", "DELETE if-match")
 SIGNER = re.compile(r"Credential=([^/%]+)")
 HOP_BY_HOP = ("connection", "transfer-encoding", "content-length", "server", "date")
 
