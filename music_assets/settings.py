@@ -244,9 +244,10 @@ class Settings(BaseSettings):
         on_s3 = others.data.get("engine") == "spark" and isinstance(others.data.get("data"), str)
         if on_s3 and not master.startswith("local"):
             raise ValueError(
-                "with a data root on S3 Spark runs on this machine only, as the executors of a cluster cannot read its "
-                f"work folder, and no jar changes that. Set {PREFIX}SPARK_MASTER=local[*], {PREFIX}ENGINE=duckdb, or "
-                f"{PREFIX}DATA to a folder that is mounted at the same path on all machines"
+                "with a data root on S3 Spark runs on this machine only: the executors of a cluster cannot read its "
+                "work folder, and reading s3a:// with the hadoop-aws jar is not supported. Set "
+                f"{PREFIX}SPARK_MASTER=local[*], {PREFIX}ENGINE=duckdb, or {PREFIX}DATA to a folder that is mounted at "
+                "the same path on all machines"
             )
         return master
 
