@@ -92,6 +92,7 @@ def _users_with_equal_hashes(listed: ir.Table) -> pa.Array:
     """
     key = (listed["user_id"].cast("int64") << 32) | (listed["artist_name"].hash() & 0xFFFFFFFF)
     keys = np.sort(listed.select(key=key).to_pyarrow()["key"].to_numpy())
+    pa.default_memory_pool().release_unused()  # Arrow would keep 200 MB that the engine needs next
     return pa.array(np.unique(keys[1:][keys[1:] == keys[:-1]] >> 32), pa.int32())
 
 
