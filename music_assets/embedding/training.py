@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from music_assets.data_root import DataRoot, LockHeldError, acquire_lock
 from music_assets.embedding.evaluation import Comparison, evaluate_all, split
 from music_assets.embedding.interactions import Interactions, read_interactions
-from music_assets.embedding.vectors import Embeddings, embed
+from music_assets.embedding.vectors import Embeddings, Log, embed, no_log
 from music_assets.embedding.word2vec import Hyperparameters, OnProgress, Trainer, TrainingError, WordVectors
 from music_assets.engines.base import Engine
 from music_assets.transforms.interactions import INTERACTIONS
@@ -85,16 +85,17 @@ def train_and_evaluate(
     on_progress: OnProgress | None = None,
     folder: Path | None = None,
     threads: int = 1,
+    log: Log = no_log,
 ) -> TrainingResult:
     """Train on all interactions but the held-out ones; see `word2vec.Trainer` for arguments and errors.
 
-    `threads` bounds the threads of the ridge regression.
+    `threads` bounds the threads of the ridge regression, whose rounds are logged.
     """
     data = split(interactions, hyperparameters.seed, evaluated_users(len(interactions.user_ids)))
     word_vectors = trainer(data.train, hyperparameters, on_progress, folder)
     if not len(data.users):
-        return TrainingResult(embed(interactions, word_vectors, hyperparameters, threads), word_vectors, {})
-    evaluated = embed(data.train, word_vectors, hyperparameters, threads)
+        return TrainingResult(embed(interactions, word_vectors, hyperparameters, threads, log=log), word_vectors, {})
+    evaluated = embed(data.train, word_vectors, hyperparameters, threads, log=log)
     comparisons = evaluate_all(data, evaluated, hyperparameters.seed)
-    published = embed(interactions, word_vectors, hyperparameters, threads, start=evaluated)
+    published = embed(interactions, word_vectors, hyperparameters, threads, evaluated, log)
     return TrainingResult(published, word_vectors, comparisons)

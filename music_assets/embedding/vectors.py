@@ -1,5 +1,6 @@
 """From word vectors to an embedding of every artist and every user."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,14 @@ from music_assets.tables import ARTIST_EMBEDDING, USER_EMBEDDING, Table
 ROWS_PER_BATCH = 65_536
 SMALLEST_DIRECTION = 1e-5
 """Share of the sum of squares below which a direction of the users' vectors is noise."""
+
+
+Log = Callable[[str], None]
+"""Takes a line for the log of a run."""
+
+
+def no_log(line: str) -> None:
+    """Drop the line."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,7 @@ def embed(
     hyperparameters: Hyperparameters,
     threads: int = 1,
     start: Embeddings | None = None,
+    log: Log = no_log,
 ) -> Embeddings:
     """Return the embeddings of all artists and users, by ridge regression of artists and users in turns.
 
@@ -61,7 +71,9 @@ def embed(
     words, trained = normalize(word_vectors.vectors), np.zeros(len(listeners), bool)
     trained[word_vectors.artists] = True
     users = start.users if start else user_vectors(pairs[:, word_vectors.artists], words, threads)
-    for _ in range(1 if start else hyperparameters.rounds):
+    rounds = 1 if start else hyperparameters.rounds
+    for number in range(1, rounds + 1):
+        log(f"ridge regression: round {number} of {rounds}")
         users = whiten(users)
         artists = artist_vectors(pairs, users, hyperparameters.unobserved, ridge, threads)
         artists = scale(artists, listeners)

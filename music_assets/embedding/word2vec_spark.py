@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 GENSIM_ONLY = ("negative", "ns_exponent", "min_alpha", "context_share")
 MAX_DEFAULT_PARTITIONS = 4
-"""Four partitions, trained separately, cost 1 % of the recall in measurements."""
+"""More partitions, each trained separately on fewer users, would be averaged."""
 MAX_ITERATIONS = 5
 """Further passes are further copies in the corpus."""
 MAX_COMPONENT = 100.0

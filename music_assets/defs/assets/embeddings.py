@@ -81,7 +81,7 @@ def embeddings(
             interactions = load_interactions(rows, engine, folder)
             context.log.info(f"{len(interactions.user_ids):,} users, {len(interactions.artist_names):,} artists")
             on_progress = _progress_logger(context.log.info)
-            result = train_and_evaluate(interactions, config, trainer, on_progress, folder, threads)
+            result = train_and_evaluate(interactions, config, trainer, on_progress, folder, threads, context.log.info)
             facts, vectors = _facts(result), result.embeddings
             vectors.write_artists(artist_file := folder / "artists.parquet")
             shown = {**facts, **_pictures(result, leading)}

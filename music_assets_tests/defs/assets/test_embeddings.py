@@ -73,10 +73,13 @@ class Trained:
         evaluations = {each.check_name: each for each in self.result.get_asset_check_evaluations()}
         return evaluations[BEATS_BASELINES.name]
 
+    def log(self) -> list[str]:
+        """Return the lines of the run's log."""
+        return [entry.user_message for entry in self.instance.all_logs(self.result.run_id)]
+
     def progress(self) -> str:
-        """Return the last line of progress in the run's log."""
-        messages = [entry.user_message for entry in self.instance.all_logs(self.result.run_id)]
-        return [message for message in messages if " passes, " in message][-1]
+        """Return the last line of progress of word2vec."""
+        return [line for line in self.log() if " passes, " in line][-1]
 
     def check_vectors(self) -> None:
         """Every artist and user of the raw table has exactly one vector of 50 finite numbers."""
@@ -192,6 +195,10 @@ def test_progress_is_logged(trained: Trained) -> None:
     last = trained.progress()
     assert last.startswith(f"{PASSES}.0 of {PASSES} passes, ")
     assert all(word in last for word in ("words/s", "loss", "0 s left"))
+    assert [line.partition(": ")[2] for line in trained.log() if line.startswith("ridge regression")] == [
+        *(f"round {number} of 8" for number in range(1, 9)),
+        "round 1 of 1",
+    ]
 
 
 def test_recipe_of_the_documentation_predicts_countries(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
