@@ -43,11 +43,13 @@ def _note(name: str) -> str:
 
 
 def _targets(sessions: Sequence[Session]) -> Iterator[str]:
-    """Compare each target with the session of most users."""
+    """Compare each target with the session of most users, or of its own number of users."""
     yield from _table(["target", "to reach", "reached", "users"])
     for target in CONTENT["target"]:
         verdict, users = "not measured", ""
-        for session in sorted((one for one in sessions if one.case == target["case"]), key=lambda one: one.users):
+        measured = (one for one in sessions if one.case == target["case"])
+        fitting = (one for one in measured if target.get("users", one.users) == one.users)
+        for session in sorted(fitting, key=lambda one: one.users):
             if ratio := reached(target, session):
                 is_met = target.get("at_least", 0) <= ratio <= target.get("at_most", ratio)
                 verdict, users = _number(ratio) if is_met else f"**{_number(ratio)}**, missed", f"{session.users:,}"
