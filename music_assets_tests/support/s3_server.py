@@ -56,7 +56,8 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
         wait_until(lambda: answers(f"{url}/moto-api/"), "the S3 server", process=process, log=folder / "s3.log")
         os.environ.update(variables)
         httpx.put(f"{url}/{BUCKET}", content=LOCATION, timeout=TIMEOUT).raise_for_status()
-        yield S3Server(url)
+        with new_clients():  # another server may be in use
+            yield S3Server(url)
     finally:
         process.kill()
         process.wait()
