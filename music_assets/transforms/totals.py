@@ -103,11 +103,11 @@ def delivered_since(
     cache: Callable[[ir.Table], ir.Table],
     max_updated_share: float = MAX_UPDATED_SHARE,
 ) -> Delivered | None:
-    """Return by what the previous totals differ from those of the history, or None if they are to be computed anew.
+    """Return the rows of the users that were delivered since, or None if all totals must be computed again.
 
-    That is where the history does not contain what they cover, where they are not exact, and after a large drop. If
-    nothing was delivered since, this refresh was requested for another reason. `cache` computes rows that are read
-    several times.
+    They must if the history does not contain what the previous totals cover, if these are not exact, after a large
+    drop, and if nothing was delivered: this refresh was then requested for another reason. `cache` computes rows that
+    are read several times.
     """
     if not _can_update(previous, users, top_artists):
         return None

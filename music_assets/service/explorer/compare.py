@@ -6,9 +6,10 @@ from fastapi import APIRouter, Query, Request, Response
 
 from music_assets.service import ready_made_queries as queries
 from music_assets.service.explorer.artist import countries_of_artists
-from music_assets.service.explorer.reading import Search, artists_by_name, read, read_all
+from music_assets.service.explorer.reading import Search, read, read_all
 from music_assets.service.explorer.rendering import country_url, percent, render
 from music_assets.service.explorer.world_map import world_map
+from music_assets.service.routes.deps import artists_by_name
 from music_assets.service.routes.rankings import check_country
 
 SHOWN_ARTISTS = 100

@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 from fastapi import Query, Request
 
-from music_assets.service import ready_made_queries as queries
 from music_assets.service.routes.deps import parts_of
 
 Rows = list[dict[str, Any]]
@@ -30,9 +29,3 @@ async def read_all(request: Request, *queries: tuple[str, dict[str, Any]]) -> li
     """Return the rows of several queries, each given with its parameters, that run side by side."""
     await request.body()  # each query waits for a disconnect, which comes after the body
     return await asyncio.gather(*(read(request, sql, **parameters) for sql, parameters in queries))
-
-
-async def artists_by_name(request: Request, search: str, limit: int) -> tuple[str, dict[str, Any]]:
-    """Return the query for the first artists with a text in the name, and its parameters."""
-    columns = await parts_of(request).artist_search.columns(search, 0, limit)
-    return queries.ARTISTS_BY_NAME, {**columns, "limit": limit}

@@ -3,8 +3,9 @@
 from fastapi import APIRouter, Request, Response
 
 from music_assets.service import ready_made_queries as queries
-from music_assets.service.explorer.reading import Rows, Search, artists_by_name, read_all
+from music_assets.service.explorer.reading import Rows, Search, read_all
 from music_assets.service.explorer.rendering import is_from_htmx, render
+from music_assets.service.routes.deps import artists_by_name
 
 COMPLETIONS = 8
 RESULTS = 100

@@ -13,6 +13,7 @@ from music_assets.service.routes.deps import (
     Format,
     Limit,
     Offset,
+    artists_by_name,
     link_next_page,
     parts_of,
     respond_page,
@@ -148,8 +149,6 @@ async def artists(
     """List the artists of the world, most played first, all or those with a part in the name."""
     if search is None:
         return await respond_page(request, result_format, limit, offset, queries.TOP_ARTISTS)
-    parts = parts_of(request)
-    columns = await parts.artist_search.columns(search, offset, limit + 1)
-    params = {**columns, "limit": limit + 1}
-    response = await parts.responder.respond(request, result_format, queries.ARTISTS_BY_NAME, params, limit)
+    sql, params = await artists_by_name(request, search, limit + 1, offset)
+    response = await parts_of(request).responder.respond(request, result_format, sql, params, limit)
     return link_next_page(request, response, limit, offset)

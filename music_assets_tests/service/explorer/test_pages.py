@@ -190,6 +190,16 @@ def test_two_artists_are_compared_by_country(service: Service, dataset: Dataset)
             ]
 
 
+def test_artists_to_compare_are_completed_by_plays(service: Service, dataset: Dataset) -> None:
+    plays = dataset.rankings.groupby("artist_name")["total_playcount"].sum()
+    ordered = plays.sort_index().sort_values(ascending=False, kind="stable")
+    expected = [name for name in ordered.index if "a" in name.lower()][:10]
+    for parameter in ("first", "second"):
+        response = service.http.get("/explore/compare/artists", params={parameter: " A "})
+        assert [html.unescape(name) for name in re.findall(r'value="(.*?)"', response.text)] == expected
+    assert "<option" not in service.http.get("/explore/compare/artists").text
+
+
 @pytest.mark.parametrize("first", ["Nowhere", "<script>"])
 def test_comparison_with_something_unknown_is_an_error_page(service: Service, first: str) -> None:
     for kind, second in (("countries", "Germany"), ("artists", "Drake")):
