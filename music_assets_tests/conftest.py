@@ -103,6 +103,7 @@ SLOW = (
     "service/explorer/test_sql_console.py::*",
     "service/sandbox/test_pool.py::test_500_concurrent_queries",
     "service/sandbox/test_pool.py::test_large_results_are_possible_after*",
+    "service/test_artist_countries.py::test_each_answer_is_from_the_newest_snapshot",
     "service/test_artist_search.py::*",
     "service/test_attacks.py::test_expensive_statement_is_stopped*",
     "service/test_attacks.py::test_large_statement_stays_within_the_memory_limit*",

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from music_assets.data_root import DataRoot
+from music_assets.service.artist_countries import ArtistCountries
 from music_assets.service.artist_search import ArtistSearch
 from music_assets.service.auth import BEARER, AccessControl, api_keys, is_loopback, is_public
 from music_assets.service.dagster_api import DagsterApi
@@ -55,6 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
     """
     root = DataRoot.of(settings)
     snapshots = Snapshots(root)
+    spool = Spool(settings.spool_mb * 2**20)
     pool = Pool(
         root.path,
         snapshots.newest,
@@ -62,7 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
         threads=settings.query_threads,
         memory_mb=settings.query_memory_mb,
         queue=settings.query_queue,
-        spool=Spool(settings.spool_mb * 2**20),
+        spool=spool,
     )
     metrics = Metrics(pool)
     dagster = DagsterApi(str(settings.dagster_url))
@@ -92,8 +94,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.parts = Parts(
         pool=pool,
         snapshots=snapshots,
-        responder=QueryResponder(pool, snapshots, settings),
+        responder=QueryResponder(pool, snapshots, spool, settings),
         similarity=Similarity(snapshots),
+        artist_countries=ArtistCountries(snapshots),
         artist_search=ArtistSearch(snapshots),
         training_runs=TrainingRuns(dagster),
         refreshes=Refreshes(root, dagster),

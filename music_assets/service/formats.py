@@ -36,6 +36,17 @@ MEDIA_TYPES = {
 }
 """The formats of `?format=` and their media types."""
 
+PLAIN_TYPES = {
+    "BOOLEAN": pa.bool_(),
+    "TINYINT": pa.int8(),
+    "SMALLINT": pa.int16(),
+    "INTEGER": pa.int32(),
+    "BIGINT": pa.int64(),
+    "FLOAT": pa.float32(),
+    "DOUBLE": pa.float64(),
+    "VARCHAR": pa.string(),
+}
+"""DuckDB types whose values are the same as Python objects and as Arrow data."""
 PIECE_BYTES = 4 * 2**20
 """Arrow bytes that are encoded at a time, which bounds the memory that encoding takes."""
 _INFINITE_DATES = {2**31 - 1: "infinity", -(2**31 - 1): "-infinity"}
@@ -80,6 +91,12 @@ def columns_of(relation: duckdb.DuckDBPyRelation) -> list[dict[str, str]]:
         if _NOT_IN_ARROW.search(_QUOTED.sub("", column["type"])):
             raise UnsupportedTypeError(f"Column {column['name']!r} is {column['type']}: cast it to VARCHAR.")
     return columns
+
+
+def result_of(rows: pa.RecordBatch) -> Result:
+    """Return rows, whose types must be plain, as the result of a query."""
+    names = {kind: name for name, kind in PLAIN_TYPES.items()}
+    return Result(rows.schema, [rows], [{"name": field.name, "type": names[field.type]} for field in rows.schema])
 
 
 def negotiate(accept: str) -> str | None:

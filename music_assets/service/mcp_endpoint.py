@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from music_assets.mcp_server import MAX_ANSWER_BYTES, build_server
 
 INNER_URL = "http://service"
-SHARED_STATE = ("caller", "request_id", "log_fields", "cleanup")
+SHARED_STATE = ("caller", "request_id", "log_fields", "cleanup", "started")
 """What a tool's request has in common with the request to `/mcp`, by name in the state of the request."""
 
 

@@ -133,7 +133,9 @@ class _Channel:
         self.log_fields: dict[str, Any] = {}
         self.status = 0
         self.sent_bytes = 0
-        scope.setdefault("state", {}).update(request_id=self.request_id, log_fields=self.log_fields)
+        scope.setdefault("state", {}).update(
+            request_id=self.request_id, log_fields=self.log_fields, started=self.started
+        )
 
     def check_content_length(self) -> None:
         length = self.headers.get("content-length", "0")

@@ -30,15 +30,6 @@ LIMIT $limit OFFSET $offset
 """
 """`rank` is the rank among all countries."""
 
-ARTISTS_BY_NAME = """
-SELECT
-    unnest($rank::INTEGER[]) AS rank, unnest($artist_name::VARCHAR[]) AS artist_name,
-    unnest($total_playcount::DOUBLE[]) AS total_playcount, unnest($listeners::BIGINT[]) AS listeners,
-    unnest($countries::BIGINT[]) AS countries, unnest($top_country::VARCHAR[]) AS top_country
-LIMIT $limit
-"""
-"""The parameters are the columns that `ArtistSearch` found."""
-
 TOP_ARTISTS = """
 SELECT rank, artist_name, total_playcount, listeners, countries, top_country
 FROM world_artists
@@ -72,19 +63,9 @@ LIMIT $limit OFFSET $offset
 """
 """`$country` NULL: the world. `$change` NULL: every kind of change."""
 
-SIMILAR_ARTISTS = """
-SELECT unnest($keys::VARCHAR[]) AS artist_name, unnest($scores::DOUBLE[]) AS similarity
-LIMIT $limit
-"""
-
-SIMILAR_USERS = """
-SELECT unnest($keys::INTEGER[]) AS user_id, unnest($scores::DOUBLE[]) AS similarity
-LIMIT $limit
-"""
-
 RECOMMENDATIONS = """
 WITH best AS (
-    SELECT unnest($keys::VARCHAR[]) AS artist_name, unnest($scores::DOUBLE[]) AS score
+    SELECT unnest($artist_name::VARCHAR[]) AS artist_name, unnest($score::DOUBLE[]) AS score
 ), listed AS (
     FROM current_user_top_artists WHERE user_id = $user_id
 )
@@ -128,11 +109,6 @@ SELECT country, total_playcount
 FROM country_totals
 WHERE contains(lower(country), lower($search))
 ORDER BY total_playcount DESC, country
-LIMIT $limit
-"""
-
-RECOMMENDATIONS_FOR_LIST = """
-SELECT unnest($keys::VARCHAR[]) AS artist_name, unnest($scores::DOUBLE[]) AS score
 LIMIT $limit
 """
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import hashlib
+import time
 import uuid
 from collections.abc import Coroutine, Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -11,10 +13,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from music_assets.service.formats import MEDIA_TYPES, negotiate
+from music_assets.service.formats import MEDIA_TYPES, encode, negotiate, result_of
 from music_assets.service.problems import ProblemError
-from music_assets.service.sandbox.pool import Pool, Query, QueryResult
-from music_assets.service.snapshots import Snapshots
+from music_assets.service.sandbox.pool import MAX_RESULT_BYTES, Pool, Query, QueryResult
+from music_assets.service.sandbox.spool import Spool, SpooledResult
+from music_assets.service.snapshots import Found, Snapshots
 from music_assets.settings import Settings
 
 TRANSFER_SECONDS = 60.0
@@ -23,15 +26,18 @@ MIN_TRANSFER_RATE = 64 * 1024
 SPREADSHEET = "spreadsheet"
 """The value of `?csv=` that makes CSV safe to open in a spreadsheet."""
 MAX_LOGGED_SQL = 1000
+FEW_ROWS = 1000
+"""More rows are encoded in a thread, so that other requests need not wait."""
 CACHING = {"Cache-Control": "no-cache", "Vary": "Accept, Authorization"}
 
 
 class QueryResponder:
     """Runs queries on the newest snapshot, within the service's limits on rows and time."""
 
-    def __init__(self, pool: Pool, snapshots: Snapshots, settings: Settings) -> None:
+    def __init__(self, pool: Pool, snapshots: Snapshots, spool: Spool, settings: Settings) -> None:
         self._pool = pool
         self._snapshots = snapshots
+        self._spool = spool
         self._row_limit = settings.row_limit
         self._timeout_ms = settings.timeout_ms
 
@@ -50,24 +56,22 @@ class QueryResponder:
         """
         result_format, variant = _requested_format(request, result_format)
         query = self._query(variant, sql, params, limit, timeout_ms)
-        client_etags = request.headers.get("if-none-match", "")
-        etag = _etag(self._snapshots.newest().data_version, query)
-        if client_etags and etag in [tag.strip() for tag in client_etags.split(",")]:
+        etag = _etag(self._snapshots.newest().data_version, query.identity)
+        if _has_copy(request, etag):
             return Response(status_code=304, headers={"ETag": etag, **CACHING})
         result = await self._run(request, query)
-        headers = {
-            "Content-Type": MEDIA_TYPES.get(result_format, "application/json"),
-            "Content-Length": str(result.data.size),
-            "X-Query-ID": result.summary["query_id"],
-            "X-Data-Version": result.summary["data_version"],
-            "X-Row-Count": str(result.summary["row_count"]),
-            "X-Truncated": "true" if result.summary["truncated"] else "false",
-        }
-        if result.summary["volatile"]:
-            headers["Cache-Control"] = "no-store"
-        else:
-            headers |= {"ETag": _etag(result.summary["data_version"], query), **CACHING}
-        return ResultResponse(result, headers)
+        return ResultResponse(result, result_format, _etag(result.summary["data_version"], query.identity))
+
+    async def respond_found(
+        self, request: Request, result_format: str | None, found: Found, limit: int | None = None
+    ) -> Response:
+        """Return rows that were found in memory, as `respond` returns those of a query. Raises ProblemError."""
+        result_format, variant = _requested_format(request, result_format)
+        parameters = request.scope["query_string"] + b"\0" + await request.body()
+        etag = _etag(found.data_version, f"{request.scope['path']} {variant} ".encode(errors="replace") + parameters)
+        if _has_copy(request, etag):
+            return Response(status_code=304, headers={"ETag": etag, **CACHING})
+        return ResultResponse(await self._encode(request, variant, found, limit), result_format, etag)
 
     async def sample(self, request: Request, sql: str, rows: int) -> list[list[Any]]:
         """Return the first rows of a query as JSON values. Raises ProblemError."""
@@ -95,21 +99,42 @@ class QueryResponder:
             format=result_format,
         )
 
+    async def _encode(self, request: Request, result_format: str, found: Found, limit: int | None) -> QueryResult:
+        rows = found.rows.slice(0, min(limit or self._row_limit, self._row_limit))
+        if rows.nbytes > MAX_RESULT_BYTES:
+            raise ProblemError("result-too-large", f"The result exceeds {MAX_RESULT_BYTES // 2**20} MB.")
+        summary = {
+            "row_count": rows.num_rows,
+            "truncated": rows.num_rows < found.rows.num_rows,
+            "query_id": uuid.uuid4().hex,
+            "elapsed_ms": round((time.perf_counter() - request.state.started) * 1000, 3),
+            "data_version": found.data_version,
+        }
+        data = SpooledResult(self._spool, request.state.caller.account)
+        request.state.cleanup.callback(data.close)
+        pieces = encode(replace(result_of(rows), metadata=summary), result_format)
+        for piece in pieces if rows.num_rows <= FEW_ROWS else await asyncio.to_thread(list, pieces):
+            await data.write(piece)
+        return _logged(request, QueryResult({**summary, "volatile": False}, data))
+
     async def _run(self, request: Request, query: Query) -> QueryResult:
-        log_fields = request.state.log_fields
-        log_fields.update(query_id=query.query_id, sql=query.sql[:MAX_LOGGED_SQL])
+        request.state.log_fields.update(query_id=query.query_id, sql=query.sql[:MAX_LOGGED_SQL])
         await request.body()
         caller = request.state.caller.account
         result = await self._pool.known_result(query, caller)
         if result is None:
             result = await _cancel_on_disconnect(request, self._pool.run(query, caller))
         request.state.cleanup.callback(result.data.close)
-        log_fields.update(
-            query_id=result.summary["query_id"],  # that of an earlier query, if the result was known
-            rows=result.summary["row_count"],
-            data_version=result.summary["data_version"],
-        )
-        return result
+        return _logged(request, result)
+
+
+def _logged(request: Request, result: QueryResult) -> QueryResult:
+    request.state.log_fields.update(
+        query_id=result.summary["query_id"],  # that of an earlier query, if the result was known
+        rows=result.summary["row_count"],
+        data_version=result.summary["data_version"],
+    )
+    return result
 
 
 def _requested_format(request: Request, result_format: str | None) -> tuple[str, str]:
@@ -130,9 +155,13 @@ def _accepted_format(request: Request) -> str:
     return accepted
 
 
-def _etag(data_version: str, query: Query) -> str:
+def _etag(data_version: str, identity: bytes) -> str:
     """Return a weak ETag: equivalent responses differ in query id and elapsed time."""
-    return f'W/"{hashlib.sha256(data_version.encode() + query.identity).hexdigest()[:32]}"'
+    return f'W/"{hashlib.sha256(data_version.encode() + identity).hexdigest()[:32]}"'
+
+
+def _has_copy(request: Request, etag: str) -> bool:
+    return etag in [tag.strip() for tag in request.headers.get("if-none-match", "").split(",")]
 
 
 async def _cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, QueryResult]) -> QueryResult:
@@ -152,8 +181,17 @@ async def _cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, Quer
 class ResultResponse(Response):
     """Sends a query result from the spool."""
 
-    def __init__(self, result: QueryResult, headers: Mapping[str, str]) -> None:
+    def __init__(self, result: QueryResult, result_format: str, etag: str) -> None:
         self._data = result.data
+        headers = {
+            "Content-Type": MEDIA_TYPES.get(result_format, "application/json"),
+            "Content-Length": str(result.data.size),
+            "X-Query-ID": result.summary["query_id"],
+            "X-Data-Version": result.summary["data_version"],
+            "X-Row-Count": str(result.summary["row_count"]),
+            "X-Truncated": "true" if result.summary["truncated"] else "false",
+            **({"Cache-Control": "no-store"} if result.summary["volatile"] else {"ETag": etag, **CACHING}),
+        }
         self.background = None
         self.status_code = 200
         self.raw_headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]

@@ -11,13 +11,14 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 
 from music_assets.embedding.interactions import Bools, Ints
 from music_assets.embedding.layout import plane
 from music_assets.embedding.neighbours import VectorIndex
 from music_assets.embedding.ridge import Floats, Ridge, artist_weights, pair_weights
 from music_assets.service.problems import ProblemError
-from music_assets.service.snapshots import InMemory, Snapshots
+from music_assets.service.snapshots import Found, InMemory, Snapshots
 from music_assets.storage.published_snapshot import PublishedSnapshot
 from music_assets.tables import ARTIST_EMBEDDING, EMBEDDING_DIMENSIONS, EMBEDDING_TABLES, USER_EMBEDDING, Table
 from music_assets.transforms.interactions import weight_of
@@ -32,6 +33,7 @@ MEMORY_LIMIT = "256MB"
 class VectorTable:
     """The vectors of one table: the key of each row, the row of each key, and the index over the rows."""
 
+    key: pa.Field
     keys: list[Any]
     rows: dict[Any, int]
     index: VectorIndex
@@ -43,10 +45,11 @@ class VectorTable:
         except KeyError:
             raise ProblemError("not-found", f"{key!r} has no vector. Names must match exactly.") from None
 
-    def matches(self, found: tuple[Ints, Floats]) -> "Matches":
-        """Return the keys of rows, and their scores."""
+    def table(self, found: tuple[Ints, Floats], score: str) -> pa.RecordBatch:
+        """Return the keys of rows, and a column of their scores."""
         rows, scores = found
-        return Matches([self.keys[row] for row in rows.tolist()], scores.tolist())
+        keys = pa.array([self.keys[row] for row in rows.tolist()], self.key.type)
+        return pa.record_batch({self.key.name: keys, score: pa.array(scores.astype(np.float64))})
 
 
 @dataclass(frozen=True)
@@ -80,14 +83,6 @@ class Vectors:
 
 
 @dataclass(frozen=True)
-class Matches:
-    """Keys and their scores, best first."""
-
-    keys: list[Any]
-    scores: list[float]
-
-
-@dataclass(frozen=True)
 class ArtistMap:
     """The artists with the most listeners, the largest first, and two coordinates of each."""
 
@@ -114,63 +109,63 @@ class Similarity:
         tables = self._snapshots.newest().tables
         return all(table.full_name in tables and tables[table.full_name].rows for table in EMBEDDING_TABLES)
 
-    async def similar_artists(self, artist: str, count: int, min_listeners: int = 1) -> Matches:
+    async def similar_artists(self, artist: str, count: int, min_listeners: int = 1) -> Found:
         """Return the artists with the largest cosine to an artist."""
 
-        def search(vectors: Vectors) -> Matches:
+        def search(vectors: Vectors) -> pa.RecordBatch:
             artists = vectors.artists
-            return artists.matches(
-                artists.index.neighbours(artists.row(artist), count, vectors.artists_with(min_listeners))
-            )
+            allowed = vectors.artists_with(min_listeners)
+            return artists.table(artists.index.neighbours(artists.row(artist), count, allowed), "similarity")
 
         return await self._search(search)
 
-    async def similar_users(self, user_id: int, count: int) -> Matches:
+    async def similar_users(self, user_id: int, count: int) -> Found:
         """Return the users with the largest cosine to a user."""
 
-        def search(vectors: Vectors) -> Matches:
-            return vectors.users.matches(vectors.users.index.neighbours(vectors.users.row(user_id), count))
+        def search(vectors: Vectors) -> pa.RecordBatch:
+            users = vectors.users
+            return users.table(users.index.neighbours(users.row(user_id), count), "similarity")
 
         return await self._search(search)
 
-    async def artists_for_user(self, user_id: int, count: int, min_listeners: int = 1) -> Matches:
+    async def artists_for_user(self, user_id: int, count: int, min_listeners: int = 1) -> Found:
         """Return the artists with the largest inner product with a user, those in the user's list among them."""
 
-        def search(vectors: Vectors) -> Matches:
+        def search(vectors: Vectors) -> pa.RecordBatch:
             vector = vectors.users.index.vectors(np.array([vectors.users.row(user_id)]))[0]
             allowed = vectors.artists_with(min_listeners)
-            return vectors.artists.matches(vectors.artists.index.largest_products(vector, count, allowed))
+            return vectors.artists.table(vectors.artists.index.largest_products(vector, count, allowed), "score")
 
         return await self._search(search)
 
-    async def artists_for_list(self, plays: Mapping[str, int], count: int, min_listeners: int = 1) -> Matches:
+    async def artists_for_list(self, plays: Mapping[str, int], count: int, min_listeners: int = 1) -> Found:
         """Return the artists outside a list with the largest inner product with its user, given the plays by name."""
 
-        def search(vectors: Vectors) -> Matches:
+        def search(vectors: Vectors) -> pa.RecordBatch:
             listed, vector = vectors.place(plays)
             allowed = vectors.artists_with(min_listeners)
             rows, scores = vectors.artists.index.largest_products(vector, count + len(listed), allowed)
             others = ~np.isin(rows, listed)
-            return vectors.artists.matches((rows[others][:count], scores[others][:count]))
+            return vectors.artists.table((rows[others][:count], scores[others][:count]), "score")
 
         return await self._search(search)
 
     async def artist_map(self) -> ArtistMap:
         """Return the map of the largest artists, which is computed once for each training."""
-        vectors = await self._current()
+        vectors = _trained((await self._vectors.current())[0])
         async with self._drawing:
             if self._map is None or self._map[0] is not vectors:
                 self._map = vectors, await asyncio.to_thread(_artist_map, vectors)
             return self._map[1]
 
-    async def _search(self, search: Callable[[Vectors], Matches]) -> Matches:
-        return await asyncio.to_thread(search, await self._current())
+    async def _search(self, search: Callable[[Vectors], pa.RecordBatch]) -> Found:
+        return await self._vectors.find(lambda vectors: search(_trained(vectors)))
 
-    async def _current(self) -> Vectors:
-        vectors = await self._vectors.current()
-        if vectors is None:
-            raise ProblemError("not-trained", "No embeddings of this release have been published yet.")
-        return vectors
+
+def _trained(vectors: Vectors | None) -> Vectors:
+    if vectors is None:
+        raise ProblemError("not-trained", "No embeddings of this release have been published yet.")
+    return vectors
 
 
 def _artist_map(vectors: Vectors) -> ArtistMap:
@@ -208,7 +203,8 @@ def _load_table(path: Path, table: Table, others: str) -> tuple[VectorTable, Flo
         listeners += [column.to_numpy() for column in columns[EMBEDDING_DIMENSIONS:]]
     rows = {key: row for row, key in enumerate(keys)}
     found = np.concatenate(vectors)
-    return VectorTable(keys, rows, VectorIndex.build(found)), found, np.concatenate(listeners)
+    key = table.schema.to_pyarrow().field(table.key[0])
+    return VectorTable(key, keys, rows, VectorIndex.build(found)), found, np.concatenate(listeners)
 
 
 def _batches(path: Path, table: Table, others: str) -> Iterator[list[Any]]:

@@ -6,7 +6,10 @@ From S3 it is fetched in the background, with all files that its views read. Que
 import asyncio
 import logging
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+import pyarrow as pa
 
 from music_assets.data_root import DataRoot
 from music_assets.object_store import ObjectInfo, ObjectStoreError
@@ -82,6 +85,14 @@ class Snapshots:
         return status.st_ino, status.st_mtime_ns
 
 
+@dataclass(frozen=True)
+class Found:
+    """Rows that were found in memory, and the data version of the snapshot that they come from."""
+
+    rows: pa.RecordBatch
+    data_version: str
+
+
 class InMemory(Generic[T]):
     """What is held in memory of the newest snapshot. `load` reads it again when `version` returns something else."""
 
@@ -96,17 +107,37 @@ class InMemory(Generic[T]):
         self._version = version
         self._loading = asyncio.Lock()
         self._loaded: tuple[Hashable, T] | None = None
+        self._background: asyncio.Task[object] | None = None
 
-    async def current(self) -> T:
-        """Return what was loaded. One request loads it; concurrent ones wait. Raises NothingPublishedError."""
+    async def current(self) -> tuple[T, str]:
+        """Return what was loaded, and the data version of the newest snapshot. Raises NothingPublishedError.
+
+        One request loads it; concurrent ones wait.
+        """
+        if (loaded := self._current()) is None:
+            async with self._loading:
+                while (loaded := self._current()) is None:
+                    newest, self._loaded = self._snapshots.newest(), None
+                    self._loaded = self._version(newest), await asyncio.to_thread(self._load, newest)
+        return loaded
+
+    async def find(self, search: Callable[[T], pa.RecordBatch]) -> Found:
+        """Search in a thread. Raises what `current` raises, and what loading and `search` do."""
+        loaded, data_version = await self.current()
+        return Found(await asyncio.to_thread(search, loaded), data_version)
+
+    def loaded(self) -> tuple[T, str] | None:
+        """Return what `current` does; None if that would wait: then it is loaded in the background."""
+        loaded = self._current()
+        if loaded is None and (self._background is None or self._background.done()):
+            self._background = asyncio.create_task(self.current())
+        return loaded
+
+    def _current(self) -> tuple[T, str] | None:
         newest = self._snapshots.newest()
         if self._loaded is None or self._loaded[0] != self._version(newest):
-            async with self._loading:
-                newest = self._snapshots.newest()
-                version = self._version(newest)
-                if self._loaded is None or self._loaded[0] != version:
-                    self._loaded = version, await asyncio.to_thread(self._load, newest)
-        return self._loaded[1]
+            return None
+        return self._loaded[1], newest.data_version
 
 
 def published_tables(snapshot: PublishedSnapshot) -> list[Table]:

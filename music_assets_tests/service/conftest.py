@@ -53,7 +53,9 @@ class Dataset:
 
 
 def write(store: DeltaStore, table: Table, rows: pd.DataFrame) -> None:
-    """Replace the content of the table."""
+    """Replace the content of the table, sorted as an engine writes it."""
+    if table.sort_by:
+        rows = rows.sort_values(list(table.sort_by))
     file = store.new_folder(table) / "rows.parquet"
     schema = table.schema.to_pyarrow()
     pq.write_table(pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False), file)

@@ -41,11 +41,14 @@ def test_every_artist_with_the_text_is_found_in_each_snapshot(tmp_path: Path) ->
     publish(tmp_path, names)
     search = ArtistSearch(Snapshots(DataRoot(tmp_path)))
 
+    def find(text: str, offset: int = 0, limit: int = 100) -> pa.RecordBatch:
+        return asyncio.run(search.find(text, limit, offset)).rows
+
     def ranks(text: str, offset: int = 0, limit: int = 100) -> list[int]:
-        return asyncio.run(search.columns(text, offset, limit))["rank"]
+        return find(text, offset, limit)["rank"].to_pylist()
 
     assert ranks("é") == [33, 34, 40_000]
-    assert asyncio.run(search.columns("É", offset=1, limit=1)) == {
+    assert find("É", offset=1, limit=1).to_pydict() == {
         "rank": [34],
         "artist_name": ["eÉ"],
         "total_playcount": [39_967.0],

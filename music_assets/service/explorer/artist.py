@@ -51,17 +51,12 @@ async def artist(
 async def similar_artists(request: Request, name: Name) -> Response:
     """Show the similar artists, or how to train the embeddings. It is a part of the page of the artist."""
     try:
-        matches = await parts_of(request).similarity.similar_artists(name, SIMILAR_ARTISTS)
+        found = await parts_of(request).similarity.similar_artists(name, SIMILAR_ARTISTS)
     except ProblemError as problem:
         if problem.kind != "not-trained":
             raise
         return render(request, "parts/not_trained.html", what="similar")
-    pairs = zip(matches.keys, matches.scores, strict=True)
-    return render(
-        request,
-        "parts/similar_artists.html",
-        rows=[{"artist_name": key, "similarity": similarity} for key, similarity in pairs],
-    )
+    return render(request, "parts/similar_artists.html", rows=found.rows.to_pylist())
 
 
 async def countries_of_artists(request: Request, *names: str) -> list[Rows]:

@@ -6,10 +6,9 @@ from fastapi import APIRouter, Query, Request, Response
 
 from music_assets.service import ready_made_queries as queries
 from music_assets.service.explorer.artist import countries_of_artists
-from music_assets.service.explorer.reading import Search, read, read_all
+from music_assets.service.explorer.reading import Search, artists_by_name, read, read_all
 from music_assets.service.explorer.rendering import country_url, percent, render
 from music_assets.service.explorer.world_map import world_map
-from music_assets.service.routes.deps import artists_by_name
 from music_assets.service.routes.rankings import check_country
 
 SHOWN_ARTISTS = 100
@@ -40,8 +39,8 @@ async def compare(request: Request, kind: Kind = "countries", first: Side = "", 
 async def artist_names(request: Request, first: Search = "", second: Search = "") -> Response:
     """Return artists that complete what is being typed, as options. It is a part of the page."""
     typed = (first or second).strip()
-    found = await read_all(request, await artists_by_name(request, typed, COMPLETIONS)) if typed else [[]]
-    return render(request, "parts/options.html", names=[row["artist_name"] for row in found[0]])
+    found = await artists_by_name(request, typed, COMPLETIONS)
+    return render(request, "parts/options.html", names=[row["artist_name"] for row in found])
 
 
 async def _countries(request: Request, first: str, second: str) -> dict[str, Any]:

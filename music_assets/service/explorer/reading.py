@@ -29,3 +29,11 @@ async def read_all(request: Request, *queries: tuple[str, dict[str, Any]]) -> li
     """Return the rows of several queries, each given with its parameters, that run side by side."""
     await request.body()  # each query waits for a disconnect, which comes after the body
     return await asyncio.gather(*(read(request, sql, **parameters) for sql, parameters in queries))
+
+
+async def artists_by_name(request: Request, text: str, limit: int) -> Rows:
+    """Return the artists with a text in the name, by rank; none for no text. Raises ProblemError."""
+    if not text:
+        return []
+    found: Rows = (await parts_of(request).artist_search.find(text, limit)).rows.to_pylist()
+    return found

@@ -7,6 +7,7 @@ from urllib.parse import quote, urlencode
 from fastapi import Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 
+from music_assets.service.artist_countries import ArtistCountries
 from music_assets.service.artist_search import ArtistSearch
 from music_assets.service.auth import AccessControl
 from music_assets.service.explorer.named_queries import NamedQuery
@@ -14,7 +15,6 @@ from music_assets.service.formats import MEDIA_TYPES
 from music_assets.service.metrics import Metrics
 from music_assets.service.problems import KINDS, MEDIA_TYPE
 from music_assets.service.readiness import Readiness
-from music_assets.service.ready_made_queries import ARTISTS_BY_NAME
 from music_assets.service.refreshes import Refreshes
 from music_assets.service.responses import QueryResponder
 from music_assets.service.sandbox.pool import Pool
@@ -31,6 +31,7 @@ class Parts:
     snapshots: Snapshots
     responder: QueryResponder
     similarity: Similarity
+    artist_countries: ArtistCountries
     artist_search: ArtistSearch
     training_runs: TrainingRuns
     refreshes: Refreshes
@@ -69,12 +70,6 @@ async def respond_page(
     bounds = {"limit": limit + 1, "offset": offset, **params}
     response = await parts_of(request).responder.respond(request, result_format, sql, bounds, limit)
     return link_next_page(request, response, limit, offset)
-
-
-async def artists_by_name(request: Request, search: str, limit: int, offset: int = 0) -> tuple[str, dict[str, Any]]:
-    """Return the query for the artists with a text in the name, by rank, and its parameters."""
-    columns = await parts_of(request).artist_search.columns(search, offset, limit)
-    return ARTISTS_BY_NAME, {**columns, "limit": limit}
 
 
 def link_next_page(request: Request, response: Response, limit: int, offset: int) -> Response:

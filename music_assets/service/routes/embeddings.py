@@ -1,7 +1,7 @@
 """The embeddings: training runs, similar artists and users, recommendations. Also `/start_embedding_job`."""
 
 from collections import Counter
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field
@@ -9,7 +9,6 @@ from pydantic import BaseModel, Field
 from music_assets.service import ready_made_queries as queries
 from music_assets.service.problems import legacy_errors
 from music_assets.service.routes.deps import PROBLEMS, RESULTS, ArtistName, Format, parts_of
-from music_assets.service.similarity import Matches
 from music_assets.service.training_runs import TrainingRun
 from music_assets.tables import USER_TOP_ARTISTS
 
@@ -84,15 +83,17 @@ async def similar_artists(
     request: Request, artist: str, k: K = 10, min_listeners: MinListeners = 1, result_format: Format = None
 ) -> Response:
     """List the artists whose listeners have the most similar taste, by cosine."""
-    matches = await parts_of(request).similarity.similar_artists(artist, k, min_listeners)
-    return await _respond(request, result_format, queries.SIMILAR_ARTISTS, matches, limit=k)
+    parts = parts_of(request)
+    found = await parts.similarity.similar_artists(artist, k, min_listeners)
+    return await parts.responder.respond_found(request, result_format, found)
 
 
 @router.get("/users/{user_id}/similar", responses=RESULTS, response_class=Response)
 async def similar_users(request: Request, user_id: UserId, k: K = 10, result_format: Format = None) -> Response:
     """List the users of the most similar taste, by cosine."""
-    matches = await parts_of(request).similarity.similar_users(user_id, k)
-    return await _respond(request, result_format, queries.SIMILAR_USERS, matches, limit=k)
+    parts = parts_of(request)
+    found = await parts.similarity.similar_users(user_id, k)
+    return await parts.responder.respond_found(request, result_format, found)
 
 
 @router.get("/users/{user_id}/recommendations", responses=RESULTS, response_class=Response)
@@ -100,9 +101,10 @@ async def recommendations(
     request: Request, user_id: UserId, k: K = 10, min_listeners: MinListeners = 1, result_format: Format = None
 ) -> Response:
     """List the artists that suit a user best, by inner product, without those in the user's current list."""
-    similarity = parts_of(request).similarity
-    matches = await similarity.artists_for_user(user_id, k + MAX_LIST_LENGTH, min_listeners)
-    return await _respond(request, result_format, queries.RECOMMENDATIONS, matches, limit=k, user_id=user_id)
+    parts = parts_of(request)
+    found = await parts.similarity.artists_for_user(user_id, k + MAX_LIST_LENGTH, min_listeners)
+    params = {**found.rows.to_pydict(), "user_id": user_id, "limit": k}
+    return await parts.responder.respond(request, result_format, queries.RECOMMENDATIONS, params)
 
 
 @router.post("/recommendations", responses=RESULTS, response_class=Response)
@@ -116,10 +118,6 @@ async def recommendations_for_list(
     plays = Counter[str]()
     for listed in body.artists:
         plays[listed.artist_name] += listed.playcount or 0
-    matches = await parts_of(request).similarity.artists_for_list(plays, k, min_listeners)
-    return await _respond(request, result_format, queries.RECOMMENDATIONS_FOR_LIST, matches, limit=k)
-
-
-async def _respond(request: Request, result_format: str | None, sql: str, matches: Matches, **params: Any) -> Response:
-    params |= {"keys": matches.keys, "scores": matches.scores}
-    return await parts_of(request).responder.respond(request, result_format, sql, params)
+    parts = parts_of(request)
+    found = await parts.similarity.artists_for_list(plays, k, min_listeners)
+    return await parts.responder.respond_found(request, result_format, found)

@@ -13,7 +13,6 @@ from music_assets.service.routes.deps import (
     Format,
     Limit,
     Offset,
-    artists_by_name,
     link_next_page,
     parts_of,
     respond_page,
@@ -132,8 +131,13 @@ async def countries_of_artist(
     result_format: Format = None,
 ) -> Response:
     """List the countries of an artist, where the artist is most popular first."""
-    params = {"artist": artist, "min_listeners": min_listeners}
-    return await respond_page(request, result_format, limit, offset, queries.COUNTRIES_OF_ARTIST, **params)
+    parts = parts_of(request)
+    found = parts.artist_countries.find(artist, min_listeners, limit + 1, offset)
+    if found is None:
+        params = {"artist": artist, "min_listeners": min_listeners}
+        return await respond_page(request, result_format, limit, offset, queries.COUNTRIES_OF_ARTIST, **params)
+    response = await parts.responder.respond_found(request, result_format, found, limit)
+    return link_next_page(request, response, limit, offset)
 
 
 @router.get("/artists")
@@ -149,6 +153,7 @@ async def artists(
     """List the artists of the world, most played first, all or those with a part in the name."""
     if search is None:
         return await respond_page(request, result_format, limit, offset, queries.TOP_ARTISTS)
-    sql, params = await artists_by_name(request, search, limit + 1, offset)
-    response = await parts_of(request).responder.respond(request, result_format, sql, params, limit)
+    parts = parts_of(request)
+    found = await parts.artist_search.find(search, limit + 1, offset)
+    response = await parts.responder.respond_found(request, result_format, found, limit)
     return link_next_page(request, response, limit, offset)

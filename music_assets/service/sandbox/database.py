@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from music_assets.service.formats import Result, UnsupportedTypeError, columns_of
+from music_assets.service.formats import PLAIN_TYPES, Result, UnsupportedTypeError, columns_of
 from music_assets.service.sandbox.gate import CATALOG, CATALOG_VIEWS, Allowed, Gate, GateError, parse_error
 from music_assets.storage.sql import identifier, literal
 
@@ -31,17 +31,6 @@ LATE_ROWS = 50
 """Up to this LIMIT, the first rows of views of parquet files are found by the columns of ORDER BY alone; a second pass
 reads their other columns. That halves the time on these large views, but adds half to lookups in sorted tables.
 """
-PLAIN_TYPES = {
-    "BOOLEAN": pa.bool_(),
-    "TINYINT": pa.int8(),
-    "SMALLINT": pa.int16(),
-    "INTEGER": pa.int32(),
-    "BIGINT": pa.int64(),
-    "FLOAT": pa.float32(),
-    "DOUBLE": pa.float64(),
-    "VARCHAR": pa.string(),
-}
-"""Types whose values are the same as Python objects and as Arrow data."""
 INTERRUPT_SECONDS = 0.02
 """Pause between two interrupts of a query."""
 RESUME_SECONDS = 1.0
