@@ -57,9 +57,9 @@ def _run_dagster(arguments: list[str]) -> int:
     """Run the command and return its exit code."""
     from dagster._cli import main as dagster
 
-    from music_assets.runtime.run_history import write_without_flushing
+    from music_assets.runtime.run_history import keep_open
 
-    write_without_flushing()
+    keep_open()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv[1:] = arguments
     try:

@@ -12,10 +12,10 @@ from pathlib import Path
 from threading import Event
 
 import dagster as dg
-from music_assets.runtime.run_history import write_without_flushing
+from music_assets.runtime.run_history import keep_open
 
 home, seen = sys.argv[1], Event()
-write_without_flushing()
+keep_open()
 
 @dg.op
 def wait_until_seen(context):
