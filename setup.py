@@ -55,6 +55,8 @@ PIPELINE = [
     "matplotlib>=3.9,<4",
     # Locks of a data root.
     "filelock>=3.16,<5",
+    # Arrival of dropped files, on Linux.
+    "inotify-simple>=2,<3",
     # Health checks of run processes.
     "psutil>=6,<8",
     # Query service: routes, server, faster event loop and HTTP parser, API documentation without a CDN.

@@ -123,10 +123,15 @@ class Settings(BaseSettings):
         {}, description='Further Spark configuration, as JSON: `{"spark.executor.cores": "2"}`.'
     )
     sensor_interval: int = Field(
-        5, ge=5, description="Seconds between two evaluations of `csv_drop_sensor`, at least 5."
+        5,
+        ge=5,
+        description="Seconds between two evaluations of `csv_drop_sensor`, at least 5. On a local data root each "
+        "watches for arriving files for 4.5 seconds.",
     )
     settle_seconds: NonNegative = Field(
-        2.0, description="Seconds between two looks at a dropped file; if it is the same in both, it is complete."
+        2.0,
+        description="Seconds between two looks at a dropped file; if it is the same in both, it is complete. A file "
+        "that the sensor sees being renamed into place is complete at once.",
     )
     encoding: Annotated[str, AfterValidator(_encoding)] = Field(
         "utf-8",

@@ -29,6 +29,8 @@ NAMED_FILES = 5
 EARLY_SECONDS = 1
 """The daemon evaluates sensors every 5 s, often some milliseconds early. An interval of exactly 5 s would make it skip
 every other tick."""
+WATCH_SECONDS = 4.5
+"""Seconds that a tick waits at most for a first file: nearly until the daemon comes by again."""
 MAX_SETTLE_WAIT = 5.0
 """Seconds that a tick waits at most for new files to settle, instead of leaving them to the next tick."""
 CONSIDERED_RUNS = 50
@@ -202,6 +204,8 @@ def csv_drop_sensor(
     @one_look()
     def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         landing.root.prepare()
+        if context.last_sensor_start_time is not None:  # else someone tests the sensor, in the web UI for instance
+            landing.wait_for_files(WATCH_SECONDS)
         work = Work(landing.complete_files(MAX_SETTLE_WAIT), unpublished_versions(store))
         now = time.time()
         earlier = Arrivals.parse(context.cursor)

@@ -13,11 +13,14 @@ from music_assets.data_root import DataRoot, durable_write
 from music_assets.ingest.csv_header import UTF8, BadFileError, check_compression, target_table
 from music_assets.ingest.file_kinds import is_in_progress, problem_of_name
 from music_assets.ingest.file_names import printable, rename_without_overwriting
+from music_assets.ingest.folder_watch import FolderWatch
 from music_assets.tables import RAW_TABLES, Table
 
 COPY_BYTES = 1 << 20
 IN_PROGRESS_SECONDS = 3_600
 """Age from which on files in progress are listed as ignored."""
+LOOK_SECONDS = 0.5
+"""Seconds between two looks at the drop folders while waiting for a file that no event announces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,8 @@ class DroppedFile:
 class Landing:
     """The drop folders of a data root.
 
-    A file is complete if it is the same in two looks that are `settle_seconds` apart, whatever its modification time.
+    A file is complete if it is the same in two looks that are `settle_seconds` apart, whatever its modification time,
+    or if this process has seen it being renamed into place.
     """
 
     def __init__(self, root: DataRoot, settle_seconds: float = 0.0, encoding: str = UTF8) -> None:
@@ -89,6 +93,7 @@ class Landing:
         self.encoding = encoding
         self._first_seen: dict[DroppedFile, int] = {}
         """When each waiting file was first seen, in nanoseconds of the monotonic clock. See `_remember`."""
+        self._watch = FolderWatch([root.drop_folder(table) for table in RAW_TABLES])
 
     @property
     def tables(self) -> list[Table]:
@@ -113,6 +118,16 @@ class Landing:
             problems = {entry.name: _problem(entry) for entry in entries}
         return sorted(f"{printable(name)}: {problem}" for name, problem in problems.items() if problem)
 
+    def wait_for_files(self, seconds: float) -> None:
+        """Wait until a CSV file is in a drop folder, at most these seconds, and watch the folders from now on.
+
+        Raises OSError if a folder cannot be listed.
+        """
+        self._watch.open()
+        end = time.monotonic() + seconds
+        while not any(map(self.files, RAW_TABLES)) and time.monotonic() < end:
+            self._watch.wait(LOOK_SECONDS)
+
     def complete_files(self, maximum_wait: float = inf) -> Mapping[Table, list[DroppedFile]]:
         """Return the complete files of each raw table, the oldest first.
 
@@ -136,13 +151,16 @@ class Landing:
 
         The looks are stored, so that a run need not wait for files that the sensor has watched. On one machine all
         processes share the monotonic clock. After a reboot it starts again, so later times than now count as now.
+        A file that was renamed counts as seen long ago. Events are read after the look, so they include each write
+        before it.
         """
         if not self.settle_ns:
             self._first_seen = dict.fromkeys(files, now)
             return
         known = {file: min(first_seen, now) for file, first_seen in self._stored_looks().items()} | self._first_seen
-        self._first_seen = {file: known.get(file, now) for file in files}
-        if self._first_seen.keys() != known.keys():
+        renamed = self._watch.renamed()
+        self._first_seen = {file: -self.settle_ns if file.path in renamed else known.get(file, now) for file in files}
+        if self._first_seen != known:
             looks = [
                 (str(file.path), file.size, file.modified_ns, file.inode, at) for file, at in self._first_seen.items()
             ]

@@ -134,6 +134,9 @@ class ObjectLanding(Landing):
             self.files(table)
         return self._ignored[table]
 
+    def wait_for_files(self, seconds: float) -> None:
+        """Return at once, since each look costs a request."""
+
     def complete_files(self, maximum_wait: float = inf) -> Mapping[Table, list[DroppedFile]]:
         """Return the files of each raw table, the oldest first."""
         return {table: self.files(table) for table in RAW_TABLES}

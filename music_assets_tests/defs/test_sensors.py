@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import dagster as dg
@@ -259,6 +260,13 @@ class TestSensor:
         project = Project(tmp_path, settle_seconds=0.5)
         project.drop_both()
         assert isinstance(project.tick(), dg.RunRequest)
+
+    @pytest.mark.timeout(60)
+    def test_tick_of_the_daemon_watches_for_a_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sensors, "WATCH_SECONDS", 3_600)
+        project = Project(tmp_path)
+        Timer(0.1, project.drop_both).start()
+        assert isinstance(project.tick(last_sensor_start_time=time.time()), dg.RunRequest)
 
     @pytest.mark.parametrize(
         "name", [".users.csv", "_users.csv", "users.csv.tmp", "users.csv.part", "users.crdownload"]

@@ -1,9 +1,12 @@
 """The drop folders: which files are listed, when they are complete, and how files are placed there."""
 
 import os
+import sys
 import time
 from math import inf
 from pathlib import Path
+from threading import Timer
+from unittest.mock import Mock
 
 import pytest
 
@@ -131,6 +134,79 @@ def test_growing_file_does_not_hold_back_others(landing: Landing, clock: Clock) 
         found = names(landing, maximum_wait=0)
         clock.sleep(30)
     assert found == ["a.csv"]
+
+
+@pytest.fixture
+def watching(tmp_path: Path) -> Landing:
+    """Drop folders that a sensor watches; files there settle in an hour."""
+    landing = Landing(DataRoot(tmp_path / "data"), settle_seconds=3_600)
+    landing.root.prepare()
+    landing.wait_for_files(0)
+    return landing
+
+
+needs_events = pytest.mark.skipif(sys.platform != "linux", reason="inotify is a part of Linux")
+
+
+@needs_events
+class TestWatch:
+    @pytest.mark.parametrize("folder", [".", ".."], ids=["in the folder", "from another folder"])
+    def test_renamed_file_is_complete_at_once_also_for_the_run(self, watching: Landing, folder: str) -> None:
+        written = drop(watching, f"{folder}/.a.csv.part", 0)
+        assert names(watching, maximum_wait=0) == []
+        written.rename(watching.root.drop_folder(USER_DATA) / "a.csv")
+        assert names(watching, maximum_wait=0) == ["a.csv"]
+        assert names(Landing(watching.root, settle_seconds=3_600), maximum_wait=0) == ["a.csv"]
+
+    def test_placed_file_is_complete_at_once(self, watching: Landing, tmp_path: Path) -> None:
+        (tmp_path / "a.csv").write_text(USERS)
+        watching.place(tmp_path / "a.csv")
+        assert names(watching, maximum_wait=0) == ["a.csv"]
+
+    def test_file_that_is_written_under_its_name_settles(self, watching: Landing) -> None:
+        drop(watching, "a.csv", 0)
+        assert names(watching, maximum_wait=0) == []
+
+    @pytest.mark.parametrize("seen", [False, True])
+    def test_file_that_is_written_to_after_its_rename_settles(self, watching: Landing, seen: bool) -> None:
+        path = drop(watching, ".a.csv.part", 0).rename(watching.root.drop_folder(USER_DATA) / "a.csv")
+        if seen:
+            assert names(watching, maximum_wait=0) == ["a.csv"]
+        with path.open("a") as file:
+            file.write("2,,\n")
+        assert names(watching, maximum_wait=0) == []
+
+    def test_file_renamed_before_the_watch_settles(self, watching: Landing) -> None:
+        drop(watching, ".a.csv.part", 0).rename(watching.root.drop_folder(USER_DATA) / "a.csv")
+        late = Landing(watching.root, settle_seconds=3_600)
+        late.wait_for_files(0)
+        assert names(late, maximum_wait=0) == []
+
+    def test_folder_that_was_replaced_is_watched_again(self, watching: Landing) -> None:
+        folder = watching.root.drop_folder(USER_DATA)
+        folder.rename(folder.with_name("old"))
+        watching.root.prepare()
+        for _ in range(2):
+            watching.wait_for_files(0)
+            names(watching, maximum_wait=0)
+        drop(watching, "../old/.a.csv.part", 0).rename(folder.with_name("old") / "a.csv")
+        drop(watching, "a.csv", 0)
+        drop(watching, ".b.csv.part", 0).rename(folder / "b.csv")
+        assert names(watching, maximum_wait=0) == ["b.csv"]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("events", [pytest.param(True, marks=needs_events), False])
+def test_wait_ends_when_a_file_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: bool) -> None:
+    """A file in progress does not end it. Where there are no events, the folder is listed again and again."""
+    if not events:
+        monkeypatch.setattr("music_assets.ingest.folder_watch.INotify", Mock(side_effect=OSError("no more")))
+    landing = Landing(DataRoot(tmp_path / "data"))
+    landing.root.prepare()
+    written = drop(landing, ".a.csv.part", 0)
+    Timer(0.1, written.rename, [landing.root.drop_folder(USER_DATA) / "a.csv"]).start()
+    landing.wait_for_files(3_600)
+    assert names(landing) == ["a.csv"]
 
 
 IGNORED = {

@@ -73,9 +73,14 @@ class Project:
             instance=self.instance, asset_selection=[dg.AssetKey([key]) for key in keys], raise_on_error=False
         )
 
-    def tick(self) -> Any:
-        """Evaluate csv_drop_sensor once; return its RunRequest or SkipReason."""
-        context = dg.build_sensor_context(instance=self.instance, definitions=self.defs, cursor=self.cursor)
+    def tick(self, last_sensor_start_time: float | None = None) -> Any:
+        """Evaluate csv_drop_sensor once; return its RunRequest or SkipReason. The daemon says when it started it."""
+        context = dg.build_sensor_context(
+            instance=self.instance,
+            definitions=self.defs,
+            cursor=self.cursor,
+            last_sensor_start_time=last_sensor_start_time,
+        )
         decision = self.defs.resolve_sensor_def("csv_drop_sensor")(context)
         self.cursor = context.cursor
         return decision
