@@ -126,7 +126,7 @@ class Settings(BaseSettings):
         5,
         ge=5,
         description="Seconds between two evaluations of `csv_drop_sensor`, at least 5. On a local data root each "
-        "watches for arriving files for 4.5 seconds.",
+        "watches for arriving files for 4 seconds.",
     )
     settle_seconds: NonNegative = Field(
         2.0,
