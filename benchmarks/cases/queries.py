@@ -14,7 +14,7 @@ from benchmarks.contestants import Ours, base_folder
 from benchmarks.context import Context, Entrant, empty_folder
 from benchmarks.measure import size_mb
 from benchmarks.results import OURS, Measurement
-from benchmarks.services import ANY_ARTIST, DRAKE, OUR_SERVICE, QUERIES
+from benchmarks.services import ANY_ARTIST, BY_ENDPOINT, DRAKE, OUR_SERVICE, QUERIES
 from music_assets.data_root import DataRoot
 from music_assets.storage.published_snapshot import connect
 
@@ -36,10 +36,8 @@ def queries(context: Context) -> Iterator[Measurement]:
     root = base_folder(context.work, context.users, Ours())
     artists = services.sample_artists(root)
     for number, one in context.turns([OUR_SERVICE, services.NAIVE_SERVICE, services.DATASETTE, FLOOR]):
-        results = _in_process(context, root, artists)
-        if isinstance(one, services.Service):
-            results = _over_http(context, one, root, artists)
-        for variant, metrics, rows in results:
+        answer = partial(_over_http, one) if isinstance(one, services.Service) else _in_process
+        for variant, metrics, rows in answer(context, root, artists):
             if rows is not None:
                 context.compare(one.name, rows, variant)
             yield Measurement(one.name, number, metrics, variant)
@@ -75,14 +73,14 @@ def bombs(context: Context) -> Iterator[Measurement]:
             yield Measurement(OURS, number, metrics | watch.memory(), f"{honest} honest clients, {hostile} with bombs")
 
 
-def _over_http(context: Context, service: services.Service, root: Path, artists: Sequence[str]) -> Iterator[Result]:
+def _over_http(service: services.Service, context: Context, root: Path, artists: Sequence[str]) -> Iterator[Result]:
     folder = empty_folder(context.work, "served", service.name)
     service.prepare(root, folder)
     with service.running(root, folder) as (port, watch):
         for name, sql in QUERIES.items():
             rows = service.ask(port, sql, artists[0]) or []
             yield f"{name}, 1 client", service.load(port, sql, artists, 1, context.seconds), rows
-        for name in (DRAKE, ANY_ARTIST):
+        for name in (DRAKE, ANY_ARTIST, BY_ENDPOINT):
             metrics = service.load(port, QUERIES[name], artists, CLIENTS, context.seconds)
             yield f"{name}, {CLIENTS} clients", metrics, None
         yield "memory", watch.memory() | {"left_mb": size_mb(folder)}, None
@@ -93,7 +91,7 @@ def _in_process(context: Context, root: Path, artists: Sequence[str]) -> Iterato
         for name, sql in QUERIES.items():
 
             def execute(artist: str, sql: str = sql) -> tuple[int, list[list[object]]]:
-                params = {"artist": artist} if "$artist" in sql else None
+                params = {"artist": artist} if "$artist" in sql else {}
                 return 200, list(map(list, connection.execute(sql, params).fetchall()))
 
             metrics = services.load([execute], partial(random.Random(1).choice, artists), context.seconds)

@@ -2,6 +2,9 @@
 SELECT country FROM processed_parquet_country_rank_per_artist WHERE artist_name = 'Drake' ORDER BY rank LIMIT 10
 -- any artist
 SELECT country FROM processed_parquet_country_rank_per_artist WHERE artist_name = $artist ORDER BY rank LIMIT 10
+-- countries of any artist
+SELECT rank, country, total_playcount, normalized_popularity, listeners FROM processed_parquet_country_rank_per_artist
+WHERE artist_name = $artist ORDER BY rank LIMIT 10
 -- Germany
 SELECT artist_name, total_playcount FROM processed_parquet_artist_rank_in_country
 WHERE country = 'Germany' ORDER BY rank LIMIT 10

@@ -47,6 +47,7 @@ PLAIN_TYPES = {
     "VARCHAR": pa.string(),
 }
 """DuckDB types whose values are the same as Python objects and as Arrow data."""
+_PLAIN_NAMES = {kind: name for name, kind in PLAIN_TYPES.items()}
 PIECE_BYTES = 4 * 2**20
 """Arrow bytes that are encoded at a time, which bounds the memory that encoding takes."""
 _INFINITE_DATES = {2**31 - 1: "infinity", -(2**31 - 1): "-infinity"}
@@ -95,8 +96,8 @@ def columns_of(relation: duckdb.DuckDBPyRelation) -> list[dict[str, str]]:
 
 def result_of(rows: pa.RecordBatch) -> Result:
     """Return rows, whose types must be plain, as the result of a query."""
-    names = {kind: name for name, kind in PLAIN_TYPES.items()}
-    return Result(rows.schema, [rows], [{"name": field.name, "type": names[field.type]} for field in rows.schema])
+    columns = [{"name": field.name, "type": _PLAIN_NAMES[field.type]} for field in rows.schema]
+    return Result(rows.schema, [rows], columns)
 
 
 def negotiate(accept: str) -> str | None:
