@@ -21,6 +21,7 @@ LIBRARIES = (
     "deltalake",
     "ibis.backends.duckdb.converter",
     "ibis.formats.pandas",
+    "inotify_simple",
     "pyarrow.dataset",
     "pyarrow.parquet",
     "pydantic_settings",
