@@ -13,21 +13,14 @@ from music_assets.ingest.daemon_thread import resolve, run_in_thread
 from music_assets.ingest.landing import DroppedFile
 from music_assets.object_store import in_parallel
 
-BLOCK_BYTES = 1 << 22
-"""Bytes to hash at a time. Before and after each block the thread may wait for the interpreter lock, up to 5 ms.
-Meanwhile it would hash thirty of the blocks that `hashlib.file_digest` reads.
-"""
-
 
 def content_hash(path: Path, encoding: str = UTF8) -> str:
     """Return the SHA-256 of the file's content.
 
     The name of the encoding, if it is another than UTF-8, is hashed as well: the same bytes are another text in it.
     """
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
     if encoding != UTF8:
         digest.update(codecs.lookup(encoding).name.encode())
     return digest.hexdigest()
