@@ -29,7 +29,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from music_assets.client import LOCAL_SERVICE, MusicDBError
-from music_assets.data_root import DataRoot, LayoutError, Scratch
+from music_assets.data_root import DamagedTableError, DataRoot, LayoutError, Scratch
 from music_assets.engines.java import JavaMissingError, check_java
 from music_assets.ingest.csv_header import BadFileError
 from music_assets.ingest.object_landing import open_landing
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 EXPECTED_ERRORS = (
     AlreadyUpError,
+    DamagedTableError,
     DatabaseError,
     JavaMissingError,
     LayoutError,
@@ -123,7 +124,7 @@ def _store_and_reader() -> "tuple[DeltaStore, Engine]":
     from music_assets.storage.delta import DeltaStore
 
     current, root = settings(), _root()
-    root.check_layout()
+    root.check_exists()
     return DeltaStore(root), DuckDBEngine(root.scratch, current.memory_limit, current.threads)
 
 

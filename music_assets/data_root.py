@@ -51,7 +51,11 @@ _LOOKS: ContextVar[dict[Path, bytes] | None] = ContextVar("looks", default=None)
 
 
 class LayoutError(Exception):
-    """The data root has a layout version that this release does not support."""
+    """There is no data root, or it has a layout version that this release does not support."""
+
+
+class DamagedTableError(Exception):
+    """A file of a table is damaged. The message names it."""
 
 
 class LockHeldError(Exception):
@@ -234,6 +238,13 @@ class DataRoot:
                 f"The data root {self} has layout version {found[:20]!r}, but this release supports versions up to "
                 f"{LAYOUT_VERSION}. Install the release that wrote it, or set MUSIC_ASSETS_DATA to another folder."
             )
+
+    def check_exists(self) -> None:
+        """Raise LayoutError unless there is a data root, even an empty one, that this release supports."""
+        self.check_layout()
+        folders = (folder(table) for table in RAW_TABLES for folder in (self.drop_folder, self.table_folder))
+        if self._layout() is None and not any(map(Path.is_dir, folders)):
+            raise LayoutError(f"There is no data root at {self}. Set {PREFIX}DATA to the data root.")
 
     def _layout(self) -> str | None:
         """Return the recorded layout version, or None."""

@@ -299,6 +299,16 @@ def test_a_data_root_that_is_a_file_is_reported(
     assert str(tmp_path) in shell.fails(*command)
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["accept", "backup copy", "drops", "forget 1 --yes", "rebuild", "retract 1234abcd --yes"],
+)
+def test_a_mistyped_data_root_is_reported(shell: Shell, tmp_path: Path, command: str) -> None:
+    """An erasure of a user from nowhere ended with `Done.`"""
+    assert f"There is no data root at {tmp_path / 'data'}. Set MUSIC_ASSETS_DATA" in shell.fails(*command.split())
+    assert not (tmp_path / "data").exists()
+
+
 def test_an_unreadable_data_root_is_reported(shell: Shell) -> None:
     with tempfile.TemporaryDirectory() as folder:
         closed = Path(folder) / "closed"

@@ -18,14 +18,15 @@ def accept(settings: Settings, report: Report) -> None:
     """Compute the rankings from the loaded rows and publish them, and report each step.
 
     Raises RebuildError if a raw table is damaged or empty, if a check fails that cannot be accepted, if a run is in
-    progress, or if the run fails.
+    progress, or if the run fails; and LayoutError.
     """
     root = DataRoot.of(settings)
+    root.check_exists()
     store = DeltaStore(root)
+    check_raw(store)
     if not unpublished_versions(store):
         report(f"Nothing to accept: all loaded rows below {root} are published.")
         return
-    check_raw(store)
     _check_the_rest(settings, store)
     with dg.DagsterInstance.from_config(str(prepare_dagster_home(root))) as instance:
         check_idle(instance)

@@ -39,9 +39,7 @@ def backup(root: DataRoot, target: Path, settle_seconds: float, report: Report) 
 
     Raises BackupError if the folder is not empty, or inside the data root, and LayoutError.
     """
-    root.check_layout()
-    if not root.store and not root.path.is_dir():
-        raise BackupError(f"{root} is not a folder. Set MUSIC_ASSETS_DATA to the data root.")
+    root.check_exists()
     if target.resolve().is_relative_to(root.path.resolve()):
         raise BackupError(f"{target} is inside the data root. Choose a folder elsewhere, best on another disk.")
     _require_empty(target)

@@ -13,6 +13,7 @@ import ibis.expr.types as ir
 from music_assets.engines.base import Engine
 from music_assets.ingest.identity import UNKNOWN_TIME, Load, parse_file_id, rejects_id, time_of, version_of
 from music_assets.storage.delta import DeltaStore
+from music_assets.storage.integrity import refuse_damaged
 from music_assets.storage.lineage import FILES, REMOVED
 from music_assets.tables import INGESTED_AT, RAW_TABLES, REJECTED_ROWS, SOURCE_FILE, Table
 from music_assets.transforms.current_rows import replaced_rows
@@ -59,7 +60,8 @@ class Drop:
 
 
 def list_drops(store: DeltaStore, reader: Engine) -> list[Drop]:
-    """Return all drops in the order in which they were loaded. Raises DamagedLogError."""
+    """Return all drops in the order in which they were loaded. Raises DamagedTableError."""
+    refuse_damaged(store, (*RAW_TABLES, REJECTED_ROWS))
     drops = [drop for table in RAW_TABLES for drop in History(store, reader, table).drops()]
     return sorted(drops, key=lambda drop: (drop.ingested_at, drop.table.name))
 

@@ -21,7 +21,7 @@ from music_assets.runtime.dagster_home import prepare_dagster_home
 from music_assets.settings import Settings
 from music_assets.storage.deletion import delete_rows, erase_statistics
 from music_assets.storage.delta import DeltaStore
-from music_assets.storage.integrity import damaged_files
+from music_assets.storage.integrity import refuse_damaged
 from music_assets.storage.lineage import INPUTS
 from music_assets.storage.published_snapshot import pointer_files, referenced_files
 from music_assets.storage.publisher import remove_older_snapshots
@@ -45,10 +45,11 @@ def forget(settings: Settings, user_ids: Sequence[int], report: Report) -> None:
     """Erase the users, and report what was removed from where. An erasure that was interrupted is repeated.
 
     Nothing that is written, neither log nor report, contains the user ids. Raises ForgetError if a run is in progress,
-    if a table is damaged, if the result cannot be published, or if a rejected file cannot be searched.
+    if the result cannot be published, or if a rejected file cannot be searched; LayoutError; and DamagedTableError if a
+    table is damaged.
     """
     root = DataRoot.of(settings)
-    root.check_layout()
+    root.check_exists()
     store = DeltaStore(root)
     with _exclusive(root), dg.DagsterInstance.from_config(str(prepare_dagster_home(root))) as instance:
         _check(store, instance)
@@ -80,9 +81,7 @@ def _check(store: DeltaStore, instance: dg.DagsterInstance) -> None:
         check_idle(instance)
     except RebuildError as error:
         raise ForgetError(str(error)) from None
-    for table in TABLES:
-        for damage in damaged_files(store, table):
-            raise ForgetError(f"{damage}. Repair this first: `music-assets doctor` says how.")
+    refuse_damaged(store, TABLES)
 
 
 @dataclass(frozen=True)

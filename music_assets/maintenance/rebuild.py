@@ -44,7 +44,7 @@ def rebuild(settings: Settings, report: Report) -> None:
     LayoutError.
     """
     root = DataRoot.of(settings)
-    root.check_layout()
+    root.check_exists()
     store = DeltaStore(root)
     check_raw(store)
     with dg.DagsterInstance.from_config(str(prepare_dagster_home(root))) as instance:

@@ -38,7 +38,7 @@ def retract(store: DeltaStore, reader: Engine, hashes: Sequence[str]) -> list[Dr
     """Remove the rows of all drops with these content hashes, and return the drops.
 
     One commit per table removes the rejected rows, then one the rows; a retraction that was interrupted continues.
-    Raises RetractError if another process is loading files.
+    Raises RetractError if another process is loading files, and DamagedTableError.
     """
     try:
         with exclusive_lock(store.root.ingest_lock):

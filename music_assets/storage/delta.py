@@ -23,7 +23,7 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
-from music_assets.data_root import DataRoot, sync
+from music_assets.data_root import DamagedTableError, DataRoot, sync
 from music_assets.object_store import ObjectChangedError, ObjectStore
 from music_assets.storage.log_upload import LOG_FOLDER, change_log
 from music_assets.tables import Table
@@ -43,10 +43,6 @@ PART = "part-"
 
 class ConcurrentCommitError(Exception):
     """Another process committed the same files, or replaced the same table, first. Nothing was written."""
-
-
-class DamagedLogError(Exception):
-    """An entry of a table's log cannot be read. The message names it."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +149,7 @@ class DeltaStore:
         return folder
 
     def transactions(self, table: Table, ids: Iterable[str] | None = None) -> dict[str, int]:
-        """Return the newest version of these application transactions, by default of all. Raises DamagedLogError."""
+        """Return the newest version of these application transactions, by default of all. Raises DamagedTableError."""
         delta = self.open(table)
         return {} if delta is None else _transactions(self.folder(table), delta.version(), ids)
 
@@ -264,7 +260,7 @@ class DeltaStore:
         return None
 
     def log_entries(self, table: Table) -> Iterator[list[dict[str, Any]]]:
-        """Yield the actions of each log entry that was not cleaned up yet, the oldest first. Raises DamagedLogError."""
+        """Yield the actions of each log entry that was not cleaned up yet, oldest first. Raises DamagedTableError."""
         for entry in sorted(self.log_folder(table).glob("*.json")):
             yield read_log_entry(entry)
 
@@ -367,13 +363,13 @@ class DeltaStore:
 
 
 def read_log_entry(entry: Path) -> list[dict[str, Any]]:
-    """Return the actions of an entry of a table's log. Raises DamagedLogError if it is unreadable or empty."""
+    """Return the actions of an entry of a table's log. Raises DamagedTableError if it is unreadable or empty."""
     try:
         actions = [json.loads(line) for line in entry.read_bytes().splitlines()]
     except (OSError, ValueError) as error:
-        raise DamagedLogError(f"{entry} cannot be read: {error}. Run `music-assets doctor` for advice.") from error
+        raise DamagedTableError(f"{entry} cannot be read: {error}. Run `music-assets doctor` for advice.") from error
     if not actions or not all(isinstance(action, dict) for action in actions):
-        raise DamagedLogError(f"{entry} is empty or cut off. Run `music-assets doctor` for advice.")
+        raise DamagedTableError(f"{entry} is empty or cut off. Run `music-assets doctor` for advice.")
     return actions
 
 

@@ -4,15 +4,15 @@ Reads file by file before it trusts a library with the log as a whole.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from music_assets.data_root import DataRoot
-from music_assets.storage.delta import PART, DamagedLogError, DeltaStore, read_log_entry
+from music_assets.data_root import DamagedTableError, DataRoot
+from music_assets.storage.delta import PART, DeltaStore, read_log_entry
 from music_assets.storage.lineage import FILES, removed_rows
 from music_assets.storage.log_upload import LOG_FOLDER
 from music_assets.storage.published_snapshot import NothingPublishedError, newest_snapshot
@@ -56,6 +56,13 @@ def damaged_files(store: DeltaStore, table: Table) -> list[DamagedFile]:
         return [truncated] if truncated else list(_damaged_parquet_files(store, table))
     except Exception as error:  # deltalake refuses some logs whose entries can all be read
         return [DamagedFile(store.root.address(log), f"cannot be read: {_first_line(error)}")]
+
+
+def refuse_damaged(store: DeltaStore, tables: Iterable[Table]) -> None:
+    """Raise DamagedTableError if one of the tables is damaged."""
+    for table in tables:
+        for damage in damaged_files(store, table):
+            raise DamagedTableError(f"{damage}. Repair this first: `music-assets doctor` says how.")
 
 
 def truncated_log(store: DeltaStore, table: Table) -> DamagedFile | None:
@@ -105,7 +112,7 @@ def _damaged_log_entries(root: DataRoot, log: Path) -> Iterator[DamagedFile]:
             continue
         try:
             read_log_entry(entries[version])
-        except DamagedLogError:
+        except DamagedTableError:
             yield DamagedFile(root.address(entries[version]), "is empty or cut off")
 
 
@@ -153,7 +160,7 @@ def _csv_files(log: Path, added: str) -> tuple[str, ...]:
     for entry in sorted(log.glob("*.json")):
         try:
             actions = read_log_entry(entry)
-        except DamagedLogError:
+        except DamagedTableError:
             continue
         if any(action.get("add", {}).get("path") == added for action in actions):
             files = next((action["commitInfo"].get(FILES) for action in actions if "commitInfo" in action), None)

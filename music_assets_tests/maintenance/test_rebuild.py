@@ -7,10 +7,14 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from music_assets.data_root import DataRoot
+from music_assets.data_root import DamagedTableError, DataRoot
+from music_assets.engines.duckdb import DuckDBEngine
+from music_assets.maintenance.accept import accept
 from music_assets.maintenance.doctor import Level, examine
+from music_assets.maintenance.drops import list_drops
 from music_assets.maintenance.rebuild import RebuildError, rebuild
 from music_assets.runtime.dagster_home import prepare_dagster_home
+from music_assets.storage.delta import DeltaStore
 from music_assets.storage.published_snapshot import connect
 from music_assets.tables import RANKING_TABLES, RAW_TABLES, REFRESH_RANKINGS, USER_DATA
 from music_assets_tests.support.corruption import DERIVED_CORRUPTIONS, RAW_CORRUPTIONS, SNAPSHOT_CORRUPTIONS, corrupt
@@ -106,11 +110,14 @@ def test_a_refresh_after_the_rebuild_succeeds(root: DataRoot) -> None:
 def test_a_damaged_raw_table_is_reported_and_nothing_changes(root: DataRoot, cause: str) -> None:
     damaged = corrupt(root, cause)
     before = contents(root.path)
-    with pytest.raises(RebuildError) as raised:
-        rebuilt(root)
     named = damaged.parent if cause == "last log entry missing" else damaged
-    assert f"{named}" in str(raised.value)
-    assert "Restore" in str(raised.value) and "drop all CSV files of the table again" in str(raised.value)
+    for command in (rebuild, accept):
+        with pytest.raises(RebuildError) as raised:
+            command(settings_of(root), print)
+        assert f"{named}" in str(raised.value)
+        assert "Restore" in str(raised.value) and "drop all CSV files of the table again" in str(raised.value)
+    with pytest.raises(DamagedTableError, match=f"{named} .*`music-assets doctor` says how"):
+        list_drops(DeltaStore(root), DuckDBEngine(root.scratch))
     assert contents(root.path) == before
     assert ranked(root) == RANKED_ARTISTS
 
@@ -129,8 +136,10 @@ def test_the_advice_for_a_damaged_raw_table_recovers_it(root: DataRoot) -> None:
 
 
 def test_an_empty_raw_table_is_reported(tmp_path: Path) -> None:
+    root = DataRoot(tmp_path)
+    root.prepare()
     with pytest.raises(RebuildError, match="raw_parquet_user_data has no rows"):
-        rebuilt(DataRoot(tmp_path))
+        rebuilt(root)
 
 
 @pytest.fixture
