@@ -37,7 +37,7 @@ from music_assets.object_store import ObjectStoreError
 from music_assets.runtime.dagster_home import EXPORT_HOME, DatabaseError, foreign_home, prepare_dagster_home
 from music_assets.runtime.ports import PortError, check_port
 from music_assets.runtime.up import AlreadyUpError, run_services, up_lock
-from music_assets.settings import Settings, SettingsError, settings, settings_with
+from music_assets.settings import Settings, SettingsError, http_url, settings, settings_with
 from music_assets.storage.published_snapshot import NothingPublishedError, newest_snapshot
 from music_assets.tables import EMBEDDING_TABLES, PUBLISHED_TABLES, Table
 
@@ -408,15 +408,15 @@ def up(
 ) -> None:
     """Start web UI, daemon and query service, and stop all three on Ctrl-C."""
     current = _settings_of_runs()
-    root, web_ui = DataRoot.of(current), f"http://{host}:{port}"
+    root, web_ui = DataRoot.of(current), http_url(host, port)
     root.prepare()
     _warn_of_foreign_home(root)
     with up_lock(root, web_ui):
         check_port(host, port, "--port")
         check_port(current.host, current.port, "MUSIC_ASSETS_PORT")
         err.print(f"data root      [bold]{_escaped(root)}[/]", highlight=False, soft_wrap=True)
-        err.print(f"web UI         [bold]{web_ui}[/]", highlight=False)
-        err.print(f"query service  [bold]http://{current.host}:{current.port}[/]", highlight=False)
+        err.print(f"web UI         [bold]{_escaped(web_ui)}[/]", highlight=False)
+        err.print(f"query service  [bold]{_escaped(http_url(current.host, current.port))}[/]", highlight=False)
         err.print("stop           Ctrl-C")
         code = run_services(root, host, port)
     raise typer.Exit(code)

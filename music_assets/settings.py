@@ -292,6 +292,11 @@ def _problem(name: str, value: object, message: str) -> str:
     return f"{PREFIX}{name.upper()}{shown}: {message}"
 
 
+def http_url(host: str, port: int) -> str:
+    """Return the URL of a server on this host, which may be an IPv6 address."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def child_environment(**changes: str) -> dict[str, str]:
     """Return this process's environment with changes, for a child process."""
     return {**os.environ, **changes}

@@ -283,10 +283,16 @@ def test_serve_listens_where_its_options_say(shell: Shell, monkeypatch: pytest.M
     assert [(each.host, each.port) for each in served] == [("127.0.0.1", 8001), ("::1", 8001), ("127.0.0.1", 0)]
 
 
-def test_up_reports_a_port_in_use(shell: Shell) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        said = shell.fails("up", "--port", taken.getsockname()[1])
-    assert "port" in said and "--port" in said
+@pytest.mark.parametrize(("host", "in_url"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")])
+def test_up_reports_a_port_in_use(shell: Shell, host: str, in_url: str) -> None:
+    try:
+        taken = socket.create_server((host, 0), family=socket.AF_INET6 if host == "::1" else socket.AF_INET)
+    except OSError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+    with taken:
+        port = taken.getsockname()[1]
+        said = shell.fails("up", "--host", host, "--port", port)
+    assert f"Cannot listen on http://{in_url}:{port}: Address already in use" in said and "--port" in said
 
 
 @pytest.mark.parametrize("command", [["tables"], ["query", "SELECT 1"], ["home"], ["up"], ["demo", "--data", "."]])

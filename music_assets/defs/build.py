@@ -24,7 +24,7 @@ from music_assets.engines.java import check_java
 from music_assets.ingest.ingest import Ingest
 from music_assets.ingest.object_landing import open_landing
 from music_assets.ingest.parser import Parser
-from music_assets.settings import Settings
+from music_assets.settings import Settings, http_url
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.publisher import Publisher
 from music_assets.tables import TABLES
@@ -51,7 +51,7 @@ def build_definitions(
     assets = cast("list[dg.AssetsDefinition]", [*loaded, *ranking_assets(checks), *drop_folders(root)])
     if settings.freshness_hours is not None:
         assets = list(dg.map_asset_specs(partial(_with_freshness, settings.freshness_hours), assets))
-    service_url = str(settings.service_url or f"http://{settings.host}:{settings.port}")
+    service_url = str(settings.service_url or http_url(settings.host, settings.port))
     return dg.Definitions(
         assets=dg.map_asset_specs(partial(with_page, service_url), assets),
         asset_checks=asset_checks(checks),

@@ -2,6 +2,8 @@
 
 import socket
 
+from music_assets.settings import http_url
+
 
 class PortError(Exception):
     """A service cannot listen on its port."""
@@ -12,12 +14,13 @@ def check_port(host: str, port: int, option: str) -> None:
 
     Without this check the conflict shows only after all other processes have started.
     """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        socket.create_server((host, port)).close()
+        socket.create_server((host, port), family=family).close()
     except OSError as error:
         raise PortError(
-            f"Cannot listen on {host}:{port}: {error.strerror}. Is music-assets running already? Stop it, or choose "
-            f"another port with {option}."
+            f"Cannot listen on {http_url(host, port)}: {error.strerror}. Is music-assets running already? Stop it, or "
+            f"choose another port with {option}."
         ) from None
 
 

@@ -10,7 +10,7 @@ from types import FrameType
 
 from music_assets.data_root import DataRoot, LockHeldError, acquire_lock
 from music_assets.runtime.dagster_home import WORKSPACE_FILE, prepare_dagster_home
-from music_assets.settings import PREFIX, child_environment
+from music_assets.settings import PREFIX, child_environment, http_url
 
 STOP_SECONDS = 20
 POLL_SECONDS = 0.2
@@ -53,9 +53,9 @@ def run_services(root: DataRoot, host: str, port: int) -> int:
     dagster = [sys.executable, "-m", "dagster", "dev", "-w", str(WORKSPACE_FILE), "-h", host, "-p", str(port)]
     dagster += ["--log-level", "warning"]  # at the default level each evaluation of a sensor logs two lines
     service = [sys.executable, "-m", "music_assets", "serve"]
-    web_host = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104
+    web_ui = http_url("127.0.0.1" if host in ("0.0.0.0", "::") else host, port)  # noqa: S104
     environment = {"PYTHONWARNINGS": IGNORE_DEV_IS_SUPERSEDED} | child_environment(
-        **root.environment, MUSIC_ASSETS_DAGSTER_URL=f"http://{web_host}:{port}", DAGSTER_HOME=str(home)
+        **root.environment, MUSIC_ASSETS_DAGSTER_URL=web_ui, DAGSTER_HOME=str(home)
     )
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP

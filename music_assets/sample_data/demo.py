@@ -17,7 +17,7 @@ from music_assets.data_root import DataRoot
 from music_assets.ingest.object_landing import open_landing
 from music_assets.runtime.dagster_home import INSTANCE_FILE
 from music_assets.sample_data.generator import generate
-from music_assets.settings import PREFIX, child_environment, settings
+from music_assets.settings import PREFIX, child_environment, http_url, settings
 from music_assets.storage.published_snapshot import connect, newest_snapshot
 from music_assets.tables import REFRESH_RANKINGS
 
@@ -102,7 +102,7 @@ def _print_results(root: DataRoot, console: Console) -> None:
         f"  export {PREFIX}DATA={escape(shlex.quote(str(root)))}\n"
         '  music-assets query "SELECT country, count(*) FROM raw_parquet_user_data GROUP BY ALL"\n'
         "  music-assets drop users.csv user_top_artists.csv   drop files of your own\n"
-        f"Start everything, then open [bold]http://{current.host}:{current.port}[/]\n"
+        f"Start everything, then open [bold]{escape(http_url(current.host, current.port))}[/]\n"
         f"  [bold]{PREFIX}DATA={escape(shlex.quote(str(root)))} {escape(shlex.quote(_command()))} up[/]",
         highlight=False,
         soft_wrap=True,
