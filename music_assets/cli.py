@@ -32,6 +32,7 @@ from music_assets.client import LOCAL_SERVICE, MusicDBError
 from music_assets.data_root import DamagedTableError, DataRoot, LayoutError, Scratch
 from music_assets.engines.java import JavaMissingError, check_java
 from music_assets.ingest.csv_header import BadFileError
+from music_assets.ingest.file_names import printable
 from music_assets.ingest.object_landing import open_landing
 from music_assets.object_store import ObjectStoreError
 from music_assets.runtime.dagster_home import EXPORT_HOME, DatabaseError, foreign_home, prepare_dagster_home
@@ -186,15 +187,16 @@ def drop(files: Annotated[list[Path], typer.Argument(help="CSV files, gzip-compr
     landing = open_landing(root, encoding=settings().encoding)
     failed = False
     for file in files:
+        shown = _escaped(printable(str(file)))
         try:
-            with _progress(file.name, file.stat().st_size, DownloadColumn()) as advance:
+            with _progress(printable(file.name), file.stat().st_size, DownloadColumn()) as advance:
                 placed = landing.place(file, advance)
         except (BadFileError, OSError) as error:
             failed = True
             reason = getattr(error, "strerror", None) or error
-            err.print(f"[bold red]{_escaped(file)}[/]: not dropped: {_escaped(reason)}", soft_wrap=True)
+            err.print(f"[bold red]{shown}[/]: not dropped: {_escaped(reason)}", soft_wrap=True)
             continue
-        out.print(f"{_escaped(file)} -> {_escaped(landing.root.address(placed))}", highlight=False, soft_wrap=True)
+        out.print(f"{shown} -> {_escaped(landing.root.address(placed))}", highlight=False, soft_wrap=True)
     if failed:
         raise typer.Exit(1)
 

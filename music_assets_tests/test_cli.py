@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import socket
 import tempfile
 from pathlib import Path
@@ -161,6 +162,8 @@ class TestDrop:
             "c.csv.gz": gzip.compress(USERS.replace("Germany", "Malta").encode()),
             "empty.csv": b"",
             "notes.txt": USERS.encode(),
+            os.fsdecode(b"caf\xe9.csv"): USERS.replace("Germany", "Mali").encode(),
+            os.fsdecode(b"caf\xea.csv"): b"",
         }
         for name, content in files.items():
             (tmp_path / name).write_bytes(content)
@@ -170,10 +173,12 @@ class TestDrop:
             "user_data/user_top_artists/a.csv",
             "user_data/user_data/b [1].csv",
             "user_data/user_data/c.csv.gz",
+            "user_data/user_data/caf\ufffd.csv",
         }
         assert (tmp_path / "data/user_data/user_top_artists/a.csv").read_text() == TOP_ARTISTS
         assert "wrong.csv: not dropped: the header, which is: name,age, fits no table. Expected" in said
         assert "empty.csv: not dropped: empty" in said
+        assert "caf\ufffd.csv: not dropped: empty" in said
         assert "notes.txt: not dropped: its name ends neither in .csv nor in .csv.gz" in said
         assert "missing.csv: not dropped: No such file" in said
         assert f"{tmp_path}: not dropped" in said

@@ -179,7 +179,7 @@ class Landing:
     def place(self, file: Path, progress: Callable[[int], None] = lambda _: None) -> Path:
         """Copy a CSV file into the drop folder of the table that its header matches, atomically, and return the copy.
 
-        If a file of that name is waiting, the copy gets a numbered name. `progress` is called with the number of bytes
+        The copy has a printable name, numbered if a file of that name is waiting. `progress` is called with the number of bytes
         of each block. Raises BadFileError if the copy would not be loaded.
         """
         if problem := problem_of_name(file.name):
@@ -198,7 +198,7 @@ class Landing:
         def rename(written: Path, target: Path) -> None:
             placed.append(rename_without_overwriting(written, target))
 
-        with file.open("rb") as source, durable_write(folder / file.name, rename) as copy:
+        with file.open("rb") as source, durable_write(folder / printable(file.name), rename) as copy:
             while block := source.read(COPY_BYTES):
                 copy.write(block)
                 progress(len(block))

@@ -150,7 +150,7 @@ class ObjectLanding(Landing):
                     path.unlink()
 
     def _copy_into(self, folder: Path, file: Path, progress: Callable[[int], None]) -> Path:
-        for target in numbered(folder / file.name):
+        for target in numbered(folder / printable(file.name)):
             try:
                 if file.stat().st_size <= CREATED_AT_ONCE_BYTES:
                     self._store.write(self.root.relative(target), file.read_bytes(), create=True)
