@@ -118,7 +118,11 @@ class ObjectStore:
             return None
 
     def list(self, folder: str) -> Iterator[ObjectInfo]:
-        """Yield all objects below a folder in the order of their keys."""
+        """Yield all objects below a folder in the order of their keys.
+
+        Not the empty objects that consoles and Hadoop create for folders: their keys end with a slash, which obstore
+        drops, so that no request finds them.
+        """
         import obstore
 
         last: str | None = None
@@ -128,7 +132,8 @@ class ObjectStore:
                 with self._errors(folder, LIST):
                     pages = obstore.list(self._client, folder or None, offset=last, chunk_size=LISTED_AT_ONCE)
                     for found in map(_info, chain.from_iterable(pages)):
-                        yield found
+                        if found.size or (found.key != folder and self.find(found.key)):
+                            yield found
                         last = found.key
                     return
             except UnansweredError:

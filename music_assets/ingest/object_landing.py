@@ -123,7 +123,7 @@ class ObjectLanding(Landing):
             name = found.key.removeprefix(f"{folder}/")
             if problem := _problem(name, found):
                 ignored[name] = problem
-            elif not is_in_progress(name) and name:
+            elif not is_in_progress(name):
                 files.append(DroppedObject.of(self.root, found))
         self._ignored[table] = sorted(f"{printable(name)}: {problem}" for name, problem in ignored.items())
         return sorted(files, key=lambda file: (file.modified_ns, file.name))
@@ -177,8 +177,6 @@ def open_landing(root: DataRoot, settle_seconds: float = 0.0, encoding: str = UT
 
 def _problem(name: str, found: ObjectInfo) -> str | None:
     """Return why an object will not be loaded, and the remedy; None if it will, or is in progress."""
-    if not name:  # a console creates an empty object for a folder
-        return None
     if "/" in name:
         return "in a folder: move it into the drop folder itself"
     if is_in_progress(name):

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 
 from music_assets.data_root import DataRoot
@@ -25,11 +26,15 @@ def put(root: DataRoot, name: str, content: str = HEADER) -> None:
     root.write(root.drop_folder(USER_DATA) / name, content.encode())
 
 
-def test_objects_are_complete_when_listed(root: DataRoot) -> None:
+def test_objects_are_complete_when_listed(s3: S3Server, root: DataRoot) -> None:
     for name in ("b.csv", "a.CSV", "c.csv.gz", ".hidden.csv", "d.csv.tmp", "e.zip", "below/f.csv"):
         put(root, name)
+    put(root, "empty.csv", "")
+    drops = root.address(root.drop_folder(USER_DATA)).removeprefix("s3://")
+    for folder in ("", "folder/", "export.csv/"):  # as consoles and Hadoop mark them
+        httpx.put(f"{s3.url}/{drops}/{folder}").raise_for_status()
     landing = open_landing(root, settle_seconds=100)
-    assert [file.name for file in landing.complete_files()[USER_DATA]] == ["b.csv", "a.CSV", "c.csv.gz"]
+    assert [file.name for file in landing.complete_files()[USER_DATA]] == ["b.csv", "a.CSV", "c.csv.gz", "empty.csv"]
     assert [entry.partition(":")[0] for entry in landing.ignored(USER_DATA)] == ["below/f.csv", "e.zip"]
 
 
