@@ -57,6 +57,7 @@ INVALID_CREDENTIALS = (
 REFUSED = re.compile(r"non-2xx status code: 4\d\d|DeleteObjects request failed")
 RETRIES = re.compile(r"after (\d+) retries")
 NO_ANSWER = "HTTP error: "
+INVALID_KEY = "Encountered object with invalid path: "
 PROVIDER = "External AWS credential provider: "
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -287,6 +288,11 @@ class ObjectStore:
         """Return the error of a request that failed for good with this text."""
         if "NoSuchBucket" in text:
             return self._missing_bucket()
+        if INVALID_KEY in text:
+            problem = text.partition(INVALID_KEY)[2].partition("\n")[0]
+            return ObjectStoreError(
+                f"{self}/{key}: cannot be listed, since an object has an invalid key ({problem}). Rename or delete it."
+            )
         if PROVIDER in text:
             _, _, problem = text.partition(PROVIDER)[2].partition("\n")[0].partition(": ")
             return ObjectStoreError(f"{self}/{key}: {problem}")

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import httpx
 import pytest
 
 from music_assets.data_root import DataRoot
@@ -57,6 +58,12 @@ def test_missing_bucket_is_named(s3: S3Server) -> None:
         ObjectStore("nowhere", "").write("a", b"")
     with pytest.raises(ObjectStoreError, match="The bucket nowhere does not exist"):
         list(ObjectStore("nowhere", "").list("a"))
+
+
+def test_invalid_key_is_named(s3: S3Server, root: DataRoot) -> None:
+    httpx.put(f"{s3.url}/{BUCKET}/{store_of(root).prefix}/a//b.csv").raise_for_status()
+    with pytest.raises(ObjectStoreError, match=r"invalid key .*/a//b.csv.*Rename or delete it"):
+        list(store_of(root).list("a"))
 
 
 def test_damaged_cache_is_fetched_again(root: DataRoot) -> None:
