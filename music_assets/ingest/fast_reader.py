@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from music_assets.ingest.characters import INVISIBLE
-from music_assets.ingest.csv_header import CsvFile, open_csv
+from music_assets.ingest.csv_header import HEADER_BYTES, CsvFile, open_csv
 from music_assets.ingest.csv_records import MAXIMUM_ROW_LENGTH
 from music_assets.ingest.daemon_thread import run_in_thread
 from music_assets.settings import set_variables_unless_set
@@ -64,7 +64,7 @@ def convert(csv_file: CsvFile, target: Path, threads: int | None = None) -> None
 def _check_byte_order_mark(path: Path) -> None:
     """Raise PossibleDefectError if the second line has a byte order mark: Polars would ignore it after the header."""
     with open_csv(path) as file:
-        file.readline()
+        file.readline(HEADER_BYTES)  # a file with carriage returns for line ends is one line
         if file.read(len(BOM)) == BOM:
             raise PossibleDefectError("a byte order mark inside the file")
 

@@ -1,6 +1,7 @@
 """The fast reader: the same result as the exact reader, and few false alarms."""
 
 import gzip
+import tracemalloc
 from datetime import datetime
 from pathlib import Path
 
@@ -136,3 +137,14 @@ def test_possible_defects(tmp_path: Path, rows: tuple[str, bytes]) -> None:
     subject = csv_file(tmp_path / "rows.csv", USER_TOP_ARTISTS, TITLE + rows[1])
     with pytest.raises(PossibleDefectError):
         convert(subject, tmp_path / "rows.parquet")
+
+
+def test_file_that_is_one_line_is_not_read_whole(tmp_path: Path) -> None:
+    subject = csv_file(tmp_path / "rows.csv", USER_TOP_ARTISTS, (TITLE + ROWS * 500_000).replace(b"\n", b"\r"))
+    tracemalloc.start()
+    try:
+        with pytest.raises(PossibleDefectError):
+            convert(subject, tmp_path / "rows.parquet")
+        assert tracemalloc.get_traced_memory()[1] < subject.path.stat().st_size / 2
+    finally:
+        tracemalloc.stop()
