@@ -454,7 +454,9 @@ class DataRoot:
 
     def temporary_files(self) -> list[Path]:
         """Return files that a killed process may have left: unfinished files, scratch folders, damaged tables."""
-        found = [path for table in RAW_TABLES for path in self.drop_folder(table).glob(f".*{UNFINISHED_SUFFIX}")]
+        unfinished = f".*{UNFINISHED_SUFFIX}"
+        folders = [self.rejected, *map(self.drop_folder, RAW_TABLES), *map(self.table_folder, TABLES)]
+        found = [*self.path.glob(unfinished), *(path for folder in folders for path in folder.rglob(unfinished))]
         found += [*self.snapshots.glob(".*"), *self.scratch.glob("*"), *self.damaged.glob("*")]
         return sorted(path for path in found if path.suffix != ".lock")
 

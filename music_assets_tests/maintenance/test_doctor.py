@@ -144,13 +144,13 @@ def test_missing_java_is_reported_only_with_spark(
 
 def test_leftovers_are_reported(root: DataRoot) -> None:
     old = time.time() - 2 * 86_400
-    for name in ("music_db/.building-1.duckdb", "user_data/user_data/.x.part"):
+    root.rejected.mkdir(exist_ok=True)
+    names = (".x.part", "music_db/.building-1.duckdb", "rejected/.x.part", "user_data/user_data/.x.part")
+    for name in names:
         (root.path / name).write_bytes(b"x" * 10)
         os.utime(root.path / name, (old, old))
-    assert sorted(each.found.removeprefix(f"{root}/") for each in found(root, "leftovers")) == [
-        "music_db/.building-1.duckdb, 10 bytes",
-        "user_data/user_data/.x.part, 10 bytes",
-    ]
+    reported = sorted(each.found.removeprefix(f"{root}/") for each in found(root, "leftovers"))
+    assert reported == [f"{name}, 10 bytes" for name in names]
 
 
 class TestDagster:
