@@ -112,12 +112,12 @@ def check_compression(path: Path) -> None:
                 )
 
 
-def read_header(path: Path, table: Table, encoding: str = UTF8) -> Header:
+def read_header(path: Path, table: Table) -> Header:
     """Match the columns of the file with those of the table: by name, in any order, ignoring case.
 
     Raises BadFileError if a column of the table is missing or repeated, and where `first_row` does.
     """
-    return _match(first_row(path, encoding), table)
+    return _match(first_row(path), table)
 
 
 def target_table(path: Path, encoding: str = UTF8) -> Table:
