@@ -179,8 +179,8 @@ class Landing:
     def place(self, file: Path, progress: Callable[[int], None] = lambda _: None) -> Path:
         """Copy a CSV file into the drop folder of the table that its header matches, atomically, and return the copy.
 
-        The copy has a printable name, numbered if a file of that name is waiting. `progress` is called with the number of bytes
-        of each block. Raises BadFileError if the copy would not be loaded.
+        The copy has a printable name, numbered if a file of that name is waiting. `progress` is called with the number
+        of bytes of each block. Raises BadFileError if the copy would not be loaded.
         """
         if problem := problem_of_name(file.name):
             raise BadFileError(problem)
