@@ -19,7 +19,7 @@ from music_assets.embedding.neighbours import VectorIndex
 from music_assets.embedding.ridge import Floats, Ridge, artist_weights, pair_weights
 from music_assets.service.problems import ProblemError
 from music_assets.service.snapshots import Found, InMemory, Snapshots
-from music_assets.storage.published_snapshot import PublishedSnapshot
+from music_assets.storage.published_snapshot import PublishedSnapshot, PublishedTable
 from music_assets.tables import ARTIST_EMBEDDING, EMBEDDING_DIMENSIONS, EMBEDDING_TABLES, USER_EMBEDDING, Table
 from music_assets.transforms.interactions import weight_of
 
@@ -54,13 +54,17 @@ class VectorTable:
 
 @dataclass(frozen=True)
 class Vectors:
-    """The published vectors, the number of listeners of each artist, and what it takes to place a new user."""
+    """The published vectors, the number of listeners of each artist, and what it takes to place a new user.
+
+    `training` identifies the training: the vectors of users also change without one.
+    """
 
     artists: VectorTable
     users: VectorTable
     listeners: Ints
     weights: Floats
     ridge: Ridge
+    training: PublishedTable
 
     def artists_with(self, min_listeners: int) -> Bools | None:
         """Return a mask of the artists with as many listeners; None if all have."""
@@ -101,7 +105,7 @@ class Similarity:
         self._snapshots = snapshots
         self._vectors = InMemory(snapshots, _load, _versions)
         self._drawing = asyncio.Lock()
-        self._map: tuple[Vectors, ArtistMap] | None = None
+        self._map: tuple[PublishedTable, ArtistMap] | None = None
 
     @property
     def is_trained(self) -> bool:
@@ -154,8 +158,8 @@ class Similarity:
         """Return the map of the largest artists, which is computed once for each training."""
         vectors = _trained((await self._vectors.current())[0])
         async with self._drawing:
-            if self._map is None or self._map[0] is not vectors:
-                self._map = vectors, await asyncio.to_thread(_artist_map, vectors)
+            if self._map is None or self._map[0] != vectors.training:
+                self._map = vectors.training, await asyncio.to_thread(_artist_map, vectors)
             return self._map[1]
 
     async def _search(self, search: Callable[[Vectors], pa.RecordBatch]) -> Found:
@@ -174,9 +178,8 @@ def _artist_map(vectors: Vectors) -> ArtistMap:
     return ArtistMap(names, vectors.listeners[rows], plane(vectors.artists.index.vectors(rows)))
 
 
-def _versions(snapshot: PublishedSnapshot) -> tuple[int, ...]:
-    tables = (snapshot.tables.get(table.full_name) for table in EMBEDDING_TABLES)
-    return tuple(-1 if table is None else table.version for table in tables)
+def _versions(snapshot: PublishedSnapshot) -> tuple[PublishedTable | None, ...]:
+    return tuple(snapshot.tables.get(table.full_name) for table in EMBEDDING_TABLES)
 
 
 def _load(snapshot: PublishedSnapshot) -> Vectors | None:
@@ -190,7 +193,8 @@ def _load(snapshot: PublishedSnapshot) -> Vectors | None:
     if not listeners.all() or not artists.keys:
         return None
     users, _, _ = _load_table(snapshot.path, USER_EMBEDDING, "")
-    return Vectors(artists, users, listeners, artist_weights(listeners), Ridge.of_users(vectors))
+    training = snapshot.tables[ARTIST_EMBEDDING.full_name]
+    return Vectors(artists, users, listeners, artist_weights(listeners), Ridge.of_users(vectors), training)
 
 
 def _load_table(path: Path, table: Table, others: str) -> tuple[VectorTable, Floats, Ints]:

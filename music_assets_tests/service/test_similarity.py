@@ -1,5 +1,6 @@
 """Similarity and recommendations, compared with what numpy computes from the published vectors."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 
 from music_assets.data_root import DataRoot
+from music_assets.service.similarity import Vectors
 from music_assets.storage.delta import DeltaStore
 from music_assets.tables import ARTIST_EMBEDDING, EMBEDDING_DIMENSIONS, USER_EMBEDDING
 from music_assets_tests.service.conftest import Dataset, Service, make_dataset, publish_tables, serving, write
@@ -189,8 +191,14 @@ def test_vectors_of_release_0_1_are_not_used(tmp_path: Path) -> None:
         assert service.http.get("/users/1/recommendations").status_code == 409
 
 
-def test_new_vectors_are_used_immediately(tmp_path: Path) -> None:
+def vectors_in_memory() -> int:
+    gc.collect()
+    return sum(isinstance(each, Vectors) for each in gc.get_objects())
+
+
+def test_new_vectors_are_used_immediately_and_replace_the_old_ones(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path)
+    others = vectors_in_memory()
     with serving(dataset.root, query_workers=1) as service:
         assert service.http.get("/artists/Drake/similar").status_code == 409
         for seed in (1, 2):
@@ -199,3 +207,5 @@ def test_new_vectors_are_used_immediately(tmp_path: Path) -> None:
             assert_rows(
                 answer["rows"], nearest(artists, artists.loc["Drake", DIMENSIONS].to_numpy(float)).drop("Drake")[:3]
             )
+            assert vectors_in_memory() == others + 1
+            assert len(service.http.get("/explore/map/points").json()["names"]) == len(artists)
