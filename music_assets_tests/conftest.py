@@ -119,7 +119,7 @@ SLOW = (
     "service/test_mcp.py::test_key_and_rate_limit",
     "service/test_mcp.py::test_similar_artists",
     "service/test_mcp.py::test_standard_input",
-    "service/test_snapshots.py::test_data_root_created_and_replaced_while_serving",
+    "service/test_snapshots.py::test_data_root_created_restored_and_replaced_while_serving",
     "service/test_snapshots.py::test_ten_snapshots_under_load",
     "service/test_strangers.py::test_a_result_beyond_the_spool_is_refused",
     "service/test_strangers.py::test_a_slow_reader_of_a_small_result*",

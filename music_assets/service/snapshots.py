@@ -9,9 +9,10 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import duckdb
 import pyarrow as pa
 
-from music_assets.data_root import DataRoot
+from music_assets.data_root import DataRoot, LayoutError
 from music_assets.object_store import ObjectInfo, ObjectStoreError
 from music_assets.service.problems import ProblemError
 from music_assets.storage.published_snapshot import (
@@ -55,9 +56,8 @@ class Snapshots:
         if self._newest is None or state != self._state or not self._newest.is_intact:
             try:
                 self._newest, self._state = newest_snapshot(self._root), state
-            except OSError as error:
-                log.error("The data root cannot be read: %s", error)
-                raise ProblemError("unreadable", "The service cannot read its data.", {"Retry-After": "30"}) from None
+            except (OSError, LayoutError) as error:
+                raise _unreadable(error) from None
         return self._newest
 
     def poll(self) -> None:
@@ -70,7 +70,7 @@ class Snapshots:
                 return
             newest = newest_snapshot(self._root)
             fetch_files(self._root, newest)
-        except (ObjectStoreError, OSError, NothingPublishedError) as error:
+        except (ObjectStoreError, OSError, LayoutError, NothingPublishedError) as error:
             if str(error) != self._failure:
                 log.warning("No newer snapshot is served: %s", error)
             self._failure = str(error)
@@ -105,20 +105,18 @@ class InMemory(Generic[T]):
         self._snapshots = snapshots
         self._load = load
         self._version = version
-        self._loading = asyncio.Lock()
         self._loaded: tuple[Hashable, T] | None = None
-        self._background: asyncio.Task[object] | None = None
+        self._loading: asyncio.Task[None] | None = None
 
     async def current(self) -> tuple[T, str]:
-        """Return what was loaded, and the data version of the newest snapshot. Raises NothingPublishedError.
+        """Return what was loaded, and the data version of the newest snapshot.
 
-        One request loads it; concurrent ones wait.
+        Raises NothingPublishedError, ProblemError if the snapshot cannot be read, and what `load` does.
+
+        Requests wait for the same load. One that is cancelled does not end it, since its thread could not be stopped.
         """
-        if (loaded := self._current()) is None:
-            async with self._loading:
-                while (loaded := self._current()) is None:
-                    newest, self._loaded = self._snapshots.newest(), None
-                    self._loaded = self._version(newest), await asyncio.to_thread(self._load, newest)
+        while (loaded := self._current()) is None:
+            await asyncio.shield(self._load_in_background())
         return loaded
 
     async def find(self, search: Callable[[T], pa.RecordBatch]) -> Found:
@@ -128,16 +126,32 @@ class InMemory(Generic[T]):
 
     def loaded(self) -> tuple[T, str] | None:
         """Return what `current` does; None if that would wait: then it is loaded in the background."""
-        loaded = self._current()
-        if loaded is None and (self._background is None or self._background.done()):
-            self._background = asyncio.create_task(self.current())
+        if (loaded := self._current()) is None:
+            self._load_in_background()
         return loaded
+
+    def _load_in_background(self) -> asyncio.Task[None]:
+        if self._loading is None or self._loading.done():
+            self._loading = asyncio.create_task(self._load_newest())
+        return self._loading
+
+    async def _load_newest(self) -> None:
+        newest, self._loaded = self._snapshots.newest(), None
+        try:
+            self._loaded = self._version(newest), await asyncio.to_thread(self._load, newest)
+        except duckdb.Error as error:
+            raise _unreadable(error) from None
 
     def _current(self) -> tuple[T, str] | None:
         newest = self._snapshots.newest()
         if self._loaded is None or self._loaded[0] != self._version(newest):
             return None
         return self._loaded[1], newest.data_version
+
+
+def _unreadable(error: Exception) -> ProblemError:
+    log.error("The data root cannot be read: %s", error)
+    return ProblemError("unreadable", "The service cannot read its data.", {"Retry-After": "30"})
 
 
 def published_tables(snapshot: PublishedSnapshot) -> list[Table]:

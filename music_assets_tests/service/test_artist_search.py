@@ -6,22 +6,25 @@ from pathlib import Path
 import duckdb
 import pandas as pd
 import pyarrow as pa
+import pytest
 
 from music_assets.data_root import DataRoot
 from music_assets.service.artist_search import ArtistSearch, lower
+from music_assets.service.problems import ProblemError
 from music_assets.service.snapshots import Snapshots
 from music_assets.storage.delta import DeltaStore
+from music_assets.storage.published_snapshot import PublishedSnapshot
 from music_assets_tests.service.conftest import publish_tables, write_rankings
 
 
-def publish(root: Path, names: list[str]) -> None:
+def publish(root: Path, names: list[str]) -> PublishedSnapshot:
     """Publish artists of one country, the most played first."""
     plays = pd.Series(range(len(names), 0, -1), dtype=float)
     ranks = pd.Series(range(1, len(names) + 1), dtype="int32")
     rankings = pd.DataFrame({"country": "Chad", "artist_name": names, "total_playcount": plays, "listeners": 1})
     rankings = rankings.assign(normalized_popularity=plays / plays.sum(), rank_in_country=ranks, rank_for_artist=1)
     write_rankings(DeltaStore(DataRoot(root)), rankings)
-    publish_tables(root)
+    return publish_tables(root)
 
 
 def test_texts_are_in_lower_case_as_in_duckdb() -> None:
@@ -62,3 +65,8 @@ def test_every_artist_with_the_text_is_found_in_each_snapshot(tmp_path: Path) ->
     assert ranks("nobody") == ranks("é", offset=3) == []
     publish(tmp_path, ["Air", "Eels"])
     assert ranks("e") == [2]
+    damaged = publish(tmp_path, ["Blur"]).path
+    damaged.chmod(0o644)
+    damaged.write_bytes(damaged.read_bytes()[:12_288].ljust(damaged.stat().st_size))
+    with pytest.raises(ProblemError, match="cannot read its data"):
+        find("b")

@@ -1,9 +1,11 @@
 """New snapshots while queries run: no query fails or mixes two versions, and old snapshots are closed."""
 
+import asyncio
 import gc
 import os
 import threading
 import time
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -11,10 +13,13 @@ import httpx
 import pytest
 
 from music_assets.data_root import DataRoot
+from music_assets.maintenance.backup import UNFINISHED_RESTORE
+from music_assets.service.snapshots import InMemory, Snapshots
 from music_assets.storage.delta import DeltaStore
-from music_assets.storage.published_snapshot import connect
+from music_assets.storage.published_snapshot import PublishedSnapshot, connect
 from music_assets.tables import COUNTRY_RANK_PER_ARTIST, USER_DATA
 from music_assets_tests.service.conftest import Dataset, Service, make_dataset, publish_tables, serving, write
+from music_assets_tests.service.test_similarity import embed
 from music_assets_tests.support.processes import wait_until
 
 VERSIONS = """
@@ -120,16 +125,45 @@ def test_queries_leave_the_snapshot_file_unchanged(fresh_dataset: Dataset) -> No
         )
 
 
-def test_data_root_created_and_replaced_while_serving(tmp_path: Path) -> None:
+def test_data_root_created_restored_and_replaced_while_serving(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     root = tmp_path / "later"
     with serving(root, query_workers=1) as service:
-        assert service.query("SELECT 1").status_code == 503
-        make_dataset(root)
+        assert service.query("SELECT 1").json()["type"].endswith(":nothing-published")
+        DataRoot(root).record_layout(UNFINISHED_RESTORE)
+        assert service.query("SELECT 1").json()["type"].endswith(":unreadable")
+        wait_until(lambda: caplog.text.count(UNFINISHED_RESTORE) > 1, "the check for a new snapshot")
+        DataRoot(root).record_layout()
+        embed(make_dataset(root), seed=1)
         assert service.rows("SELECT count(*) > 0 FROM raw_parquet_user_data") == [[True]]
+        similar = service.http.get("/artists/Drake/similar").json()["rows"]
         root.rename(tmp_path / "aside")
-        make_dataset(root, seed=2)
+        embed(make_dataset(root, seed=2), seed=2)
         wait_until(lambda: service.query("SELECT 1").status_code != 503, "the new data root")
         assert service.rows("SELECT count(*) > 0 FROM raw_parquet_user_data") == [[True]]
+        assert service.http.get("/artists/Drake/similar").json()["rows"] != similar
+    assert "Traceback" not in caplog.text
+
+
+def test_cancelled_requests_do_not_load_at_the_same_time(dataset: Dataset) -> None:
+    started, end = [], threading.Event()
+
+    def load(snapshot: PublishedSnapshot) -> str:
+        started.append(snapshot)
+        end.wait()
+        return snapshot.data_version
+
+    async def request_and_leave() -> tuple[str, str]:
+        held = InMemory(Snapshots(DataRoot(dataset.root)), load, lambda snapshot: snapshot.data_version)
+        for _ in range(3):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(held.current(), 0.01)
+        end.set()
+        return await held.current()
+
+    assert asyncio.run(request_and_leave()) == (dataset.published.data_version,) * 2
+    assert len(started) == 1
 
 
 @pytest.mark.parametrize("damage", ["pointer", "newest snapshot"])
