@@ -82,6 +82,7 @@ def test_each_answer_is_from_the_newest_snapshot(tmp_path: Path) -> None:
         wait_until_loaded(service)
         old = ask(service, "Drake")
         assert (old.json()["row_count"], old.headers["x-truncated"]) == (1, "true")
+        assert "offset=1&limit=100" in old.links["next"]["url"]
         write_rankings(DeltaStore(DataRoot(tmp_path)), dataset.rankings[dataset.rankings.artist_name != "Drake"])
         published = publish_tables(tmp_path)
         for _ in range(2):  # by a worker, then from memory

@@ -15,7 +15,7 @@ from music_assets.service.sandbox import pool
 from music_assets_tests.service.conftest import Dataset, Service, make_dataset, serving
 from music_assets_tests.support.processes import wait_until
 
-NAMES = ["日本", "Земфира", "Sigur Rós", "فيروز", "🎸", "a/b", "a?b&c=d", "a#b", "100 %", 'a "b" <c>', "a;b,c"]
+NAMES = ["日本", "Земфира", "Sigur Rós", "فيروز", "🎸", "a/../b", "a?b&c=d", "a#b", "100 %", 'a "b" <c>', "a;b,c"]
 HEAD = b"POST /query%b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
 BOMB = "SELECT count(*) FROM range(1000000000000) t(i) WHERE hash(i) = 1"
 FORMATS = ["json", "ndjson", "csv", "arrow", "parquet"]

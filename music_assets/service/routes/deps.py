@@ -75,9 +75,11 @@ async def respond_page(
 def link_next_page(request: Request, response: Response, limit: int, offset: int) -> Response:
     """Return the response to a request for a page; its `Link` header names the next page if the result is truncated."""
     if response.headers.get("x-truncated") == "true":
+        rows = int(response.headers["x-row-count"])  # fewer than `limit` if the service's own limit is lower
         kept = [(name, value) for name, value in request.query_params.multi_items() if name not in ("offset", "limit")]
-        following = urlencode([*kept, ("offset", offset + limit), ("limit", limit)], errors="replace")
-        response.headers["Link"] = f'<{quote(request.scope["path"], errors="replace")}?{following}>; rel="next"'
+        following = urlencode([*kept, ("offset", offset + rows), ("limit", limit)], errors="replace")
+        path = quote(request.scope["raw_path"], safe="/%")  # as sent: a client would resolve a decoded `..`
+        response.headers["Link"] = f'<{path}?{following}>; rel="next"'
     return response
 
 
