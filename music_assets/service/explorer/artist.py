@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from music_assets.service import ready_made_queries as queries
 from music_assets.service.explorer.reading import Name, Rows, read_all
-from music_assets.service.explorer.rendering import country_url, percent, render
+from music_assets.service.explorer.rendering import percent, render
 from music_assets.service.explorer.world_map import world_map
 from music_assets.service.problems import ProblemError
 from music_assets.service.routes.deps import parts_of
@@ -42,7 +42,6 @@ async def artist(
         min_listeners=least,
         choices=sorted({*MIN_LISTENERS, least}),
         map=world_map(values, percent),
-        map_link=country_url,
         caption=f"Popularity of {name}",
     )
 

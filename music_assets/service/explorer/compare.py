@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from music_assets.service import ready_made_queries as queries
 from music_assets.service.explorer.artist import countries_of_artists
 from music_assets.service.explorer.reading import Search, artists_by_name, read, read_all
-from music_assets.service.explorer.rendering import country_url, percent, render
+from music_assets.service.explorer.rendering import percent, render
 from music_assets.service.explorer.world_map import world_map
 from music_assets.service.routes.rankings import check_country
 
@@ -30,9 +30,7 @@ async def compare(request: Request, kind: Kind = "countries", first: Side = "", 
     found: dict[str, Any] = {}
     if sides["first"] and sides["second"]:
         found = await (_countries if kind == "countries" else _artists)(request, sides["first"], sides["second"])
-    return render(
-        request, "compare.html", **sides, names=[row["country"] for row in names], found=found, map_link=country_url
-    )
+    return render(request, "compare.html", **sides, names=[row["country"] for row in names], found=found)
 
 
 @router.get("/explore/compare/artists")

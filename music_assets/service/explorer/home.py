@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from music_assets.service import ready_made_queries as queries
 from music_assets.service.explorer.reading import Rows, read_all
-from music_assets.service.explorer.rendering import country_url, number, render
+from music_assets.service.explorer.rendering import number, render
 from music_assets.service.explorer.world_map import LEVELS, world_map
 from music_assets.service.routes.deps import parts_of
 from music_assets.storage.published_snapshot import NothingPublishedError, PublishedSnapshot
@@ -41,7 +41,6 @@ async def home(request: Request) -> Response:
         artists=artists,
         largest=artists[0]["total_playcount"] if artists else 1,
         map=world_map({row["country"]: row["users"] for row in users}, number, _powers(users)),
-        map_link=country_url,
         caption="Users",
         climbers=_largest(changes, "riser", 1),
         fallers=_largest(changes, "faller", -1),

@@ -19,12 +19,6 @@ async def read(request: Request, sql: str, **parameters: Any) -> Rows:
     return await parts_of(request).responder.rows(request, sql, parameters)
 
 
-async def read_page(request: Request, sql: str, page: int, size: int, **parameters: Any) -> tuple[Rows, bool]:
-    """Return one page of a query with `$limit` and `$offset`, and whether there is another page."""
-    rows = await read(request, sql, limit=size + 1, offset=(page - 1) * size, **parameters)
-    return rows[:size], len(rows) > size
-
-
 async def read_all(request: Request, *queries: tuple[str, dict[str, Any]]) -> list[Rows]:
     """Return the rows of several queries, each given with its parameters, that run side by side."""
     await request.body()  # each query waits for a disconnect, which comes after the body

@@ -67,6 +67,11 @@ def number(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def counted(value: float, one: str, several: str) -> str:
+    """Format a count with the words for one or for several."""
+    return f"{number(value)} {one if value == 1 else several}"
+
+
 def percent(share: float) -> str:
     """Format a share as per cent with two significant digits."""
     value = float(f"{share * 100:.1e}")
@@ -104,5 +109,5 @@ def _environment(globals_: Mapping[str, Any], filters: Mapping[str, Any]) -> Env
 
 ENVIRONMENT = _environment(
     {"static": static_url, "page_url": page_url, "country_url": country_url, "artist_url": artist_url},
-    {"number": number, "percent": percent, "time": time, "age": age},
+    {"number": number, "counted": counted, "percent": percent, "time": time, "age": age},
 )
