@@ -5,6 +5,7 @@ property tests once more with all their examples (profile `ci`).
 """
 
 import os
+import signal
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -223,6 +224,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: left to `make test-slow`")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in commands that end with &
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
