@@ -254,7 +254,7 @@ def retract(
 
 @app.command()
 def forget(
-    users: Annotated[list[int], typer.Argument(min=0, max=2**31 - 1, help="User ids.", metavar="USER_ID...")],
+    users: Annotated[list[int], typer.Argument(min=0, max=2**31 - 1, help="User ids.", metavar="USER_ID")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
     """Erase users from all tables, older versions, snapshots, vectors and rejected files. This cannot be undone."""
@@ -356,7 +356,7 @@ def rebuild() -> None:
 
 @app.command()
 def accept() -> None:
-    """Publish the loaded rows as they are, after a check held them back for too many rejected or unknown rows."""
+    """Publish the loaded rows as they are, after the check reject_share held them back."""
     from music_assets.maintenance.accept import accept as run
     from music_assets.maintenance.rebuild import RebuildError
 

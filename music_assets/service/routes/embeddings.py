@@ -74,7 +74,7 @@ async def start_run(request: Request) -> TrainingRun:
 async def similar_to_named_artist(
     request: Request, artist: ArtistName, k: K = 10, min_listeners: MinListeners = 1, result_format: Format = None
 ) -> Response:
-    """List the artists similar to one whose name cannot be part of a path, as `..` or a name with a slash."""
+    """List the artists similar to one whose name cannot be part of a path, such as `..` or one with a slash."""
     return await similar_artists(request, artist, k, min_listeners, result_format)
 
 

@@ -117,7 +117,7 @@ async def countries_of_named_artist(
     min_listeners: MinListeners = 1,
     result_format: Format = None,
 ) -> Response:
-    """List the countries of an artist whose name cannot be part of a path, as `..` or a name with a slash."""
+    """List the countries of an artist whose name cannot be part of a path, such as `..` or one with a slash."""
     return await countries_of_artist(request, artist, limit, offset, min_listeners, result_format)
 
 
