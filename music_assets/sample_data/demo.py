@@ -96,14 +96,13 @@ def _print_results(root: DataRoot, console: Console) -> None:
         _print_rows(console, f"Top 10 artists in {COUNTRY}", connection.execute(TOP_ARTISTS, [COUNTRY]))
         _print_rows(console, f"Top 10 countries of {ARTIST}", connection.execute(TOP_COUNTRIES, [ARTIST]))
         _print_rows(console, "Rejected rows by reason", connection.execute(REJECTS))
-    current = settings()
+    current, command = settings(), escape(shlex.quote(_command()))
     console.print(
         "[bold]Next[/]\n"
         f"  export {PREFIX}DATA={escape(shlex.quote(str(root)))}\n"
-        '  music-assets query "SELECT country, count(*) FROM raw_parquet_user_data GROUP BY ALL"\n'
-        "  music-assets drop users.csv user_top_artists.csv   drop files of your own\n"
-        f"Start everything, then open [bold]{escape(http_url(current.host, current.port))}[/]\n"
-        f"  [bold]{PREFIX}DATA={escape(shlex.quote(str(root)))} {escape(shlex.quote(_command()))} up[/]",
+        f'  {command} query "SELECT country, count(*) FROM raw_parquet_user_data GROUP BY ALL"\n'
+        f"  {command} drop users.csv user_top_artists.csv  # files of your own\n"
+        f"  [bold]{command} up[/]  # then open [bold]{escape(http_url(current.host, current.port))}[/]",
         highlight=False,
         soft_wrap=True,
     )
