@@ -2,14 +2,15 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from music_assets.embedding.word2vec import Hyperparameters, Progress
 from music_assets.embedding.word2vec_gensim import train
 from music_assets_tests.support.planted import planted_interactions
+from music_assets_tests.support.processes import wait_until
 
 ENDLESS = Hyperparameters(workers=1, passes=1_000_000)
 
@@ -49,10 +50,13 @@ def test_training_process_ends_when_its_parent_is_killed():
         )
     )
     with subprocess.Popen([sys.executable, "-c", parent_code], stdout=subprocess.PIPE, text=True) as parent:
-        training = Path("/proc") / parent.stdout.readline().split()[0]
+        training = psutil.Process(int(parent.stdout.readline().split()[0]))
         parent.kill()
-    for _ in range(100):
-        if not training.exists() or (training / "stat").read_text().split()[2] == "Z":
-            return
-        time.sleep(0.1)
-    pytest.fail("the training process is still running")
+
+    def has_ended() -> bool:
+        try:
+            return training.status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+    wait_until(has_ended, "the end of the training process")

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import dagster as dg
@@ -57,8 +58,11 @@ def training_process(process: subprocess.Popen[bytes]) -> psutil.Process:
     """Wait for the process in which gensim trains."""
 
     def found() -> psutil.Process | None:
-        tree = process_tree(process.pid)
-        return next((each for each in tree if any("gensim_process" in word for word in each.cmdline())), None)
+        for each in process_tree(process.pid):
+            with suppress(psutil.NoSuchProcess):
+                if any("gensim_process" in word for word in each.cmdline()):
+                    return each
+        return None
 
     trainer = wait_until(found, "a training", process=process)
     assert trainer

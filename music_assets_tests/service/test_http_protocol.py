@@ -4,13 +4,13 @@ import json
 import resource
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 
 from music_assets_tests.service.conftest import Dataset, Service, serving
+from music_assets_tests.support.processes import wait_until
 
 CHUNKED = (
     b"POST /query HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -165,7 +165,7 @@ def test_busy_connections_are_not_closed_for_new_ones(dataset: Dataset) -> None:
         head = CHUNKED.replace(b"Transfer-Encoding: chunked", b"Content-Length: %d" % len(body))
         for _ in range(2):
             stack.enter_context(connect(service)).sendall(head + body)
-        time.sleep(0.3)
+        wait_until(lambda: service.app.state.parts.pool.waiting == 1, "one query that runs and one that waits")
         refused = stack.enter_context(connect(service))
         assert refused.recv(65536).startswith(b"HTTP/1.1 503 ")
 

@@ -1,7 +1,6 @@
 """The map of music in Chromium, on random vectors of artists with hostile names."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -10,6 +9,7 @@ from music_assets_tests.service.conftest import ARTISTS, Dataset, Service, make_
 from music_assets_tests.service.explorer.conftest import COUNTRIES, HOSTILE, opening_pages
 from music_assets_tests.service.explorer.test_browser import WIDE, check
 from music_assets_tests.service.test_similarity import embed
+from music_assets_tests.support.processes import wait_until
 
 MARGIN = 60
 """Units of the coordinates around the outermost artists."""
@@ -37,8 +37,15 @@ def page(browser: Browser, trained: Service) -> Iterator[Page]:
         yield page
 
 
-def picture(page: Page) -> Any:
-    return page.locator("#map canvas").evaluate("canvas => canvas.toDataURL()")
+def picture(page: Page) -> str:
+    data: str = page.locator("#map canvas").evaluate("canvas => canvas.toDataURL()")
+    return data
+
+
+def next_picture(page: Page, before: str) -> str:
+    """Wait until the map is drawn differently, and return the picture."""
+    wait_until(lambda: picture(page) != before, "another picture")
+    return picture(page)
 
 
 def test_points_have_the_country_where_the_artist_is_most_popular(trained: Service, trained_dataset: Dataset) -> None:
@@ -61,27 +68,23 @@ def test_map_is_drawn_accessible_and_follows_the_colour_scheme(page: Page) -> No
     light = picture(page)
     check(page)
     page.set_viewport_size(WIDE)
+    page.emulate_media(color_scheme="light")
+    wait_until(lambda: picture(page) == light, "the picture at the beginning")
     page.emulate_media(color_scheme="dark")
-    expect(page.locator("#map canvas")).to_be_visible()
-    page.wait_for_timeout(500)  # drawn again in an event
-    assert picture(page) != light
+    next_picture(page, light)
 
 
 def test_keyboard_and_buttons_move_the_map(page: Page) -> None:
-    whole = picture(page)
+    seen = [whole := picture(page)]
     page.locator("#map").focus()
-    seen = {whole}
     for key in ("+", "ArrowLeft", "ArrowUp", "-"):
         page.keyboard.press(key)
-        page.wait_for_timeout(100)
-        seen.add(picture(page))
-    assert len(seen) == 5
+        seen.append(next_picture(page, seen[-1]))
+    assert len(set(seen)) == 5
     page.get_by_role("button", name="Whole map").click()
-    page.wait_for_timeout(100)
-    assert picture(page) == whole
+    wait_until(lambda: picture(page) == whole, "the whole map")
     page.get_by_role("button", name="Zoom in").click()
-    page.wait_for_timeout(100)
-    assert picture(page) != whole
+    next_picture(page, whole)
 
 
 def test_search_finds_artists_whose_names_stay_text(page: Page) -> None:

@@ -59,10 +59,10 @@ def test_500_concurrent_queries(dataset: Dataset) -> None:
 
 def test_request_timeout_is_capped_by_the_service(dataset: Dataset) -> None:
     with serving(dataset.root, query_workers=1, timeout_ms=600) as service:
-        for requested, longest in ((100, 0.5), (60_000, 1.5)):
+        for requested, allowed in ((100, 100), (60_000, 600)):
             response = service.query(SLOW, timeout_ms=requested)
             assert response.status_code == 408
-            assert response.elapsed.total_seconds() < longest + 1
+            assert response.json()["detail"] == f"The query was stopped after {allowed} ms."
 
 
 def test_killed_worker_is_replaced(dataset: Dataset) -> None:
