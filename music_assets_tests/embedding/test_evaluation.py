@@ -1,8 +1,6 @@
 """Metrics computed by hand, the holdout split, and the evaluation of vectors trained on real rows."""
 
-import os
 from math import log2
-from pathlib import Path
 
 import ibis
 import numpy as np
@@ -29,8 +27,7 @@ from music_assets.embedding.word2vec import Hyperparameters
 from music_assets.embedding.word2vec_gensim import train
 from music_assets.transforms.interactions import weighted_interactions
 from music_assets_tests.support.planted import interactions_of, planted_interactions
-
-REAL_DATA = Path(os.environ.get("MUSIC_ASSETS_REAL_DATA", Path(__file__).parents[3] / "shared" / "realdata"))
+from music_assets_tests.support.real_data import real_rows
 
 
 def test_metrics_by_hand():
@@ -129,9 +126,7 @@ def test_queries_are_trained_artists_of_the_training_list() -> None:
 
 
 def test_vectors_of_real_rows_beat_popularity():
-    file = REAL_DATA / "kaggle399" / "user_top_artists.csv"
-    if not file.exists():
-        pytest.skip(f"{file} not found; set MUSIC_ASSETS_REAL_DATA")
+    file = real_rows("kaggle399") / "user_top_artists.csv"
     rows = pd.read_csv(file, keep_default_na=False, usecols=["user_id", "artist_name", "playcount"])
     interactions = read_interactions(weighted_interactions(ibis.memtable(rows)).to_pyarrow().to_batches())
     data = split(interactions, seed=0)

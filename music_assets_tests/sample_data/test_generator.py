@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 import re
 import statistics
 import tracemalloc
@@ -17,10 +16,10 @@ import pytest
 
 from music_assets.sample_data.generator import SampleFiles, generate
 from music_assets.sample_data.names import GENRES
+from music_assets_tests.support.real_data import real_rows
 from music_assets_tests.support.sample_genres import artist_genre, artist_names, user_genres
 
 USERS = 4500
-KAGGLE = Path(os.environ.get("MUSIC_ASSETS_REAL_DATA", Path(__file__).parents[2] / "../shared/realdata")) / "kaggle399"
 REASONS_FOR_BOTH = {
     "wrong number of fields",
     "broken quoting",
@@ -112,9 +111,7 @@ def test_total_scrobbles_include_the_plays_of_the_top_artists(sample: Sample) ->
 
 def test_statistics_resemble_the_kaggle_sample(tmp_path: Path) -> None:
     """Number of artists, median playcount of the first artist, and share of missing mbids."""
-    if not KAGGLE.is_dir():
-        pytest.skip(f"{KAGGLE} is missing: set MUSIC_ASSETS_REAL_DATA to the folder that holds kaggle399")
-    real = read(KAGGLE / "user_top_artists.csv")
+    real = read(real_rows("kaggle399") / "user_top_artists.csv")
     generated = read(generate(tmp_path, 399).user_top_artists_csv)
 
     def statistics_of(rows: list[dict[str, str]]) -> tuple[int, float, float]:

@@ -76,6 +76,3 @@ class Cluster:
         with (self.folder / f"{name}-{len(self.processes)}.log").open("wb") as log:
             process = subprocess.Popen([str(part) for part in command], env=environment, stdout=log, stderr=log)
         self.processes.append(process)
-
-
-kill = kill_tree

@@ -1,10 +1,8 @@
 """The pages on real Last.fm names, with users spread over countries since the data set has none."""
 
 import csv
-import os
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -17,10 +15,9 @@ from music_assets.storage.published_snapshot import connect
 from music_assets_tests.service.conftest import Service, serving
 from music_assets_tests.service.explorer.conftest import opening_pages
 from music_assets_tests.service.explorer.test_browser import check
-from music_assets_tests.support.processes import REPOSITORY
+from music_assets_tests.support.real_data import real_rows
 from music_assets_tests.support.training import refresh
 
-REAL_DATA = Path(os.environ.get("MUSIC_ASSETS_REAL_DATA", REPOSITORY.parent / "shared" / "realdata"))
 COUNTRIES = ["Germany", "Brazil", "Japan", "United States", "Poland"]
 NAMES_PER_KIND = 3
 KINDS = ("name LIKE '%\"%'", "name LIKE '%&%'", "name LIKE '%/%'", "name LIKE '[%'", "name LIKE '%?%'", "name > 'Ā'")
@@ -30,9 +27,7 @@ KINDS = ("name LIKE '%\"%'", "name LIKE '%&%'", "name LIKE '%/%'", "name LIKE '[
 def real(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Service, DataRoot]]:
-    folder = REAL_DATA / request.param
-    if not folder.is_dir():
-        pytest.skip(f"{folder} not found; set MUSIC_ASSETS_REAL_DATA")
+    folder = real_rows(request.param)
     root = tmp_path_factory.mktemp(request.param)
     landing = Landing(DataRoot(root / "data"))
     landing.root.prepare()
