@@ -47,7 +47,6 @@ from music_assets_tests.support.user_oracle import user_of
 
 USERS = 400
 PASSES = 8
-PAGE = Path(__file__).parents[3] / "docs" / "embeddings.md"
 NOTEBOOK = Path(__file__).parents[3] / "docs" / "notebooks" / "tour.ipynb"
 KEYS = {dg.AssetKey(table.asset_key) for table in EMBEDDING_TABLES}
 
@@ -199,16 +198,6 @@ def test_progress_is_logged(trained: Trained) -> None:
         *(f"round {number} of 8" for number in range(1, 9)),
         "round 1 of 1",
     ]
-
-
-def test_recipe_of_the_documentation_predicts_countries(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    found: dict[str, Any] = {}
-    with serving(trained.root, query_workers=1, query_memory_mb=1024) as service:
-        exec(compile(code.replace("http://127.0.0.1:8000", service.url), str(PAGE), "exec"), found)
-    assert len(found["data"]) > 100
-    assert found["accuracy"] > 1.1 * found["majority"]
-    assert f"accuracy {found['accuracy']:.3f}" in capsys.readouterr().out
 
 
 def test_notebook_answers_its_questions(trained: Trained) -> None:
