@@ -79,7 +79,7 @@ PIPELINE = [
 
 setup(
     name="music-assets",
-    version="0.1.0",
+    version="0.2.0.dev0",
     description="Rankings, embeddings and a query service from Last.fm CSV files",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
@@ -120,7 +120,7 @@ setup(
             # Tests of the web pages in a browser, and of their accessibility.
             "playwright>=1.55,<2",
             "axe-playwright-python>=0.1.4,<0.2",
-            # Example in docs/embeddings.md: classifying users by country.
+            # The notebook classifies users by country.
             "scikit-learn>=1.6,<2",
             # The client whose protocol the service answers.
             "trino[sqlalchemy]>=0.340,<1",
