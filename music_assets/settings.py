@@ -316,8 +316,9 @@ Every setting is an environment variable. An empty variable counts as not set. `
 |---|---|---|
 {rows}
 
-Two variables of other programs count too. `DAGSTER_HOME` replaces the folder of Dagster's run history, `.dagster_home`
-in the data root; the `.dagster_home` of another data root is ignored. `JAVA_HOME` selects the Java that Spark uses.
+Variables of other programs count too. `DAGSTER_HOME` replaces the folder of Dagster's run history, `.dagster_home` in
+the data root; the `.dagster_home` of another data root is ignored. `JAVA_HOME` selects the Java that Spark uses.
+[S3](s3.md) lists those of AWS. The commands `query --url` and `mcp` send the API key in `MUSIC_ASSETS_API_KEY`.
 """
 
 

@@ -20,10 +20,11 @@ def page(request: pytest.FixtureRequest) -> Path:
     return request.param
 
 
-def test_links_lead_to_files(page: Path) -> None:
-    targets = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
-    local = [target for target in targets if "://" not in target]
-    assert [target for target in local if not (page.parent / target).exists()] == []
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    for target, heading in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", page.read_text(encoding="utf-8")):
+        linked = page.parent / target if target else page
+        assert "://" in target or linked.exists(), target
+        assert "://" in target or heading in ("", *_anchors(linked)), heading
 
 
 def test_commands_exist(page: Path) -> None:
@@ -52,6 +53,12 @@ def test_paths_exist(page: Path) -> None:
 
 def test_readme_is_short() -> None:
     assert len(PAGES[0].read_text(encoding="utf-8").splitlines()) <= 120
+
+
+def _anchors(page: Path) -> list[str]:
+    """Return the anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.*)", page.read_text(encoding="utf-8"), re.MULTILINE) if page.suffix == ".md" else []
+    return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
 def _code(page: Path) -> str:
