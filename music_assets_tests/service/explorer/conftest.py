@@ -27,6 +27,8 @@ FLAGS = (
     "--disable-component-update --disable-sync"
 )
 
+expect.set_options(timeout=30_000)  # by default five seconds, in which a page may not be there on a busy machine
+
 
 @pytest.fixture(scope="session")
 def explorer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
