@@ -190,7 +190,7 @@ def _copy_snapshot(root: DataRoot, copy: _Copy) -> Iterable[Path]:
 
 def _copy_dagster_home(root: DataRoot, copy: _Copy) -> Iterable[Path]:
     for path in _files(root.dagster_home):
-        if path.suffix == ".db":
+        if path.name.endswith(".db"):  # one is called `.db`
             yield copy.file(path, _copy_sqlite)
         elif not path.name.endswith(("-wal", "-shm", "-journal")):
             yield copy.file(path, shutil.copyfile)

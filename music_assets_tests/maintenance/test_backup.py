@@ -1,7 +1,9 @@
 """Backups of data roots in use, and their restoration at another path."""
 
+import sqlite3
 import subprocess
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import dagster as dg
@@ -89,6 +91,20 @@ def test_backup_taken_during_a_run_is_complete(project: Project, tmp_path: Path,
     restored.drop(USER_TOP_ARTISTS, "user_id,rank,artist_name,playcount,mbid\n5,1,Zaz,3,\n", "next.csv")
     assert restored.refresh().success
     assert newest_snapshot(restored.root).tables[USER_TOP_ARTISTS.full_name].rows == 7
+
+
+def test_events_without_a_run_are_copied(project: Project, tmp_path: Path) -> None:
+    """Dagster keeps them in a database called `.db`. A copy without what is only in its log can be damaged."""
+    project.tick()
+    (events,) = project.root.dagster_home.rglob("runs/.db")
+    with closing(sqlite3.connect(events)) as reader:  # an open connection keeps SQLite from emptying the log
+        reader.execute("SELECT count(*) FROM event_logs").fetchone()
+        project.instance.report_runless_asset_event(dg.AssetObservation("seen"))
+        backup(project.root, tmp_path / "backup", 0, ignore)
+    (copied,) = (tmp_path / "backup").rglob("runs/.db")
+    with closing(sqlite3.connect(copied)) as database:
+        ((newest,),) = database.execute("SELECT asset_key FROM event_logs ORDER BY id DESC LIMIT 1").fetchall()
+    assert newest == '["seen"]'
 
 
 def kill_after(part: str) -> Report:
