@@ -1,13 +1,10 @@
 """Publish loaded rows although the share of rejected ones is too high for a refresh to publish them."""
 
-import dagster as dg
-
 from music_assets.data_root import DataRoot
 from music_assets.defs.build import build_definitions
 from music_assets.defs.checks import ACCEPTABLE, CHECKS, CheckContext, evaluate, has_failed
 from music_assets.defs.sensors import unpublished_versions
-from music_assets.maintenance.rebuild import RebuildError, Report, check_idle, check_raw, recompute
-from music_assets.runtime.dagster_home import prepare_dagster_home
+from music_assets.maintenance.rebuild import RebuildError, Report, check_idle, check_raw, recompute, run_history
 from music_assets.settings import Settings
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.published_snapshot import newest_snapshot
@@ -28,7 +25,7 @@ def accept(settings: Settings, report: Report) -> None:
         report(f"Nothing to accept: all loaded rows below {root} are published.")
         return
     _check_the_rest(settings, store)
-    with dg.DagsterInstance.from_config(str(prepare_dagster_home(root))) as instance:
+    with run_history(root) as instance:
         check_idle(instance)
         recompute(settings, instance, report)
     report(f"Published {root.address(newest_snapshot(root).path)}. Rejected rows remain in rejected_rows.")

@@ -14,10 +14,9 @@ import pyarrow.parquet as pq
 from music_assets.data_root import DataRoot, LockHeldError, exclusive_lock
 from music_assets.engines.duckdb import DuckDBEngine
 from music_assets.ingest.object_landing import open_landing
-from music_assets.maintenance.rebuild import RebuildError, Report, check_idle, recompute
+from music_assets.maintenance.rebuild import RebuildError, Report, check_idle, recompute, run_history
 from music_assets.maintenance.redaction import UnsearchableError, count, number_pattern, redact
 from music_assets.maintenance.retract import author
-from music_assets.runtime.dagster_home import prepare_dagster_home
 from music_assets.settings import Settings
 from music_assets.storage.deletion import delete_rows, erase_statistics
 from music_assets.storage.delta import DeltaStore
@@ -51,7 +50,7 @@ def forget(settings: Settings, user_ids: Sequence[int], report: Report) -> None:
     root = DataRoot.of(settings)
     root.check_exists()
     store = DeltaStore(root)
-    with _exclusive(root), dg.DagsterInstance.from_config(str(prepare_dagster_home(root))) as instance:
+    with _exclusive(root), run_history(root) as instance:
         _check(store, instance)
         erasure = Erasure(settings, store, tuple(user_ids), report)
         erasure.delete_from_tables()

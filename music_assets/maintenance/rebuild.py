@@ -3,17 +3,19 @@
 The rebuild is a run of refresh_rankings without the raw tables, recorded in Dagster's run history.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import dagster as dg
 from dagster._core.launcher import WorkerStatus
+from sqlalchemy.exc import SQLAlchemyError
 
 from music_assets.data_root import DataRoot
 from music_assets.defs.build import build_definitions
 from music_assets.defs.sensors import UNFINISHED
 from music_assets.maintenance.doctor import recovery
-from music_assets.runtime.dagster_home import prepare_dagster_home
+from music_assets.runtime.dagster_home import DatabaseError, prepare_dagster_home, reason
 from music_assets.settings import Settings
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.integrity import damaged_files
@@ -47,12 +49,25 @@ def rebuild(settings: Settings, report: Report) -> None:
     root.check_exists()
     store = DeltaStore(root)
     check_raw(store)
-    with dg.DagsterInstance.from_config(str(prepare_dagster_home(root))) as instance:
+    with run_history(root) as instance:
         check_idle(instance)
         for group in (RANKING_TABLES, EMBEDDING_TABLES, (REJECTED_ROWS,)):
             _move_damaged(store, group, report)
         recompute(settings, instance, report)
     report(f"Published {root.address(newest_snapshot(root).path)}")
+
+
+@contextmanager
+def run_history(root: DataRoot) -> Iterator[dg.DagsterInstance]:
+    """Yield the Dagster instance of a data root. Raises LayoutError, and DatabaseError if its databases fail."""
+    home = prepare_dagster_home(root)
+    try:
+        with dg.DagsterInstance.from_config(str(home)) as instance:
+            yield instance
+    except SQLAlchemyError as error:
+        raise DatabaseError(
+            f"The run history of {home} cannot be used: {reason(error)}. Fix this, then run the command again."
+        ) from None
 
 
 def check_raw(store: DeltaStore) -> None:

@@ -70,7 +70,12 @@ def check_database() -> None:
     try:
         sqlalchemy.create_engine(str(url), connect_args={"connect_timeout": CONNECT_SECONDS}).connect().close()
     except SQLAlchemyError as error:
-        reason = " ".join(str(getattr(error, "orig", error)).split())
         raise DatabaseError(
-            f"PostgreSQL does not accept connections: {reason}. Start the server, or correct {PREFIX}POSTGRES_URL."
+            f"PostgreSQL does not accept connections: {reason(error)}. Start the server, or correct "
+            f"{PREFIX}POSTGRES_URL."
         ) from None
+
+
+def reason(error: SQLAlchemyError) -> str:
+    """Return what the database said, on one line."""
+    return " ".join(str(getattr(error, "orig", error)).split())

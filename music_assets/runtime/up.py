@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from music_assets.data_root import DataRoot, LockHeldError, acquire_lock
+from music_assets.data_root import DataRoot, LockHeldError, acquire_lock, durable_write
 from music_assets.runtime.dagster_home import WORKSPACE_FILE, prepare_dagster_home
 from music_assets.settings import PREFIX, child_environment, http_url
 
@@ -37,7 +37,8 @@ def up_lock(root: DataRoot, web_ui: str) -> Iterator[None]:
             f"root with {PREFIX}DATA."
         ) from None
     try:
-        root.up_holder.write_text(f"process {os.getpid()}, web UI {web_ui}", encoding="utf-8")
+        with durable_write(root.up_holder) as file:
+            file.write(f"process {os.getpid()}, web UI {web_ui}".encode())
         yield
     finally:
         lock.release()

@@ -13,7 +13,7 @@ from music_assets.maintenance.accept import accept
 from music_assets.maintenance.doctor import Level, examine
 from music_assets.maintenance.drops import list_drops
 from music_assets.maintenance.rebuild import RebuildError, rebuild
-from music_assets.runtime.dagster_home import prepare_dagster_home
+from music_assets.runtime.dagster_home import DatabaseError, prepare_dagster_home
 from music_assets.storage.delta import DeltaStore
 from music_assets.storage.published_snapshot import connect
 from music_assets.tables import RANKING_TABLES, RAW_TABLES, REFRESH_RANKINGS, USER_DATA
@@ -139,6 +139,15 @@ def test_an_empty_raw_table_is_reported(tmp_path: Path) -> None:
     root = DataRoot(tmp_path)
     root.prepare()
     with pytest.raises(RebuildError, match="raw_parquet_user_data has no rows"):
+        rebuilt(root)
+
+
+def test_an_unusable_run_history_is_reported(root: DataRoot) -> None:
+    """A full disk ended the command with a traceback of SQLAlchemy."""
+    history = prepare_dagster_home(root) / "history"
+    history.mkdir()
+    (history / "runs.db").write_text("no database" * 100)
+    with pytest.raises(DatabaseError, match=f"The run history of {history.parent} cannot be used: file is not a data"):
         rebuilt(root)
 
 
