@@ -3,7 +3,7 @@
 import select
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from inotify_simple import INotify, flags
@@ -41,10 +41,10 @@ class FolderWatch:
             time.sleep(seconds)
         elif select.select([self._inotify], [], [], seconds)[0]:
             time.sleep(GATHER_SECONDS)
-            self.renamed()
+            self.renamed([])  # reads the events
 
-    def renamed(self) -> frozenset[Path]:
-        """Return the files that were renamed to their present names, and not written to since."""
+    def renamed(self, files: Iterable[Path]) -> set[Path]:
+        """Return which of these files were renamed to their names, and not written to since. Each is returned once."""
         with self._lock:
             for event in self._inotify.read(timeout=0) if self._inotify else ():
                 if not event.name:  # a folder was moved or deleted, or the kernel has dropped events
@@ -52,7 +52,9 @@ class FolderWatch:
                     break
                 path = self._watched[event.wd] / event.name
                 (self._renamed.add if event.mask & flags.MOVED_TO else self._renamed.discard)(path)
-            return frozenset(self._renamed)
+            found = self._renamed.intersection(files)
+            self._renamed -= found
+            return found
 
     def _close(self) -> None:
         if self._inotify:

@@ -151,14 +151,14 @@ class Landing:
 
         The looks are stored, so that a run need not wait for files that the sensor has watched. On one machine all
         processes share the monotonic clock. After a reboot it starts again, so later times than now count as now.
-        A file that was renamed counts as seen long ago. Events are read after the look, so they include each write
-        before it.
+        A file that was renamed counts as seen long ago, until it changes: not every write is an event. Events are read
+        after the look, so they include each write before it.
         """
         if not self.settle_ns:
             self._first_seen = dict.fromkeys(files, now)
             return
         known = {file: min(first_seen, now) for file, first_seen in self._stored_looks().items()} | self._first_seen
-        renamed = self._watch.renamed()
+        renamed = self._watch.renamed(file.path for file in files)
         self._first_seen = {file: -self.settle_ns if file.path in renamed else known.get(file, now) for file in files}
         if self._first_seen != known:
             looks = [

@@ -176,6 +176,14 @@ class TestWatch:
             file.write("2,,\n")
         assert names(watching, maximum_wait=0) == []
 
+    def test_file_that_is_written_to_through_another_link_settles(self, watching: Landing, tmp_path: Path) -> None:
+        """The watch on the folder does not report that."""
+        path = drop(watching, ".a.csv.part", 0).rename(watching.root.drop_folder(USER_DATA) / "a.csv")
+        os.link(path, tmp_path / "link")
+        assert names(watching, maximum_wait=0) == ["a.csv"]
+        (tmp_path / "link").write_text(USERS + "2,,\n")
+        assert names(watching, maximum_wait=0) == []
+
     def test_file_renamed_before_the_watch_settles(self, watching: Landing) -> None:
         drop(watching, ".a.csv.part", 0).rename(watching.root.drop_folder(USER_DATA) / "a.csv")
         late = Landing(watching.root, settle_seconds=3_600)
