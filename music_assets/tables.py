@@ -385,7 +385,7 @@ DISTINCTIVE_ARTISTS = _lookup(
 )
 SIMILAR_COUNTRIES = _lookup(
     "similar_countries",
-    "The up to 50 countries of the most similar taste for each country.",
+    "The up to 50 countries of the most similar taste for each of the 500 with the most listeners.",
     (
         *_copied("country"),
         Column(

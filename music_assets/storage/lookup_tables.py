@@ -32,6 +32,9 @@ SHRINKAGE = 10
 """Listeners added to the found and to the expected number, so that three listeners in a small country do not win."""
 COMPARED_ARTISTS = 1_000
 """Number of artists, those with the most listeners, by which the taste of countries is compared."""
+COMPARED_COUNTRIES = 500
+"""Number of countries, those with the most listeners, of which each is compared with each: there are 249 on Earth, but a
+file may name a country for each user."""
 SIMILAR_COUNTRIES_LISTED = 50
 ARTISTS, COUNTRIES = ARTIST_RANK_IN_COUNTRY.full_name, COUNTRY_RANK_PER_ARTIST.full_name
 EXPECTED = "listings * worldwide / (SELECT sum(listings) FROM country_totals)"
@@ -73,7 +76,13 @@ QUERIES = {
         ), ratios AS (
             SELECT country, artist_name,
                 (coalesce(listeners, 0) + {SHRINKAGE}) / ({EXPECTED} + {SHRINKAGE}) AS ratio
-            FROM (SELECT country, listings FROM country_totals WHERE listings > 0)
+            FROM (
+                SELECT country, listings
+                FROM country_totals
+                WHERE listings > 0
+                ORDER BY listings DESC, country
+                LIMIT {COMPARED_COUNTRIES}
+            )
             CROSS JOIN compared
             LEFT JOIN (SELECT country, artist_name, listeners FROM {ARTISTS}) USING (country, artist_name)
         ), tastes AS (

@@ -103,6 +103,15 @@ def test_similarity_is_the_cosine_of_logarithms_of_ratios(published: Published) 
     ]
 
 
+def test_only_so_many_countries_are_compared(tmp_path: Path) -> None:
+    """A file may name a country for each user; comparing each with each would never end."""
+    published = Published(DataRoot(tmp_path))
+    several = {f"{number:03}": {"Air": (1.0, 2), "Can": (1.0, 1)} for number in range(500)}
+    published.publish({**several, "few": {"Air": (1.0, 1), "Can": (1.0, 1)}})
+    listed = published.rows("SELECT DISTINCT unnest([country, similar_country]) FROM similar_countries")
+    assert {country for (country,) in listed} == several.keys()
+
+
 def test_changes_compare_with_the_previous_published_ranking(published: Published) -> None:
     assert published.changes() == []
     published.publish({"Chad": {"Can": (9.0, 2), "Air": (6.0, 4)}, "Mali": {"Can": (10.0, 5), "Zaz": (3.0, 1)}})
