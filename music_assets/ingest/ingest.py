@@ -18,12 +18,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from itertools import chain, pairwise
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from music_assets.data_root import LockHeldError, acquire_lock, exclusive_lock, one_look
 from music_assets.ingest.batch import FEWEST_TOGETHER, Batch, BatchFile, split_into_batches
 from music_assets.ingest.content_hash import ContentHashes
-from music_assets.ingest.csv_header import UTF8, BadFileError, CsvFile, check_compression, read_header
+from music_assets.ingest.csv_header import SHOWN_CHARACTERS, UTF8, BadFileError, CsvFile, check_compression, read_header
 from music_assets.ingest.csv_records import INVALID_UTF8, TOO_LONG
 from music_assets.ingest.encoding import describe_encoding, transcode
 from music_assets.ingest.identity import RETRACTED, time_of
@@ -332,8 +333,8 @@ class Ingest:
 
 
 def _report(file: BatchFile, parsed: ParsedFile) -> FileReport:
-    unknown = file.csv_file.header.unknown
-    notes = [f"unknown columns ignored: {', '.join(unknown)}"] if unknown else []
+    unknown = shorten(", ".join(file.csv_file.header.unknown), SHOWN_CHARACTERS, placeholder=" …")
+    notes = [f"unknown columns ignored: {unknown}"] if unknown else []
     if file.is_known:
         notes.append("loaded again, since later drops had replaced its rows")
     return FileReport(

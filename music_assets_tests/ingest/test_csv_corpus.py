@@ -301,6 +301,12 @@ def test_unknown_columns_are_reported(harness: IngestHarness) -> None:
     name = "other_order_case_and_columns.csv"
     harness.drop(USER_TOP_ARTISTS, name, (CORPUS / "good" / name).read_bytes())
     assert harness.load(USER_TOP_ARTISTS).files[0].note == "unknown columns ignored: listeners"
+    names = ",".join(f"column{number}" for number in range(1_000))
+    harness.drop(USER_TOP_ARTISTS, "many.csv", f"user_id,rank,artist_name,playcount,mbid,{names}\n")
+    note = harness.load(USER_TOP_ARTISTS).files[0].note
+    assert note.startswith("unknown columns ignored: column0, column1, ")
+    assert note.endswith(" …")
+    assert len(note) < 230
 
 
 def test_bad_files_are_rejected_and_others_loaded(harness: IngestHarness) -> None:
