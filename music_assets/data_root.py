@@ -11,10 +11,11 @@ import errno
 import json
 import os
 import shutil
+import stat
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
@@ -42,9 +43,7 @@ SCRATCH_PREFIX = "process-"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 IN_USE_SECONDS = 3_600
 """Time after its last use in which a cached file is not removed: a reader may still be about to open it."""
-
-
-LOOKS = 5
+LISTINGS = 5
 """How often a folder is listed while others replace or delete files in it."""
 _LOOKS: ContextVar[dict[Path, bytes] | None] = ContextVar("looks", default=None)
 """What `one_look` has seen: folders, and the content of the version file."""
@@ -281,8 +280,7 @@ class DataRoot:
         if self.store:
             key = "" if folder == self.path else self.relative(folder)
             return {self.path / found.key: found.size for found in self.store.list(key)}
-        found = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-        return {path: path.stat().st_size for path in found}
+        return {path: status.st_size for path, status in _regular_files(folder).items()}
 
     def upload(self, files: Iterable[Path]) -> None:
         """Put local files into the bucket, if there is one. They stay in the cache."""
@@ -365,7 +363,7 @@ class DataRoot:
 
         Files whose names do not match the pattern are left alone.
         """
-        for remaining in reversed(range(LOOKS if self.store else 0)):
+        for remaining in reversed(range(LISTINGS if self.store else 0)):
             try:
                 self._refresh(folder, pattern, self._existing_store)
                 break
@@ -420,9 +418,8 @@ class DataRoot:
         if not self.store:
             return
         kept = self.files_below(folder)
-        for path in filter(Path.is_file, folder.rglob("*")):
-            if path not in kept:
-                path.unlink()
+        for path in _regular_files(folder).keys() - kept.keys():
+            path.unlink()
 
     def refetch(self, folder: Path) -> None:
         """Do what `refresh` does, but fetch every file."""
@@ -434,8 +431,12 @@ class DataRoot:
     def _shrink_cache(self, needed: int = 0) -> None:
         """Remove the cached files that were unused for longest, until there is room for `needed` bytes."""
         folders = [self.snapshots, *map(self.table_folder, TABLES)]
-        cached = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".parquet", ".duckdb")]
-        status = {path: path.stat() for path in cached if path.is_file() and "_delta_log" not in path.parts}
+        status = {
+            path: found
+            for folder in folders
+            for path, found in _regular_files(folder).items()
+            if path.suffix in (".parquet", ".duckdb") and "_delta_log" not in path.parts
+        }
         size = needed + sum(each.st_size for each in status.values())
         for path in sorted(status, key=lambda each: status[each].st_mtime):
             if size <= self.cache_bytes or time.time() - status[path].st_mtime < IN_USE_SECONDS:
@@ -544,6 +545,16 @@ def identity(path: Path) -> tuple[int, int]:
     """Return the inode and modification time of a file, which change if it is replaced."""
     status = path.stat()
     return status.st_ino, status.st_mtime_ns
+
+
+def _regular_files(folder: Path) -> dict[Path, os.stat_result]:
+    """Return the status of each regular file below a folder, sorted by path. Others may delete files meanwhile."""
+    found = {}
+    for parent, _, names in os.walk(folder):
+        for path in (Path(parent, name) for name in names):
+            with suppress(FileNotFoundError):
+                found[path] = path.lstat()
+    return {path: status for path, status in sorted(found.items()) if stat.S_ISREG(status.st_mode)}
 
 
 def _is_cached(path: Path, size: int | None) -> bool:

@@ -3,7 +3,9 @@
 import gc
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -53,6 +55,32 @@ def test_data_root_without_version_file_is_accepted(tmp_path: Path) -> None:
     with pytest.raises(NothingPublishedError):
         newest_snapshot(DataRoot(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_are_listed_while_others_are_deleted(tmp_path: Path) -> None:
+    for number in range(20):
+        (tmp_path / f"{number:02}").mkdir()
+        (tmp_path / f"{number:02}" / "file").write_text("12345")
+    stopped = Event()
+
+    def create_and_delete() -> None:
+        while not stopped.is_set():
+            for name in ("a", "y", "z"):
+                (tmp_path / name).mkdir()
+                (tmp_path / name / "file").touch()
+            for name in ("a", "y", "z"):
+                (tmp_path / name / "file").unlink()
+                (tmp_path / name).rmdir()
+
+    with ThreadPoolExecutor(1) as threads:
+        churn = threads.submit(create_and_delete)
+        try:
+            listed = [DataRoot(tmp_path).files_below(tmp_path) for _ in range(100)]
+        finally:
+            stopped.set()
+        churn.result()
+    expected = {tmp_path / f"{number:02}" / "file": 5 for number in range(20)}
+    assert all(expected.items() <= found.items() for found in listed)
 
 
 def test_lock_excludes_others_until_released(tmp_path: Path) -> None:
