@@ -33,8 +33,8 @@ SHRINKAGE = 10
 COMPARED_ARTISTS = 1_000
 """Number of artists, those with the most listeners, by which the taste of countries is compared."""
 COMPARED_COUNTRIES = 500
-"""Number of countries, those with the most listeners, of which each is compared with each: there are 249 on Earth, but a
-file may name a country for each user."""
+"""Number of countries, those with the most listeners, that are compared with each other. There are 249 on Earth, but a
+file may name one for each user."""
 SIMILAR_COUNTRIES_LISTED = 50
 ARTISTS, COUNTRIES = ARTIST_RANK_IN_COUNTRY.full_name, COUNTRY_RANK_PER_ARTIST.full_name
 EXPECTED = "listings * worldwide / (SELECT sum(listings) FROM country_totals)"
