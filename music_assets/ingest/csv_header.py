@@ -14,7 +14,7 @@ from typing import cast
 
 from music_assets.ingest.characters import escaped, trimmed
 from music_assets.ingest.csv_records import split_records
-from music_assets.ingest.file_kinds import problem_of_content
+from music_assets.ingest.file_kinds import GZIP, problem_of_content
 from music_assets.tables import RAW_TABLES, Table
 
 MAXIMUM_EXPANSION = 200
@@ -160,7 +160,10 @@ def _start(path: Path, encoding: str) -> str:
         start = file.read(HEADER_BYTES)
     if not start.strip():
         raise BadFileError("empty")
-    if problem := problem_of_content(start):
+    problem = problem_of_content(start)
+    if problem == GZIP and is_compressed(path):
+        raise BadFileError("compressed twice with gzip: decompress it once")
+    if problem:
         raise BadFileError(f"not text: {problem}")
     if encoding == UTF8:
         _check_utf8(start)

@@ -210,6 +210,7 @@ BYTES = {
 BAD_BYTES = {
     "gzip.csv": (gzip.compress(TWO_ROWS), "gzip-compressed"),
     "plain.csv.gz": (TWO_ROWS, "Not a gzipped file"),
+    "twice.csv.gz": (gzip.compress(gzip.compress(TWO_ROWS)), "compressed twice with gzip: decompress it once"),
     "cut_off.csv.gz": (gzip.compress(TWO_ROWS)[:-9], "ended before"),
     "damaged.csv.gz": (gzip.compress(TWO_ROWS)[:-8] + bytes(8), "CRC check failed"),
     "no_gzip_behind.csv.gz": (gzip.compress(TWO_ROWS) + b"more", "Not a gzipped file"),
