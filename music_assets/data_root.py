@@ -193,7 +193,7 @@ class DataRoot:
 
         Raises ObjectStoreError if it does not.
         """
-        found = self._existing_store.probe().conditional_delete
+        found = self._existing_store.probe()
         self.path.mkdir(parents=True, exist_ok=True)
         with durable_write(self._probe_file) as file:
             file.write(json.dumps(found).encode())

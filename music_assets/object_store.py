@@ -86,13 +86,6 @@ class ObjectInfo:
 
 
 @dataclass(frozen=True)
-class Probe:
-    """Whether a store also honours conditional deletion. Conditional writes are required."""
-
-    conditional_delete: bool
-
-
-@dataclass(frozen=True)
 class ObjectStore:
     """A bucket and a prefix. Creating the object sends no request; it can be passed to other processes."""
 
@@ -212,10 +205,11 @@ class ObjectStore:
         with self._errors(source, WRITE):
             obstore.copy(self._client, source, target)
 
-    def probe(self) -> Probe:
+    def probe(self) -> bool:
         """Check with an object of its own that the store honours the conditions of writes.
 
-        Raises ObjectStoreError if it ignores one: two writers could then destroy a table.
+        Returns whether it also honours those of deletions. Raises ObjectStoreError if it ignores one of a write: two
+        writers could then destroy a table.
         """
         key = f".probe-{uuid4().hex}"
         try:
@@ -230,7 +224,7 @@ class ObjectStore:
                     f"The object store {self} at {_endpoint() or 'AWS'} ignores {' and '.join(ignored)}, so that two "
                     "writers could destroy a table. Use AWS S3, or another store with conditional writes."
                 )
-            return Probe(self._deletes_conditionally(key, etag))
+            return self._deletes_conditionally(key, etag)
         finally:
             self.delete([key])
 
