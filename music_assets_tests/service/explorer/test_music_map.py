@@ -66,17 +66,22 @@ def test_points_have_the_country_where_the_artist_is_most_popular(trained: Servi
 
 def test_map_is_drawn_accessible_and_follows_the_colour_scheme(page: Page) -> None:
     light = picture(page)
+    colour_of_others = page.locator("#map-legend rect").last.get_attribute("fill") or ""
     check(page)
     page.set_viewport_size(WIDE)
     page.emulate_media(color_scheme="light")
     wait_until(lambda: picture(page) == light, "the picture at the beginning")
     page.emulate_media(color_scheme="dark")
     next_picture(page, light)
+    expect(page.locator("#map-legend rect").last).not_to_have_attribute("fill", colour_of_others)
 
 
 def test_keyboard_and_buttons_move_the_map(page: Page) -> None:
     seen = [whole := picture(page)]
     page.locator("#map").focus()
+    press = "(map, key) => map.dispatchEvent(new KeyboardEvent('keydown', {...key, cancelable: true}))"
+    for key_of_browser in ({"key": "+", "ctrlKey": True}, {"key": "ArrowLeft", "altKey": True}):
+        assert page.locator("#map").evaluate(press, key_of_browser)  # false: the page has handled it
     for key in ("+", "ArrowLeft", "ArrowUp", "-"):
         page.keyboard.press(key)
         seen.append(next_picture(page, seen[-1]))
@@ -98,7 +103,7 @@ def test_search_finds_artists_whose_names_stay_text(page: Page) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("Drake")
 
 
-def test_click_on_an_artist_opens_its_page(page: Page, trained: Service) -> None:
+def test_only_a_click_on_an_artist_opens_its_page(page: Page, trained: Service) -> None:
     points = trained.http.get("/explore/map/points").json()
     index = points["names"].index("Drake")
     box = page.locator("#map").bounding_box()
@@ -108,5 +113,12 @@ def test_click_on_an_artist_opens_its_page(page: Page, trained: Service) -> None
     place = (box["x"] + across * box["width"], box["y"] + down * box["height"])
     page.mouse.move(*place)
     expect(page.locator("#map-tooltip")).to_contain_text("Drake: ")
+    page.mouse.click(*place, button="right")
+    screen = page.context.new_cdp_session(page)
+    first, second = ({"x": x, "y": y, "id": finger} for finger, (x, y) in enumerate([(box["x"], box["y"]), place]))
+    for kind, fingers in (("Start", [first]), ("Start", [first, second]), ("End", [first]), ("End", [])):
+        screen.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": fingers})
+    page.wait_for_timeout(500)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Map of music")
     page.mouse.click(*place)
     expect(page.get_by_role("heading", level=1)).to_have_text("Drake")

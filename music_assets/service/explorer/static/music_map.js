@@ -49,7 +49,6 @@ function read({ names, x, y, listeners, countries, country }) {
   counts.delete(-1);
   const largest = [...counts].sort((a, b) => b[1] - a[1]).slice(0, COLOURS.length).map(([number]) => number);
   groups = [...largest.map((number) => countries[number]), OTHER];
-  showLegend();
   return names.map((name, index) => ({
     name,
     x: x[index],
@@ -87,6 +86,7 @@ async function draw() {
   const width = place.clientWidth;
   const height = place.clientHeight;
   if (!width || !height) return;
+  showLegend();
   const text = getComputedStyle(document.body).color;
   const axes = { axis: null };
   const spec = {
@@ -182,6 +182,7 @@ function move(across, down) {
 
 const MOVES = { ArrowLeft: [-0.2, 0], ArrowRight: [0.2, 0], ArrowUp: [0, -0.2], ArrowDown: [0, 0.2] };
 place.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return; // Ctrl and + is the browser's zoom
   if (MOVES[event.key]) move(...MOVES[event.key]);
   else if (event.key === "+") zoom(0.7);
   else if (event.key === "-") zoom(1 / 0.7);
@@ -200,10 +201,12 @@ place.addEventListener(
 
 let dragged = null;
 place.addEventListener("pointerdown", (event) => {
+  if (event.button !== 0 || !event.isPrimary) return; // a context menu, or a second finger
   dragged = { at: shares(event), moved: false };
   place.setPointerCapture(event.pointerId);
 });
 place.addEventListener("pointermove", (event) => {
+  if (!event.isPrimary) return;
   const [across, down] = shares(event);
   if (!dragged) {
     showTooltip(nearest(event), event);
@@ -216,7 +219,8 @@ place.addEventListener("pointermove", (event) => {
   move(dx, dy);
 });
 place.addEventListener("pointerup", (event) => {
-  const artist = !dragged?.moved && nearest(event);
+  if (!event.isPrimary || !dragged) return;
+  const artist = !dragged.moved && nearest(event);
   dragged = null;
   if (artist) location.assign(address(artist));
 });
