@@ -5,7 +5,7 @@ from typing import Any
 
 MAX_RESULTS = 512
 MAX_RESULT_BYTES = 32 * 1024
-"""Size up to which an encoded result is kept."""
+"""Size up to which an encoded result is kept, together with the identity of its query."""
 
 Result = tuple[dict[str, Any], bytes]
 """The summary and the encoded rows."""
@@ -27,7 +27,7 @@ class ResultCache:
 
     def put(self, identity: bytes, summary: dict[str, Any], content: bytes) -> None:
         """Keep the result of a query, unless it is large or would differ the next time."""
-        if summary["volatile"] or len(content) > MAX_RESULT_BYTES:
+        if summary["volatile"] or len(identity) + len(content) > MAX_RESULT_BYTES:
             return
         if summary["data_version"] != self._data_version:
             self._data_version = summary["data_version"]
