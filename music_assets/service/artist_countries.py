@@ -7,17 +7,15 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from music_assets.service.snapshots import Found, InMemory, Snapshots
+from music_assets.service.snapshots import Found, InMemory, Snapshots, open_in_service
 from music_assets.storage.published_snapshot import PublishedSnapshot
 from music_assets.tables import COUNTRY_RANK_PER_ARTIST, COUNTRY_TOTALS
 
 ROWS_PER_BATCH = 100_000
-MEMORY_LIMIT = "256MB"
 NAMES = f"CREATE TEMP TYPE name_of_country AS ENUM (SELECT country FROM {COUNTRY_TOTALS.full_name})"
 ROWS = f"""
     SELECT
@@ -83,10 +81,9 @@ def _load(snapshot: PublishedSnapshot) -> Ranking | None:
     """Load the ranking; None if it has no rows, or if an older release has published it, without `country_totals`."""
     if COUNTRY_TOTALS.full_name not in snapshot.tables:
         return None
-    path = str(snapshot.path)
     rows = np.empty(snapshot.tables[COUNTRY_RANK_PER_ARTIST.full_name].rows, ROW)
     artists, starts, read = [], [], 0
-    with duckdb.connect(path, read_only=True, config={"memory_limit": MEMORY_LIMIT, "threads": 1}) as connection:
+    with open_in_service(snapshot) as connection:
         connection.execute(NAMES)
         reader: Any = connection.sql(ROWS).to_arrow_reader(ROWS_PER_BATCH)
         for batch in reader:

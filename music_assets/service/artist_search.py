@@ -6,11 +6,10 @@ A search takes a millisecond among 600,000 artists, who need 150 MB. DuckDB comp
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import duckdb
 import pyarrow as pa
 
 from music_assets.service.problems import ProblemError
-from music_assets.service.snapshots import Found, InMemory, Snapshots
+from music_assets.service.snapshots import Found, InMemory, Snapshots, open_in_service
 from music_assets.storage.published_snapshot import PublishedSnapshot
 from music_assets.tables import WORLD_ARTISTS
 
@@ -24,7 +23,6 @@ SEPARATOR = "\x1f"
 """The control character for this purpose. Names that contain it are held with a blank instead."""
 ARTISTS = f"SELECT *, replace(lower(artist_name), chr(31), ' ') AS lower_name FROM {WORLD_ARTISTS.full_name}"
 """The table is stored by rank. ORDER BY would sort it again, which takes 100 MB."""
-MEMORY_LIMIT = "256MB"
 
 
 @dataclass(frozen=True)
@@ -60,8 +58,7 @@ def _load(snapshot: PublishedSnapshot) -> Artists:
     if WORLD_ARTISTS.full_name not in snapshot.tables:  # an older release has published it
         raise ProblemError("unknown-table", f"There is no table {WORLD_ARTISTS.full_name!r}.")
     rows, names = [pl.DataFrame(schema=[*WORLD_ARTISTS.schema])], [pl.Series(dtype=pl.String)]
-    path = str(snapshot.path)
-    with duckdb.connect(path, read_only=True, config={"memory_limit": MEMORY_LIMIT, "threads": 1}) as connection:
+    with open_in_service(snapshot) as connection:
         for batch in connection.sql(ARTISTS).to_arrow_reader(ROWS_PER_BATCH):
             artists = pl.DataFrame(batch)
             row = pl.int_range(pl.len()) // NAMES_PER_TEXT

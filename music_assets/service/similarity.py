@@ -6,7 +6,6 @@
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -18,7 +17,7 @@ from music_assets.embedding.layout import plane
 from music_assets.embedding.neighbours import VectorIndex
 from music_assets.embedding.ridge import Floats, Ridge, artist_weights, pair_weights
 from music_assets.service.problems import ProblemError
-from music_assets.service.snapshots import Found, InMemory, Snapshots
+from music_assets.service.snapshots import Found, InMemory, Snapshots, open_in_service
 from music_assets.storage.published_snapshot import PublishedSnapshot, PublishedTable
 from music_assets.tables import ARTIST_EMBEDDING, EMBEDDING_DIMENSIONS, EMBEDDING_TABLES, USER_EMBEDDING, Table
 from music_assets.transforms.interactions import weight_of
@@ -26,7 +25,6 @@ from music_assets.transforms.interactions import weight_of
 ROWS_PER_BATCH = 50_000
 MAPPED_ARTISTS = 10_000
 """Artists on the map. More would take longer to load than a page may."""
-MEMORY_LIMIT = "256MB"
 
 
 @dataclass(frozen=True)
@@ -187,21 +185,21 @@ def _load(snapshot: PublishedSnapshot) -> Vectors | None:
     if any(table.full_name not in snapshot.tables for table in EMBEDDING_TABLES):
         return None
     try:
-        artists, vectors, listeners = _load_table(snapshot.path, ARTIST_EMBEDDING, ", coalesce(listeners, 0)")
+        artists, vectors, listeners = _load_table(snapshot, ARTIST_EMBEDDING, ", coalesce(listeners, 0)")
     except duckdb.BinderException:  # that release has also published them, without the column
         return None
     if not listeners.all() or not artists.keys:
         return None
-    users, _, _ = _load_table(snapshot.path, USER_EMBEDDING, "")
+    users, _, _ = _load_table(snapshot, USER_EMBEDDING, "")
     training = snapshot.tables[ARTIST_EMBEDDING.full_name]
     return Vectors(artists, users, listeners, artist_weights(listeners), Ridge.of_users(vectors), training)
 
 
-def _load_table(path: Path, table: Table, others: str) -> tuple[VectorTable, Floats, Ints]:
+def _load_table(snapshot: PublishedSnapshot, table: Table, others: str) -> tuple[VectorTable, Floats, Ints]:
     keys: list[Any] = []
     vectors: list[Floats] = [np.empty((0, EMBEDDING_DIMENSIONS), np.float32)]
     listeners: list[Ints] = [np.empty(0, np.int64)]
-    for key, *columns in _batches(path, table, others):
+    for key, *columns in _batches(snapshot, table, others):
         keys += key.to_pylist()
         vectors.append(np.column_stack(columns[:EMBEDDING_DIMENSIONS]).astype(np.float32))
         listeners += [column.to_numpy() for column in columns[EMBEDDING_DIMENSIONS:]]
@@ -211,9 +209,9 @@ def _load_table(path: Path, table: Table, others: str) -> tuple[VectorTable, Flo
     return VectorTable(key, keys, rows, VectorIndex.build(found)), found, np.concatenate(listeners)
 
 
-def _batches(path: Path, table: Table, others: str) -> Iterator[list[Any]]:
+def _batches(snapshot: PublishedSnapshot, table: Table, others: str) -> Iterator[list[Any]]:
     names = ", ".join((*table.key, *(f"dim_{number}" for number in range(EMBEDDING_DIMENSIONS))))
-    with duckdb.connect(str(path), read_only=True, config={"memory_limit": MEMORY_LIMIT, "threads": 1}) as connection:
+    with open_in_service(snapshot) as connection:
         query = f"SELECT {names}{others} FROM {table.full_name}"
         reader: Any = connection.sql(query).to_arrow_reader(ROWS_PER_BATCH)
         for batch in reader:

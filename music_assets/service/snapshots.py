@@ -31,6 +31,8 @@ POLL_SECONDS = 0.5
 """Interval in which idle workers are moved to the newest snapshot. A query always uses the newest one."""
 STORE_POLL_SECONDS = 2.0
 """Interval at which the pointer on S3 is checked."""
+MEMORY_LIMIT = "256MB"
+"""Memory that DuckDB may use to load what is held in memory."""
 T = TypeVar("T")
 
 
@@ -152,6 +154,11 @@ class InMemory(Generic[T]):
 def _unreadable(error: Exception) -> ProblemError:
     log.error("The data root cannot be read: %s", error)
     return ProblemError("unreadable", "The service cannot read its data.", {"Retry-After": "30"})
+
+
+def open_in_service(snapshot: PublishedSnapshot) -> duckdb.DuckDBPyConnection:
+    """Return a connection that loads rows. DuckDB demands the same configuration of all in the process."""
+    return duckdb.connect(str(snapshot.path), read_only=True, config={"memory_limit": MEMORY_LIMIT, "threads": 1})
 
 
 def published_tables(snapshot: PublishedSnapshot) -> list[Table]:
