@@ -9,6 +9,7 @@ from music_assets.service.explorer.artist import countries_of_artists
 from music_assets.service.explorer.reading import Search, artists_by_name, read, read_all
 from music_assets.service.explorer.rendering import percent, render
 from music_assets.service.explorer.world_map import world_map
+from music_assets.service.routes.deps import MAX_NAME_CHARACTERS
 from music_assets.service.routes.rankings import check_country
 
 SHOWN_ARTISTS = 100
@@ -17,7 +18,7 @@ MIN_LISTENERS = 3
 """Countries with fewer listeners of both artists are left out: their shares mean little."""
 
 Kind = Literal["countries", "artists"]
-Side = Annotated[str, Query(max_length=1_000)]
+Side = Annotated[str, Query(max_length=MAX_NAME_CHARACTERS)]
 
 router = APIRouter()
 

@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 from fastapi import Query, Request
 
-from music_assets.service.routes.deps import parts_of
+from music_assets.service.routes.deps import MAX_NAME_CHARACTERS, parts_of
 
 Rows = list[dict[str, Any]]
 
-Name = Annotated[str, Query(min_length=1, max_length=1_000)]
+Name = Annotated[str, Query(min_length=1, max_length=MAX_NAME_CHARACTERS)]
 Search = Annotated[str, Query(max_length=200)]
 Page = Annotated[int, Query(ge=1, le=1_000_000)]
 

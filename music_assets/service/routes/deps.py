@@ -57,7 +57,10 @@ Format = Annotated[
 ]
 
 
-ArtistName = Annotated[str, Query(max_length=10_000, description="The artist, spelled as in the rankings.")]
+MAX_NAME_CHARACTERS = 10_000
+ArtistName = Annotated[
+    str, Query(max_length=MAX_NAME_CHARACTERS, description="The artist, spelled as in the rankings.")
+]
 Limit = Annotated[int, Query(ge=1, le=10_000, description="Rows per page.")]
 Offset = Annotated[int, Query(ge=0, le=10**9, description="Rows before the page.")]
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from music_assets.service import ready_made_queries as queries
 from music_assets.service.problems import legacy_errors
-from music_assets.service.routes.deps import PROBLEMS, RESULTS, ArtistName, Format, parts_of
+from music_assets.service.routes.deps import MAX_NAME_CHARACTERS, PROBLEMS, RESULTS, ArtistName, Format, parts_of
 from music_assets.service.training_runs import TrainingRun
 from music_assets.tables import USER_TOP_ARTISTS
 
@@ -25,7 +25,7 @@ UserId = Annotated[int, Path(ge=-(2**31), le=2**31 - 1)]
 class ListedArtist(BaseModel):
     """An artist of a list."""
 
-    artist_name: str = Field(max_length=1000, description="Spelled as in artist_embedding.")
+    artist_name: str = Field(max_length=MAX_NAME_CHARACTERS, description="Spelled as in artist_embedding.")
     playcount: int | None = Field(None, ge=0, le=2**63 - 1, description="Number of plays; may be unknown.")
 
 

@@ -126,6 +126,7 @@ def test_artist_shows_countries_with_enough_listeners(service: Service, dataset:
 def test_names_that_are_no_path_segments_have_pages(service: Service) -> None:
     response = service.http.get("/explore/artist", params={"name": "AC/DC"})
     assert "<h1><bdi>AC/DC</bdi></h1>" in response.text
+    assert service.http.get("/explore/artist", params={"name": "x" * 10_000}).status_code == 404  # may be a name
 
 
 @pytest.mark.parametrize(
