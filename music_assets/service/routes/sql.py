@@ -81,7 +81,10 @@ async def query(request: Request, result_format: Format = None) -> Response:
         body = QueryBody.model_validate_json(await request.body())
     except ValidationError as error:
         parts: list[Any] = error.errors(include_url=False, include_context=False)
-        raise RequestValidationError([{**part, "loc": ("body", *part["loc"])} for part in parts]) from None
+        for part in parts:
+            # Without the steps that are names of types in Python.
+            part["loc"] = ("body", *(step for step in part["loc"] if "[" not in str(step)))
+        raise RequestValidationError(parts) from None
     return await parts_of(request).responder.respond(
         request, result_format, body.query, body.params, body.limit, body.timeout_ms
     )
