@@ -187,7 +187,7 @@ class MusicDB:
 
     def artists_of_country(self, country: str, *, limit: int = 100) -> Result:
         """Return the artists of a country, most played first."""
-        return self._rows("GET", f"/countries/{quote(country, safe='')}/artists", {"limit": limit})
+        return self._rows("GET", f"/countries/{path_segment(country)}/artists", {"limit": limit})
 
     def countries_of_artist(self, artist: str, *, min_listeners: int = 1, limit: int = 100) -> Result:
         """Return the countries of an artist, where the artist is most popular first."""
@@ -196,7 +196,7 @@ class MusicDB:
 
     def distinctive_artists(self, country: str, *, limit: int = 100) -> Result:
         """Return the artists that a country listens to more than the world does."""
-        return self._rows("GET", f"/countries/{quote(country, safe='')}/distinctive", {"limit": limit})
+        return self._rows("GET", f"/countries/{path_segment(country)}/distinctive", {"limit": limit})
 
     def similar_artists(self, artist: str, *, min_listeners: int = 1, k: int = 10) -> Result:
         """Return the `k` artists whose listeners have the most similar taste, by cosine."""
@@ -204,7 +204,7 @@ class MusicDB:
 
     def changes(self, country: str | None = None, *, limit: int = 100) -> Result:
         """Return rank and previous rank of the first artists of a country, or of the world."""
-        path = "/changes" if country is None else f"/countries/{quote(country, safe='')}/changes"
+        path = "/changes" if country is None else f"/countries/{path_segment(country)}/changes"
         return self._rows("GET", path, {"limit": limit})
 
     def close(self) -> None:
@@ -248,9 +248,14 @@ class MusicDB:
             waited += delay
 
 
-def key_header(key: str | None) -> dict[str, str]:
+def key_header(key: str | None) -> dict[bytes, bytes]:
     """Return the header with the API key, if there is one."""
-    return {"Authorization": f"Bearer {key}"} if key else {}
+    return {b"Authorization": f"Bearer {key.strip()}".encode(errors="replace")} if key else {}
+
+
+def path_segment(name: str) -> str:
+    """Return a name as a part of a path. A `..` that is not encoded would lead to another endpoint."""
+    return quote(name, safe="", errors="replace").replace(".", "%2E")
 
 
 def no_answer(url: str, error: Exception) -> NoAnswerError:
@@ -287,8 +292,8 @@ def _plain(value: Any) -> Scalar:
     """Return a parameter that JSON does not know as one that it knows. Raises TypeError."""
     if isinstance(value, date | datetime):
         return value.isoformat()
-    if hasattr(value, "item"):
-        plain: Scalar = value.item()
+    if getattr(value, "shape", None) == ():
+        plain: Scalar = str(value) if value.dtype.kind == "M" else value.item()
         return plain
     raise TypeError(f"A parameter is {type(value).__name__}: send it as text, and cast it in the SQL")
 

@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
 
 import httpx
 import typer
@@ -17,7 +16,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import BaseModel, Field
 
-from music_assets.client import LOCAL_SERVICE, TIMEOUT_SECONDS, error_of, key_header, no_answer
+from music_assets.client import LOCAL_SERVICE, TIMEOUT_SECONDS, error_of, key_header, no_answer, path_segment
 
 MAX_ANSWER_BYTES = 256 * 1024
 """Maximum size of an answer as JSON. It is more than an assistant can use, and less than a service may hold for one."""
@@ -202,7 +201,7 @@ class Tools:
         self, ctx: Context, name: Annotated[str, Field(max_length=200, description="A name of list_tables.")]
     ) -> Annotated[CallToolResult, TableDescription]:
         """Describe a table: type and meaning of each column, and some rows."""
-        return _result(TableDescription, await self._get(ctx, f"/tables/{quote(name, safe='')}"))
+        return _result(TableDescription, await self._get(ctx, f"/tables/{path_segment(name)}"))
 
     async def run_select(
         self,
@@ -221,7 +220,7 @@ class Tools:
         self, ctx: Context, country: Country, limit: Limit = 20
     ) -> Annotated[CallToolResult, RankedArtists]:
         """List the artists of a country, most played first."""
-        path = f"/countries/{quote(country, safe='')}/artists"
+        path = f"/countries/{path_segment(country)}/artists"
         return _result(RankedArtists, await self._rows(ctx, "artists", path, limit=limit))
 
     async def countries_of_artist(
@@ -244,7 +243,7 @@ class Tools:
         self, ctx: Context, country: Country, limit: Limit = 20
     ) -> Annotated[CallToolResult, DistinctiveArtists]:
         """List the artists that a country listens to more than the world does."""
-        path = f"/countries/{quote(country, safe='')}/distinctive"
+        path = f"/countries/{path_segment(country)}/distinctive"
         return _result(DistinctiveArtists, await self._rows(ctx, "artists", path, limit=limit))
 
     async def similar_artists(
@@ -261,7 +260,7 @@ class Tools:
         self, ctx: Context, country: Country | None = None, change: Change | None = None, limit: Limit = 50
     ) -> Annotated[CallToolResult, RankChanges]:
         """Compare the first artists of a country, or of the world, with the ranking that was published before."""
-        path = "/changes" if country is None else f"/countries/{quote(country, safe='')}/changes"
+        path = "/changes" if country is None else f"/countries/{path_segment(country)}/changes"
         params = {"limit": limit} | ({} if change is None else {"change": change})
         return _result(RankChanges, await self._rows(ctx, "changes", path, **params))
 

@@ -59,12 +59,15 @@ def test_rows_are_the_same_in_every_library(music_db: MusicDB, dataset: Dataset)
 
 
 def test_parameters(music_db: MusicDB) -> None:
-    sql = "SELECT ?::VARCHAR AS a, ? + 1 AS b, ?::DATE AS c, ? AS d"
-    (row,) = music_db.query(sql, ["x", np.int64(2), date(2026, 1, 2), None]).to_dicts()
-    assert row == {"a": "x", "b": 3, "c": date(2026, 1, 2), "d": None}
+    sql = "SELECT ?::VARCHAR AS a, ? + 1 AS b, ?::DATE AS c, ? AS d, ? AS e"
+    (row,) = music_db.query(
+        sql, ["x", np.int64(2), date(2026, 1, 2), None, np.datetime64("2026-01-02", "ns")]
+    ).to_dicts()
+    assert row == {"a": "x", "b": 3, "c": date(2026, 1, 2), "d": None, "e": "2026-01-02T00:00:00.000000000"}
     assert music_db.query("SELECT $n AS n", {"n": 1.5}).to_dicts() == [{"n": 1.5}]
-    with pytest.raises(TypeError, match="cast it in the SQL"):
-        music_db.query("SELECT ?", [object()])  # type: ignore[list-item]
+    for other in (object(), np.array([1, 2])):
+        with pytest.raises(TypeError, match="cast it in the SQL"):
+            music_db.query("SELECT ?", [other])  # type: ignore[list-item]
 
 
 def test_limit(music_db: MusicDB) -> None:
@@ -97,6 +100,8 @@ def test_errors_have_types(music_db: MusicDB) -> None:
     assert syntax.value.members["position"]["line"] == 1
     with pytest.raises(InvalidQueryError, match=r"body\.query: String should have at least 1 character"):
         music_db.query("")
+    with pytest.raises(InvalidQueryError, match=r" body\.params\.1: .*must be finite"):
+        music_db.query("SELECT ? + ?", [1, float("nan")])
     with pytest.raises(NotAllowedError, match="Send one SELECT"):
         music_db.query("FROM read_text('/etc/passwd')")
     with pytest.raises(QueryTimeoutError):
@@ -104,6 +109,9 @@ def test_errors_have_types(music_db: MusicDB) -> None:
     with pytest.raises(NotFoundError) as unknown:
         music_db.artists_of_country("germany")
     assert unknown.value.members["suggestions"] == ["Germany"]
+    for question in (music_db.artists_of_country, music_db.changes):
+        with pytest.raises(NotFoundError, match=r"'\.\.'"):
+            question("..")
     with pytest.raises(NotTrainedError, match="Start a training"):
         music_db.similar_artists("Drake")
 
@@ -118,9 +126,10 @@ def test_every_kind_of_problem_has_a_type() -> None:
 def test_key_and_rate_limit(dataset: Dataset) -> None:
     entry = f"ann:{sha256(b'k').hexdigest()}"
     with serving(dataset.root, api_keys=entry, rate_limit="2/hour", query_workers=1) as service:
-        with MusicDB(service.url, "wrong") as stranger, pytest.raises(AccessError, match="Authorization: Bearer"):
-            stranger.query("SELECT 1")
-        with MusicDB(f"{service.url}/", "k") as ann:
+        for wrong in ("wrong", "schlüssel"):
+            with MusicDB(service.url, wrong) as stranger, pytest.raises(AccessError, match="Authorization: Bearer"):
+                stranger.query("SELECT 1")
+        with MusicDB(f"{service.url}/", "k\n") as ann:
             assert [ann.query("SELECT 1 AS x").to_dicts() for _ in range(2)] == [[{"x": 1}]] * 2
             with pytest.raises(BusyError, match="Retry-After: ") as busy:
                 ann.query("SELECT 1")
