@@ -98,7 +98,7 @@ SLOW = (
     "service/explorer/test_named_queries.py::test_examples_run*",
     "service/explorer/test_named_queries.py::test_unknown_name_is_not_found",
     "service/explorer/test_pages.py::test_changes_of_ranks_are_shown",
-    "service/explorer/test_pages.py::test_home_without_data_says_how_to_start",
+    "service/explorer/test_pages.py::test_home_without_data_or_countries_says_what_to_do",
     "service/explorer/test_pipeline.py::*",
     "service/explorer/test_real_names.py::*",
     "service/explorer/test_sql_console.py::*",

@@ -59,13 +59,16 @@ def test_home_shows_what_is_in_the_data(service: Service, dataset: Dataset) -> N
     assert rows == {country: str(count) for country, count in users.items()}
 
 
-def test_home_without_data_says_how_to_start(tmp_path: Path) -> None:
+def test_home_without_data_or_countries_says_what_to_do(tmp_path: Path) -> None:
     with serving(tmp_path, query_workers=1) as service:
         response = service.http.get("/")
         assert (response.status_code, "No data yet" in text(response)) == (200, True)
         assert service.http.get("/sql").status_code == 200
         other = service.http.get("/explore/country?name=Germany")
         assert (other.status_code, "No data yet" in text(other)) == (503, True)
+        make_dataset(tmp_path, countries=[None])
+        for path in ("/", "/explore/countries"):
+            assert "Check the column country of the dropped users" in text(service.http.get(path))
 
 
 def test_changes_of_ranks_are_shown(tmp_path: Path) -> None:
