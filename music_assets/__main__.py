@@ -7,6 +7,8 @@ def main() -> None:
     """Run the command."""
     try:
         from music_assets.cli import app
+    except KeyboardInterrupt:
+        sys.exit(130)  # as the commands do
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("music_assets"):
             raise
