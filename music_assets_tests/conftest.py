@@ -138,6 +138,7 @@ SLOW = (
     "storage/test_log_upload.py::*",
     "storage/test_moved_root.py::test_root_in_a_new_bucket_*",
     "storage/test_published_snapshot.py::test_computed_tables_keep_the_published_versions_and_one_more",
+    "test_cli.py::TestQuery::test_an_interrupt_ends_a_running_statement",
     "test_deploy.py::test_units_are_valid_and_hardened*",
     "test_object_store.py::test_large_file_is_copied_in_parts",
     "test_upgrade.py::test_root_of_*",

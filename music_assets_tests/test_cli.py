@@ -3,11 +3,15 @@
 import gzip
 import json
 import os
+import signal
 import socket
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import typer.main
 from typer.testing import CliRunner, Result
@@ -16,6 +20,7 @@ from music_assets import cli
 from music_assets.settings import Settings, settings
 from music_assets.tables import PUBLISHED_TABLES
 from music_assets_tests.support.disk import unprivileged
+from music_assets_tests.support.processes import TIMEOUT, wait_until
 from music_assets_tests.support.project import TOP_ARTISTS, USERS, Project
 
 COMMANDS = [
@@ -228,6 +233,17 @@ class TestQuery:
     )
     def test_errors_are_printed_without_a_traceback(self, asking: Shell, sql: str, said: str, output: str) -> None:
         assert said in asking.fails("query", sql, "--format", output)
+
+    def test_an_interrupt_ends_a_running_statement(self, asking: Shell) -> None:
+        """DuckDB waited forever for its tasks, or there was a traceback."""
+        sql = "SELECT count(*) FROM range(100_000_000) a, range(100_000) b"
+        command = [sys.executable, "-m", "music_assets", "query", sql]
+        with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+            files = psutil.Process(process.pid).open_files
+            wait_until(lambda: any(file.path.endswith(".duckdb") for file in files()), "the query", process=process)
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=TIMEOUT)[1] == b""
+        assert process.returncode == -signal.SIGINT
 
     def test_an_unknown_format_or_limit_is_refused(self, asking: Shell) -> None:
         assert asking("query", "SELECT 1", "--format", "xml").exit_code == 2

@@ -1,5 +1,6 @@
 """What `music-assets query` prints: rows of the snapshot on this machine, or of a running service."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,7 +18,7 @@ def query_snapshot(root: DataRoot, sql: str) -> Iterator[Result]:
 
     Raises MusicDBError, NothingPublishedError and duckdb.Error, the last one also while the batches are read.
     """
-    with connect(root) as connection:
+    with _interruptible(), connect(root) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         relation = connection.sql(sql)
         if relation is None:
@@ -28,6 +29,18 @@ def query_snapshot(root: DataRoot, sql: str) -> Iterator[Result]:
             raise MusicDBError(str(error)) from None
         reader = relation.to_arrow_reader(ROWS_PER_BATCH)
         yield Result(reader.schema, reader, columns)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end the process. DuckDB would raise RuntimeError, or wait forever for the tasks of the statement."""
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def query_service(url: str, sql: str, key: str | None = None, limit: int | None = None) -> Result:
