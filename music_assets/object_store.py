@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from itertools import chain
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
@@ -112,11 +111,7 @@ class ObjectStore:
             return None
 
     def list(self, folder: str) -> Iterator[ObjectInfo]:
-        """Yield all objects below a folder in the order of their keys.
-
-        Not the empty objects that consoles and Hadoop create for folders: their keys end with a slash, which obstore
-        drops, so that no request finds them.
-        """
+        """Yield all objects below a folder in the order of their keys."""
         import obstore
 
         last: str | None = None
@@ -125,15 +120,24 @@ class ObjectStore:
             try:
                 with self._errors(folder, LIST):
                     pages = obstore.list(self._client, folder or None, offset=last, chunk_size=LISTED_AT_ONCE)
-                    for found in map(_info, chain.from_iterable(pages)):
-                        if found.size or (found.key != folder and self.find(found.key)):
-                            yield found
-                        last = found.key
+                    for page in pages:
+                        yield from self._without_markers(folder, map(_info, page))
+                        last = page[-1]["path"]
                     return
             except UnansweredError:
                 if (pause := next(pauses, None)) is None:
                     raise
                 time.sleep(pause)
+
+    def _without_markers(self, folder: str, objects: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
+        """Leave out the empty objects that consoles and Hadoop create for folders.
+
+        Their keys end with a slash, which obstore drops, so that no request finds them.
+        """
+        found = {each.key: each for each in objects if each.key != folder}
+        empty = [key for key, each in found.items() if not each.size]
+        markers = {key for key, existing in zip(empty, in_parallel(self.find, empty), strict=True) if not existing}
+        yield from (each for key, each in found.items() if key not in markers)
 
     def read(self, key: str) -> bytes:
         """Return the content of a small object. Raises FileNotFoundError."""
