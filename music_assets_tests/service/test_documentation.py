@@ -1,4 +1,4 @@
-"""The examples in docs/queries.md run as they are, and its lists are complete."""
+"""The examples of README and docs/queries.md run as they are, and the lists of that page are complete."""
 
 import json
 import re
@@ -6,14 +6,17 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from music_assets.service.problems import KINDS
 from music_assets.tables import PUBLISHED_TABLES
 from music_assets_tests.service.conftest import Dataset, Service
+from music_assets_tests.support.processes import REPOSITORY
 
-PAGE = Path(__file__).parents[2] / "docs" / "queries.md"
+README = REPOSITORY / "README.md"
+PAGE = REPOSITORY / "docs" / "queries.md"
 ADDRESS = "http://127.0.0.1:8000"
 
 
@@ -30,17 +33,30 @@ def run(line: str, service: Service, folder: Path) -> str:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
 
 
+def in_order(dataset: Dataset, column: str, value: str) -> pd.DataFrame:
+    """Return the ranking of a country, or of an artist."""
+    rank = {"country": "rank_in_country", "artist_name": "rank_for_artist"}[column]
+    return dataset.rankings[dataset.rankings[column] == value].sort_values(rank)
+
+
 def test_curl_examples(service: Service, dataset: Dataset, tmp_path: Path) -> None:
     in_json, ndjson, csv, arrow, parquet = (run(line, service, tmp_path) for line in curls())
-    germany = dataset.rankings[dataset.rankings.country == "Germany"].sort_values("rank_in_country")
-    drake = dataset.rankings[dataset.rankings.artist_name == "Drake"].sort_values("rank_for_artist")
-    assert [row[0] for row in json.loads(in_json)["rows"]] == list(drake.country)
+    germany = in_order(dataset, "country", "Germany")
+    assert [row[0] for row in json.loads(in_json)["rows"]] == list(in_order(dataset, "artist_name", "Drake").country)
     assert [json.loads(line)["artist_name"] for line in ndjson.splitlines()] == list(germany.artist_name[:3])
     assert csv.splitlines()[0] == '"rank","artist_name","total_playcount","listeners"'
     assert len(csv.splitlines()) == 4
     assert arrow == parquet == ""
     assert pa.ipc.open_stream(tmp_path / "artists.arrows").read_all().num_rows == len(germany)
     assert pq.read_table(tmp_path / "ranks.parquet").num_rows == len(dataset.rankings)
+
+
+def test_curl_examples_of_the_readme(service: Service, dataset: Dataset, tmp_path: Path) -> None:
+    commands = README.read_text(encoding="utf-8").partition("\ncurl ")[2].partition("```")[0]
+    answers = run(f"curl {commands}", service, tmp_path).replace("}{", "}\n{").splitlines()
+    artists, countries = (json.loads(answer)["rows"] for answer in answers)
+    assert [row[1] for row in artists] == list(in_order(dataset, "country", "Germany").artist_name[:10])
+    assert [row[0] for row in countries] == list(in_order(dataset, "artist_name", "Drake").country[:10])
 
 
 def test_pandas_and_polars_examples(service: Service, dataset: Dataset) -> None:
