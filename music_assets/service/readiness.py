@@ -29,7 +29,9 @@ class Readiness:
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 result = await self._pool.run(query, "readiness")
-        except (ProblemError, TimeoutError):
+        except (ProblemError, TimeoutError) as error:
+            if isinstance(error, ProblemError) and error.kind == "unreadable":
+                raise
             raise ProblemError("busy", "No worker can answer.", {"Retry-After": "1"}) from None
         finally:
             self._expires = time.monotonic() + VALID_SECONDS

@@ -164,9 +164,9 @@ def test_data_root_that_cannot_be_read(tmp_path: Path) -> None:
         layout.rename(tmp_path / "aside")
         layout.mkdir()  # reading a folder fails for every user
         dataset.published.path.with_name("current.json").touch()
-        response = service.query("SELECT 1")
-        assert (response.status_code, response.json()["type"]) == (503, "urn:music-assets:problem:unreadable")
-        assert str(tmp_path) not in response.text
+        for response in (service.query("SELECT 1"), service.http.get("/readyz")):
+            assert (response.status_code, response.json()["type"]) == (503, "urn:music-assets:problem:unreadable")
+            assert str(tmp_path) not in response.text
 
 
 def test_long_queries_of_others_do_not_hold_up_short_ones(dataset: Dataset) -> None:
