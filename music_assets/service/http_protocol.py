@@ -52,6 +52,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._too_large or (self._is_incomplete and too_long):
             self._refuse("head-too-large" if self._in_head else "body-too-large", "The request is too large.")
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP, as other requests are refused."""
+        self._refuse("bad-request", msg)
+
     def on_message_begin(self) -> None:
         """Begin a request."""
         super().on_message_begin()

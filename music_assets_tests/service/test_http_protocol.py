@@ -87,6 +87,16 @@ def test_head_in_one_packet_is_bounded(service: Service, head: bytes) -> None:
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.parametrize("line", [b"GET /\xff HTTP/1.1", b"GET / HTTP/9", b"\x16\x03\x01 TLS"])
+def test_what_is_not_http_is_answered_as_other_errors(service: Service, line: bytes) -> None:
+    with connect(service) as connection:
+        connection.sendall(line + b"\r\nHost: localhost\r\n\r\n")
+        head, _, body = b"".join(iter(lambda: connection.recv(65536), b"")).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"content-type: application/problem+json" in head
+    assert json.loads(body)["detail"] == "Invalid HTTP request received."
+
+
 def test_trailers_are_no_headers(dataset: Dataset) -> None:
     with serving(dataset.root, query_workers=1) as service, connect(service) as connection:
         body = b'{"query": "SELECT 1"}'
