@@ -30,8 +30,8 @@ EARLY_SECONDS = 1
 """The daemon evaluates sensors every 5 s, often some milliseconds early. An interval of exactly 5 s would make it skip
 every other tick."""
 WATCH_SECONDS = 4.0
-"""Seconds that a tick waits at most for a first file. It must end before the daemon comes by again after 5, which else
-leaves out a tick."""
+"""Seconds that a tick waits at most for a first file. The daemon would skip its next evaluation, 5 s after this one, if
+the tick had not ended by then."""
 MAX_SETTLE_WAIT = 5.0
 """Seconds that a tick waits at most for new files to settle, instead of leaving them to the next tick."""
 CONSIDERED_RUNS = 50
