@@ -52,13 +52,6 @@ def test_loading_the_definitions_does_not_import_spark(shell: Shell) -> None:
     assert (ended.returncode, ended.stdout.strip()) == (0, "set()"), ended.stderr[-3000:]
 
 
-def test_invalid_setting_is_reported_without_a_traceback(shell: Shell) -> None:
-    ended = shell("music-assets", "tables", MUSIC_ASSETS_THREADS="many")
-    assert ended.returncode == 1
-    assert "MUSIC_ASSETS_THREADS='many'" in ended.stderr
-    assert "Traceback" not in ended.stderr
-
-
 def test_demo_prints_the_tables(shell: Shell, root: DataRoot) -> None:
     ended = shell("music-assets", "demo", "--users", 400, "--data", root)
     assert ended.returncode == 0, ended.stderr[-3000:]
