@@ -39,7 +39,7 @@ class FolderWatch:
         """Wait for an event, and then for those that come together with it; without events, wait these seconds."""
         if not self._inotify:
             time.sleep(seconds)
-        elif select.select([self._inotify], [], [], seconds)[0]:
+        elif _is_readable(self._inotify, seconds):
             time.sleep(GATHER_SECONDS)
             self.renamed([])  # reads the events
 
@@ -61,3 +61,10 @@ class FolderWatch:
             self._inotify.close()
         self._inotify = None
         self._renamed.clear()
+
+
+def _is_readable(inotify: INotify, seconds: float) -> bool:
+    """Wait until there are events, at most these seconds; return whether there are any."""
+    poll = select.poll()
+    poll.register(inotify, select.POLLIN)
+    return bool(poll.poll(1_000 * seconds))

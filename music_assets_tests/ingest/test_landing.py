@@ -1,8 +1,10 @@
 """The drop folders: which files are listed, when they are complete, and how files are placed there."""
 
 import os
+import resource
 import sys
 import time
+from contextlib import ExitStack
 from math import inf
 from pathlib import Path
 from threading import Timer
@@ -189,6 +191,20 @@ class TestWatch:
         late = Landing(watching.root, settle_seconds=3_600)
         late.wait_for_files(0)
         assert names(late, maximum_wait=0) == []
+
+    def test_a_process_with_many_open_files_can_watch(self, tmp_path: Path) -> None:
+        """`select` takes no descriptor above 1,023."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(4_096, hard), hard))
+        with ExitStack() as opened:
+            opened.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+            for _ in range(1_024):
+                opened.enter_context(Path(os.devnull).open())
+            landing = Landing(DataRoot(tmp_path / "data"), settle_seconds=3_600)
+            landing.root.prepare()
+            landing.wait_for_files(0)
+            drop(landing, ".a.csv.part", 0).rename(landing.root.drop_folder(USER_DATA) / "b.part")
+            landing.wait_for_files(0.01)
 
     def test_folder_that_was_replaced_is_watched_again(self, watching: Landing) -> None:
         folder = watching.root.drop_folder(USER_DATA)
