@@ -1,15 +1,17 @@
 """Similarity and recommendations, compared with what numpy computes from the published vectors."""
 
-import gc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
+from weakref import ref
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from music_assets.data_root import DataRoot
+from music_assets.service import similarity
 from music_assets.service.similarity import Vectors
 from music_assets.storage.delta import DeltaStore
 from music_assets.tables import ARTIST_EMBEDDING, EMBEDDING_DIMENSIONS, USER_EMBEDDING
@@ -191,14 +193,18 @@ def test_vectors_of_release_0_1_are_not_used(tmp_path: Path) -> None:
         assert service.http.get("/users/1/recommendations").status_code == 409
 
 
-def vectors_in_memory() -> int:
-    gc.collect()
-    return sum(isinstance(each, Vectors) for each in gc.get_objects())
-
-
-def test_new_vectors_are_used_immediately_and_replace_the_old_ones(tmp_path: Path) -> None:
+def test_new_vectors_are_used_immediately_and_replace_the_old_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    references: list[ref[Vectors]] = []
     dataset = make_dataset(tmp_path)
-    others = vectors_in_memory()
+
+    def vectors(*parts: Any) -> Vectors:
+        loaded = Vectors(*parts)
+        references.append(ref(loaded))
+        return loaded
+
+    monkeypatch.setattr(similarity, "Vectors", vectors)
     with serving(dataset.root, query_workers=1) as service:
         assert service.http.get("/artists/Drake/similar").status_code == 409
         for seed in (1, 2):
@@ -207,5 +213,5 @@ def test_new_vectors_are_used_immediately_and_replace_the_old_ones(tmp_path: Pat
             assert_rows(
                 answer["rows"], nearest(artists, artists.loc["Drake", DIMENSIONS].to_numpy(float)).drop("Drake")[:3]
             )
-            assert vectors_in_memory() == others + 1
+            assert sum(each() is not None for each in references) == 1
             assert len(service.http.get("/explore/map/points").json()["names"]) == len(artists)
