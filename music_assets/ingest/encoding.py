@@ -38,7 +38,8 @@ def _utf8_blocks(source: Path, encoding: str) -> Iterator[bytes]:
                 yield decoder.decode(block, final=not block).encode()
             except UnicodeDecodeError as error:
                 offset = read - len(error.object) + error.start
-                raise BadFileError(f"not {encoding}: the byte at offset {offset:,} cannot be decoded") from None
+                reason = f"the byte at offset {offset:,} cannot be decoded: {error.reason}"
+                raise BadFileError(f"not {encoding}: {reason}") from None
             except UnicodeError as error:
                 raise BadFileError(f"not {encoding}: {error}") from None
             if not block:
