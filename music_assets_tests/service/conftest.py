@@ -3,7 +3,7 @@
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,11 +142,14 @@ class Service:
         return self.rows("SELECT random() < 1") == [[True]]
 
 
+NO_DAGSTER = "http://127.0.0.1:9"
+
+
 @contextmanager
 def serving(root: Path, **settings: Any) -> Iterator[Service]:
-    """Run a service with these settings on a free port."""
-    values: Mapping[str, Any] = {"query_workers": 2, "rate_limit": "100000/second", "timeout_ms": 3000, **settings}
-    current = Settings(data=root, port=0, **values)
+    """Run a service with these settings on a free port. By default it reaches no Dagster that runs on this machine."""
+    defaults = {"query_workers": 2, "rate_limit": "100000/second", "timeout_ms": 3000, "dagster_url": NO_DAGSTER}
+    current = Settings(data=root, port=0, **{**defaults, **settings})
     app = create_app(current)
     server = uvicorn.Server(server_config(app, current, current.max_connections))
     thread = threading.Thread(target=server.run, daemon=True)

@@ -58,7 +58,7 @@ def test_scopes(dataset: Dataset) -> None:
         [entry("reader", ":read"), entry("trainer", ":train"), entry("both", ":read+train"), entry("old", "")]
     )
     allowed = {"reader": (200, 403), "trainer": (403, 503), "both": (200, 503), "old": (200, 503)}
-    with serving(dataset.root, api_keys=entries, query_workers=1, dagster_url="http://127.0.0.1:9") as service:
+    with serving(dataset.root, api_keys=entries, query_workers=1) as service:
         for name, statuses in allowed.items():
             headers = {"Authorization": f"Bearer {name}"}
             read = service.http.get("/query?query=SELECT+1", headers=headers).status_code

@@ -6,7 +6,7 @@ from music_assets_tests.service.conftest import Dataset, Service, serving
 
 
 def test_without_dagster(dataset: Dataset) -> None:
-    with serving(dataset.root, query_workers=1, dagster_url="http://127.0.0.1:9") as service:
+    with serving(dataset.root, query_workers=1) as service:
         for method, address in (
             ("POST", "/embedding-runs"),
             ("GET", "/embedding-runs/some-run"),

@@ -69,7 +69,7 @@ def test_refresh_and_training_are_followed_in_the_browser(browser: Browser, tmp_
 
 def test_training_is_offered_only_with_dagster(browser: Browser, dataset: Dataset) -> None:
     with (
-        serving(dataset.root, query_workers=1, dagster_url="http://127.0.0.1:9") as service,
+        serving(dataset.root, query_workers=1) as service,
         opening_pages(browser, service.url) as open_page,
     ):
         for address in (artist_url("Drake"), "/explore/map"):
