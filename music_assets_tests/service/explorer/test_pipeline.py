@@ -57,7 +57,7 @@ def test_refresh_and_training_are_followed_in_the_browser(browser: Browser, tmp_
             page.get_by_role("button", name="Train the embeddings").click()
             expect(page.get_by_text("The training is")).to_be_visible()
             # What the page asks for every two seconds. A small training may have ended by then.
-            progress = up.service + str(page.locator(".training").get_attribute("hx-get"))
+            progress = up.service + str(page.get_by_role("status").get_attribute("hx-get"))
             wait_until(lambda: LOG_LINE.search(httpx.get(progress, timeout=30).text), "a line of the log", log=up.log)
             expect(page.get_by_text("The training has succeeded.")).to_be_visible(timeout=TRAINING_SECONDS * 1000)
             page.get_by_role("link", name="Reload the page").click()
