@@ -18,7 +18,6 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from itertools import chain, pairwise
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 from music_assets.data_root import LockHeldError, acquire_lock, exclusive_lock, one_look
@@ -333,8 +332,9 @@ class Ingest:
 
 
 def _report(file: BatchFile, parsed: ParsedFile) -> FileReport:
-    unknown = shorten(", ".join(file.csv_file.header.unknown), SHOWN_CHARACTERS, placeholder=" …")
-    notes = [f"unknown columns ignored: {unknown}"] if unknown else []
+    unknown = ", ".join(file.csv_file.header.unknown)
+    more = " …" if len(unknown) > SHOWN_CHARACTERS else ""
+    notes = [f"unknown columns ignored: {unknown[:SHOWN_CHARACTERS]}{more}"] if unknown else []
     if file.is_known:
         notes.append("loaded again, since later drops had replaced its rows")
     return FileReport(

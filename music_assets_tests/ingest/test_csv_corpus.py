@@ -308,6 +308,8 @@ def test_unknown_columns_are_reported(harness: IngestHarness) -> None:
     assert note.startswith("unknown columns ignored: column0, column1, ")
     assert note.endswith(" …")
     assert len(note) < 230
+    harness.drop(USER_TOP_ARTISTS, "long.csv", f"user_id,rank,artist_name,playcount,mbid,{'x' * 300}\n")
+    assert harness.load(USER_TOP_ARTISTS).files[0].note == f"unknown columns ignored: {'x' * 200} …"
 
 
 def test_bad_files_are_rejected_and_others_loaded(harness: IngestHarness) -> None:
